@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Starting the enclave: the sandboxed process that holds the keys. The key manager's front calls enclave_start first of all, before it
+ * has read anything, and then talks to it over a socket (docs/wire.md, the ENC_ messages) with sock_call.
+ *
+ * Processes: starter (becomes the front) -> guardian -> enclave -> verifier. The guardian holds the enclave as its ptrace tracee with PTRACE_O_EXITKILL and does nothing else: so nobody else can
+ * attach to the enclave, not even root, and it dies with its guardian. The verifier parses outside evidence; it has no keys and no descriptors but its socket.
+ * The enclave unseals or provisions its root key, opens the listening socket for clients (so that SO_PEERCRED names it), then enters its seccomp sandbox, and only then says it is ready.
+ * Threads: call from a single-threaded process.
+ */
+#ifndef SECPOOL_ENCLAVE_ENCLAVE_H
+#define SECPOOL_ENCLAVE_ENCLAVE_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "lib/base/err.h"
+
+struct enclave_options {
+	int policy_fd;            /* the policy file, opened by the starter */
+	const char *policy_name;  /* for messages */
+	const char *tpm;          /* tpm_open's `where` */
+	const char *state_dir;    /* holds root.sealed, signer.wrapped, anchor.pem */
+	const char *socket_path;  /* the clients' socket */
+	bool store_exists;        /* the front's directory exists: then a missing root.sealed is an error, never a new root */
+};
+
+struct enclave {
+	int socket;     /* requests */
+	int listener;   /* clients' connections, to accept */
+	pid_t guardian; /* the child to wait for: it ends when the enclave ends */
+	pid_t pid;      /* the enclave */
+	bool provisioned; /* this start made a new root key */
+};
+
+/*
+ * Starts the processes and waits until the enclave is ready (at most 60 s).
+ * Errors: what kept it from starting, with the enclave's own sentence: SECPOOL_E_TPM, SECPOOL_E_POLICY, SECPOOL_E_STORE (root.sealed is missing or damaged),
+ * SECPOOL_E_SELFTEST, SECPOOL_E_NO_SECRET_MEMORY ... Nothing is left running.
+ */
+enum secpool_error enclave_start(const struct enclave_options *options, struct enclave *ret_enclave) MUST_USE;
+
+/* Asks it to end (ENC_STOP), waits 2 s, then kills; waits for the guardian. */
+void enclave_stop(struct enclave *enclave);
+
+#endif

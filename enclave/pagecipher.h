@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The page cipher: what stands between a page's plaintext and the device (DESIGN.md section 4, docs/page-format.md).
+ *
+ * Ciphertext = AES-256-XTS (IEEE 1619, NIST SP 800-38E) of the page; tag = 16 bytes of GMAC (NIST SP 800-38D) over the ciphertext under a key of
+ * its own. Both use one nonce of 96 bits: type 4 | page number 36 | version 56 bits, big end first; the XTS tweak is the nonce zero-extended
+ * to 16 bytes. The keys belong to one region and epoch, so the tag binds those too.
+ *
+ * The caller must raise the version before every sealing of a page: a (page, version) pair is sealed at most once per key.
+ * Threads: a pagecipher has `workers` slots; calls with different worker numbers may run at once, calls with the same may not.
+ */
+#ifndef SECPOOL_ENCLAVE_PAGECIPHER_H
+#define SECPOOL_ENCLAVE_PAGECIPHER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+/* XTS key with its two distinct halves; GMAC key; tag; nonce. Bytes. */
+enum { PAGECIPHER_XTS_KEY_BYTES = 64, PAGECIPHER_TAG_KEY_BYTES = 32, PAGECIPHER_TAG_BYTES = 16, PAGECIPHER_NONCE_BYTES = 12 };
+enum { PAGECIPHER_PAGE_BYTES_LEAST = 4096, PAGECIPHER_PAGE_BYTES_MOST = 2 << 20 };
+#define PAGECIPHER_PGNO_MOST    ((1ull << 36) - 1)
+#define PAGECIPHER_VERSION_MOST ((1ull << 56) - 1)
+
+/* The nonce's type field. */
+enum pagecipher_type { PAGECIPHER_DATA = 0, PAGECIPHER_MANIFEST = 1 };
+
+/* Blocks of 16 bytes under one key: at most 2^44 (hard), new key from 2^43 on (soft). IEEE 1619-2018 and NIST SP 800-38E limit a data unit to 2^20 blocks; the limits per key are secpool's, below the 2^44 of IEEE 1619-2018 annex D (docs/page-format.md). */
+#define PAGECIPHER_BLOCKS_SOFT (1ull << 43)
+#define PAGECIPHER_BLOCKS_HARD (1ull << 44)
+
+struct pagecipher;
+
+/* What a key is bound to; a key page that says otherwise is refused. */
+struct pagecipher_binding {
+	uint64_t region;
+	uint64_t epoch;
+	uint64_t page_bytes;
+};
+
+/*
+ * Takes the key from a secret descriptor (keypage.h) as it came from the enclave; the descriptor stays the caller's, and may be closed after.
+ * workers: how many may call at once, 1 to 64.
+ * Errors: SECPOOL_E_KEY_GONE (not a key page, or bound to something else), SECPOOL_E_CRYPTO, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY.
+ */
+enum secpool_error pagecipher_new(int key_fd, const struct pagecipher_binding *expect, unsigned workers, struct pagecipher **ret_cipher) MUST_USE;
+
+/* Wipes the key schedules. NULL is allowed. */
+void pagecipher_free(struct pagecipher *cipher);
+
+/*
+ * plain -> cipher and tag; page_bytes each, which may not overlap. type: for pages of data PAGECIPHER_DATA. cipher is private memory, not the device.
+ * Errors: SECPOOL_E_LIMIT (page number, version or the key's hard limit), SECPOOL_E_CRYPTO. cipher and tag then hold nothing of use.
+ */
+enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *plain, void *ciphertext,
+	uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
+
+/*
+ * Checks the tag, in constant time, then decrypts. ciphertext must be private memory that no device can change between check and use.
+ * Errors: SECPOOL_E_INTEGRITY: plain is not written. SECPOOL_E_CRYPTO.
+ */
+enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
+
+/* "OpenSSL 3.0.x aes-256-xts + gmac": what status shows. */
+const char *pagecipher_name(void);
+
+#endif

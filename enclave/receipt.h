@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Receipts: a signed JSON document that says what happened to a region's key and space after its release (DESIGN.md section 6), chained by
+ * the SHA-256 of the one before. Signed with ECDSA P-256 by the enclave's signing key, which the host TPM's attestation key certifies: the certificate is a quote whose
+ * nonce is the SHA-256 of the signing key (SubjectPublicKeyInfo, DER). A receipt never says "device erased".
+ *
+ * receipt_verify works offline on untrusted bytes. Threads: any; no state.
+ */
+#ifndef SECPOOL_ENCLAVE_RECEIPT_H
+#define SECPOOL_ENCLAVE_RECEIPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "enclave/tpm.h"
+#include "lib/base/err.h"
+#include "lib/wire/msg.h"
+
+/* The enclave's signing key with its certificate. */
+struct receipt_signer {
+	void *key; /* EVP_PKEY, secret memory */
+	struct tpm_public ek, ak;
+	struct tpm_quote certificate;
+	bool backup_proof; /* false: the anchor is a software TPM, or keys are not bound to counters */
+};
+
+/* What receipt_verify found, for showing. */
+struct receipt_facts {
+	uint64_t region, number, generation;
+	uint64_t destroyed_ns; /* since 1970 */
+	char tenant[MSG_NAME_BYTES];
+	char readback[32], client[32];
+	uint64_t scrubbed_bytes, unreachable_bytes;
+	bool durable;
+	uint8_t previous[32], digest[32]; /* SHA-256 of the one before; of this one */
+	char ak_fingerprint[65];          /* hex SHA-256 of the attestation key (PEM's DER) */
+};
+
+/* A new signing key, or one from wrapped bytes; the raw private key has receipt_KEY_BYTES bytes, in secret memory. */
+enum { RECEIPT_KEY_BYTES = 32, RECEIPT_DOCUMENT_BYTES = MSG_RECEIPT_BYTES };
+enum secpool_error receipt_signer_init(struct receipt_signer *signer, const uint8_t private_key[RECEIPT_KEY_BYTES]) MUST_USE;
+void receipt_signer_done(struct receipt_signer *signer);
+/* SHA-256 of the signer's public key: what the host's quote must have as nonce. */
+enum secpool_error receipt_signer_digest(const struct receipt_signer *signer, uint8_t ret_digest[32]) MUST_USE;
+
+/* Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES). */
+enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, char *text, size_t *ret_bytes) MUST_USE;
+
+/*
+ * Checks signature and certificate. anchor_pem: the host's attestation key as the operator knows it (PEM); NULL: the chain ends in the
+ * fingerprint that is shown. Errors: SECPOOL_E_INTEGRITY with the reason; SECPOOL_E_PROTOCOL (not a receipt).
+ */
+enum secpool_error receipt_verify(const char *text, size_t bytes, const char *anchor_pem, struct receipt_facts *ret_facts) MUST_USE;
+
+#endif

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Known-answer tests of every primitive that secpool uses, run when the library or a daemon starts. A failing one refuses to start.
+ * Needs secmem_init before. Threads: any.
+ */
+#ifndef SECPOOL_ENCLAVE_SELFTEST_H
+#define SECPOOL_ENCLAVE_SELFTEST_H
+
+#include "lib/base/err.h"
+
+/* AES-256-XTS, GMAC, and key wrap against published vectors, and that a wrong tag is refused. Errors: SECPOOL_E_SELFTEST with the name of the test. */
+enum secpool_error selftest_run(void) MUST_USE;
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A TPM 2.0 through tpm2-tss ESAPI: sealing the root key, the host's attestation key, and a device's part of attestation.
+ *
+ * Sessions are salted and encrypting, objects are noDA, the SRK's public part is pinned in what we store (../shared/notes/tpm.md says why). Every command
+ * has a deadline: a TPM that hangs is SECPOOL_E_TPM, never a hang. On any error of the transport the connection is dropped; reopen it.
+ * Threads: one at a time for each struct tpm.
+ */
+#ifndef SECPOOL_ENCLAVE_TPM_H
+#define SECPOOL_ENCLAVE_TPM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+enum { TPM_PUBLIC_BYTES = 512, TPM_BLOB_BYTES = 2048, TPM_ATTEST_BYTES = 1024, TPM_SIGNATURE_BYTES = 512, TPM_PCR_BYTES = 32, TPM_PCRS_MOST = 8 };
+
+struct tpm;
+
+/*
+ * where: "unix:PATH" (secpool-vtpm or swtpm's command socket) or "device:/dev/tpmrm0"; nothing else, in particular no tcti
+ * loader strings. Flushes transient objects and sessions that an earlier user left (not on tpmrm0, which has its own).
+ * Errors: SECPOOL_E_INVALID (not such a string), SECPOOL_E_TPM (can't be reached, not a TPM 2.0, no SHA-256 bank, not started).
+ */
+enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm) MUST_USE;
+void tpm_close(struct tpm *tpm);
+
+/*
+ * Seals up to 128 bytes under the SRK with PolicyPCR over the SHA-256 PCRs in the mask as they are now. blob (TPM_BLOB_BYTES) is
+ * self-contained: SRK name, PCR mask, public and private area.
+ */
+enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
+
+/*
+ * Gives back exactly secret_bytes (to secret memory).
+ * Errors: SECPOOL_E_TPM with its reason: another TPM (SRK differs), PCRs changed, blob changed, out of reach.
+ */
+enum secpool_error tpm_unseal(struct tpm *tpm, const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
+
+/* Extends a PCR of the SHA-256 bank with the SHA-256 of text. */
+enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
+
+/* A key's public area as TPM2B_PUBLIC, marshalled. */
+struct tpm_public {
+	size_t bytes;
+	uint8_t area[TPM_PUBLIC_BYTES];
+};
+
+/* A quote: TPMS_ATTEST and TPMT_SIGNATURE, marshalled, and the PCR values read beside it, lowest PCR first. */
+struct tpm_quote {
+	size_t attest_bytes, signature_bytes;
+	uint8_t attest[TPM_ATTEST_BYTES];
+	uint8_t signature[TPM_SIGNATURE_BYTES];
+	unsigned pcr_count;
+	uint8_t pcr_values[TPM_PCRS_MOST][TPM_PCR_BYTES];
+};
+
+/*
+ * The attestation key: a restricted ECDSA P-256 signing key under the EK (P-256, TCG EK template L-2), made new or, when blob_bytes is not 0, loaded from blob. It stays loaded until
+ * tpm_close. blob (TPM_BLOB_BYTES) may be stored anywhere.
+ */
+enum secpool_error tpm_attestation_key(struct tpm *tpm, uint8_t *blob, size_t *blob_bytes, struct tpm_public *ret_ek, struct tpm_public *ret_ak) MUST_USE;
+
+/* TPM2_ActivateCredential: opens a challenge made for this EK and AK. secret: up to 64 bytes. */
+enum secpool_error tpm_activate(struct tpm *tpm, const uint8_t *credential, size_t credential_bytes, const uint8_t *encrypted_secret, size_t encrypted_secret_bytes, uint8_t *secret,
+	size_t *ret_secret_bytes) MUST_USE;
+
+/* Quotes the SHA-256 PCRs in the mask with the attestation key; nonce: up to 64 bytes of qualifying data. */
+enum secpool_error tpm_quote(struct tpm *tpm, uint32_t pcrs, const uint8_t *nonce, size_t nonce_bytes, struct tpm_quote *ret_quote) MUST_USE;
+
+/* Who made the TPM, as "vendor firmware-version", for status. */
+void tpm_describe(struct tpm *tpm, char *text, size_t text_bytes);
+
+#endif

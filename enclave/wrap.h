@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keys at rest: AES-256 key wrap with padding (RFC 5649, NIST SP 800-38F KWP) around a record that names what the key is for, so
+ * that a wrapped key put in another's place is refused. All plaintext stays in secret memory. Threads: any.
+ */
+#ifndef SECPOOL_ENCLAVE_WRAP_H
+#define SECPOOL_ENCLAVE_WRAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "enclave/keypage.h"
+#include "lib/base/err.h"
+
+enum { WRAP_KEY_BYTES = 32, WRAP_BLOB_BYTES_MOST = 320, WRAP_TENANT_BYTES = 64 };
+
+enum wrap_purpose { WRAP_TENANT_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3 };
+
+/* What is wrapped beside the key, and compared after unwrapping. Fields that a purpose does not use are 0. */
+struct wrap_label {
+	enum wrap_purpose purpose;
+	char tenant[WRAP_TENANT_BYTES];
+	uint64_t region;
+	uint64_t epoch;
+	uint64_t page_bytes;
+};
+
+/*
+ * key: WRAP_KEY_BYTES, secret. secret: what to wrap, 1 to 128 bytes, secret. blob: WRAP_BLOB_BYTES_MOST bytes.
+ * Errors: SECPOOL_E_CRYPTO.
+ */
+enum secpool_error wrap_seal(const uint8_t *key, const struct wrap_label *label, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
+
+/*
+ * secret_bytes: exactly what was wrapped; ret_secret in secret memory, untouched on error.
+ * Errors: SECPOOL_E_KEY_GONE (wrong key, changed blob, other label or length: not told apart).
+ */
+enum secpool_error wrap_open(const uint8_t *key, const struct wrap_label *label, const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
+
+#endif

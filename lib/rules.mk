@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# base and wire: what every process uses. lib: libsecpool.
+BASE_SRCS := $(sort $(wildcard lib/base/*.c lib/wire/*.c))
+LIB_SRCS  := $(sort $(wildcard lib/*.c))
+$(eval $(call archive,base,$(BASE_SRCS)))
+$(eval $(call archive,secpool,$(LIB_SRCS)))
+
+# jemalloc under names of its own, so that it neither replaces the program's malloc nor meets another jemalloc
+JEMALLOC_PIC := $(firstword $(wildcard /usr/lib/$(shell $(CC) -dumpmachine)/libjemalloc_pic.a /usr/lib64/libjemalloc_pic.a))
+$(B)/obj/jemalloc.a: lib/jemalloc.syms
+	@mkdir -p $(@D)
+	$(call say,OBJCOPY,$@)test -n '$(JEMALLOC_PIC)' || { echo "libjemalloc_pic.a is missing: run 'make deps'" >&2; exit 1; }; $(OBJCOPY) --redefine-syms=$< $(JEMALLOC_PIC) $@
+
+# the library brings a private libcrypto, whose memory is secret memory; none of its symbols is visible
+LIBSECPOOL_PARTS := $(B)/obj/secpool.a $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a
+$(B)/lib/libsecpool.so.0: $(LIBSECPOOL_PARTS) lib/secpool.map
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -shared -o $@ -Wl,-soname,libsecpool.so.0 -Wl,--version-script=lib/secpool.map -Wl,--exclude-libs,ALL $(if $(SAN),,-Wl,-z,defs) \
+		-Wl,--whole-archive $(B)/obj/secpool.a -Wl,--no-whole-archive -Wl,--start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a -l:libcrypto.a -Wl,--end-group -ldl -lm $(SP_LDFLAGS)
+$(B)/lib/libsecpool.so: $(B)/lib/libsecpool.so.0
+	$(call say,LN,$@)ln -sf libsecpool.so.0 $@
+
+# the static library: one object with all of it inside, where only the public names are left global
+$(B)/lib/libsecpool.a: $(LIBSECPOOL_PARTS) lib/secpool.map
+	@mkdir -p $(@D)
+	$(call say,AR,$@)ld -r -o $(B)/obj/libsecpool-all.o --whole-archive $(B)/obj/secpool.a --no-whole-archive --start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a \
+		$$($(CC) -print-file-name=libcrypto.a) --end-group && \
+	sed -n 's/^[[:space:]]*\([a-z_0-9]*\);$$/\1/p' lib/secpool.map > $(B)/obj/libsecpool.public && \
+	$(OBJCOPY) --keep-global-symbols=$(B)/obj/libsecpool.public $(B)/obj/libsecpool-all.o && \
+	rm -f $@ && $(AR) rcs $@ $(B)/obj/libsecpool-all.o
+
+SP_LIBRARIES += $(B)/lib/libsecpool.so $(B)/lib/libsecpool.a

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libsecpool: memory from an encrypted pool that the program does not have to trust.
+ *
+ * A program opens a pool as a tenant, creates regions (each may be far larger than the machine's memory) and uses them by plain
+ * loads and stores. Only a bounded number of pages is in local memory as plaintext (options.local_bytes); all others are on
+ * the pool's devices, encrypted, authenticated and bound to their place and version.
+ *
+ * Dangers:
+ * - A page whose last copy went with its device raises SIGBUS when touched (si_addr names it), unless the region is mirrored.
+ *   secpool_read and secpool_write return SECPOOL_E_LOST instead.
+ * - A child made by fork does not have the regions: touching them there is SIGSEGV.
+ * - munmap, mremap and madvise on a region are refused (EINVAL) by the library's own versions of these functions.
+ * - SIGBUS is the library's: it interposes sigaction, signal and the functions that block signals, and hands the program what is its own.
+ *
+ * Functions return 0 (SECPOOL_OK) or an error; results come last and are written only on success. secpool_error_detail()
+ * says in words what failed and what to do.
+ *
+ * Threads: every function may be called from any thread, unless it says otherwise; not from a signal handler.
+ */
+#ifndef SECPOOL_H
+#define SECPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "secpool_error.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SECPOOL_MUST_USE __attribute__((warn_unused_result))
+
+struct secpool;        /* a tenant's open pool */
+struct secpool_region; /* one region of it */
+
+/* Capacities, in bytes with the NUL. */
+enum { SECPOOL_NAME_BYTES = 64, SECPOOL_RECEIPT_BYTES = 4096 };
+
+enum secpool_fault_mode {
+	SECPOOL_FAULT_THREAD = 0, /* handler threads serve faults; system calls on pool memory work */
+	SECPOOL_FAULT_INLINE = 1, /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+};
+
+enum secpool_redundancy {
+	SECPOOL_REDUNDANCY_NONE = 0,
+	SECPOOL_REDUNDANCY_MIRROR = 1, /* `copies` copies on different fault domains */
+	SECPOOL_REDUNDANCY_EC = 2,     /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+};
+
+enum secpool_on_loss {
+	SECPOOL_ON_LOSS_DEFAULT = 0,  /* failover when mirrored, else sigbus */
+	SECPOOL_ON_LOSS_SIGBUS = 1,   /* touching a lost page raises SIGBUS */
+	SECPOOL_ON_LOSS_FAILOVER = 2, /* needs redundancy: other copies serve */
+	SECPOOL_ON_LOSS_REFILL = 3,   /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+};
+
+/* Set size = sizeof(struct secpool_options) and the rest to zero for the defaults. */
+struct secpool_options {
+	size_t size;
+	const char *runtime_dir;          /* NULL: $SECPOOL_RUNTIME_DIR, /run/secpool or $XDG_RUNTIME_DIR/secpool */
+	size_t local_bytes;               /* most plaintext in local memory; 0: 64 MiB; at least 4 MiB */
+	enum secpool_fault_mode fault_mode;
+	unsigned fault_threads;           /* 1 to 16; 0: 2 */
+};
+
+struct secpool_region_options {
+	size_t size;
+	size_t bytes;                     /* rounded up to whole pages */
+	size_t page_bytes;                /* power of two, 4 KiB to 2 MiB; 0: 4 KiB */
+	enum secpool_redundancy redundancy;
+	unsigned copies;                  /* of a mirror: 2 to 4; 0: 2 */
+	unsigned data, parity;            /* of an erasure code */
+	enum secpool_on_loss on_loss;
+	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes);
+	void *refill_arg;
+	const char *name;                 /* shown in listings; NULL: none */
+};
+
+/* A part of a region, in bytes from its start. */
+struct secpool_range {
+	size_t offset;
+	size_t bytes;
+};
+
+/* What happened to a region's space after release. text is the signed document that `secpool receipt verify` checks. */
+struct secpool_receipt {
+	size_t size;
+	char text[SECPOOL_RECEIPT_BYTES];
+};
+
+enum secpool_event_type {
+	SECPOOL_EVENT_DEVICE_LOST = 1,   /* a device went away; regions with copies elsewhere go on */
+	SECPOOL_EVENT_DEVICE_ONLINE = 2, /* a device came */
+	SECPOOL_EVENT_REGION_LOST = 3,   /* `range` of `region` is lost: one event for each range */
+	SECPOOL_EVENT_REGION_FAILOVER = 4, /* the region lost a copy and goes on with the others */
+	SECPOOL_EVENT_BAD_COPY = 5,      /* bytes on a device failed their check; the range was repaired from another copy */
+	SECPOOL_EVENT_NO_SPACE = 6,      /* pages can't be written back: no device has space */
+	SECPOOL_EVENT_DAEMON_GONE = 7,   /* keymgrd does not answer; the pool goes on meanwhile */
+	SECPOOL_EVENT_DAEMON_BACK = 8,
+	SECPOOL_EVENT_OVERFLOW = 9,      /* events were dropped: ask secpool_region_lost */
+};
+
+enum secpool_cause {
+	SECPOOL_CAUSE_NONE = 0,
+	SECPOOL_CAUSE_REMOVED = 1,   /* the device is gone */
+	SECPOOL_CAUSE_INTEGRITY = 2, /* the last copy failed its check */
+	SECPOOL_CAUSE_NO_SPACE = 3,
+};
+
+struct secpool_event {
+	size_t size;
+	enum secpool_event_type type;
+	enum secpool_cause cause;
+	struct secpool_region *region; /* NULL when it is about the pool */
+	struct secpool_range range;
+	char device[SECPOOL_NAME_BYTES];
+	uint64_t time_ns; /* CLOCK_MONOTONIC */
+};
+
+struct secpool_stats {
+	size_t size;
+	uint64_t local_bytes_limit;
+	uint64_t resident_bytes;        /* plaintext pages in local memory now */
+	uint64_t faults;                /* pages asked for */
+	uint64_t fills;                 /* pages read from devices */
+	uint64_t zero_fills;            /* pages touched for the first time */
+	uint64_t evictions;
+	uint64_t write_backs;           /* of these, pages that had to be written */
+	uint64_t integrity_failures;
+	uint64_t repairs;
+	uint64_t failovers;             /* reads served by another copy than the first */
+	uint64_t lost_pages;
+	uint64_t metadata_bytes;
+};
+
+/*
+ * Opens the pool as a tenant: connects to keymgrd, which decides by the caller's user id and its policy.
+ * tenant: a name in the policy, at most SECPOOL_NAME_BYTES - 1 bytes. options: NULL for the defaults.
+ * Errors: SECPOOL_E_DAEMON_GONE, SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_QUOTA, SECPOOL_E_NO_FAULTFD,
+ * SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_SELFTEST, SECPOOL_E_INVALID, SECPOOL_E_UNSUPPORTED. Nothing is left behind.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_open(
+	const char *tenant, const struct secpool_options *options, struct secpool **ret_pool);
+
+/* Releases what regions are left and closes. NULL is allowed. No other thread may use the pool or its memory. */
+void secpool_close(struct secpool *pool);
+
+/*
+ * Creates a region of zeros at an address that no other region of the directory has.
+ * Errors: SECPOOL_E_INVALID, SECPOOL_E_UNSUPPORTED (an option that is not there yet), SECPOOL_E_NO_SPACE, SECPOOL_E_QUOTA, SECPOOL_E_DENIED,
+ * SECPOOL_E_NOT_ATTESTED (too few devices with fresh evidence), SECPOOL_E_DAEMON_GONE, SECPOOL_E_NO_LOCKED_MEMORY. Nothing is left behind.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_create(struct secpool *pool,
+	const struct secpool_region_options *options, struct secpool_region **ret_region);
+
+/*
+ * Ends a region: its memory becomes inaccessible, its key is destroyed, its space is overwritten and read back. ret_receipt may be NULL;
+ * else set ret_receipt->size first. The handle is gone, also on error. No other thread may touch the region's memory.
+ * Errors: SECPOOL_E_DAEMON_GONE (the daemon releases the region when it is back and this process has ended).
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_release(
+	struct secpool_region *region, struct secpool_receipt *ret_receipt);
+
+void *secpool_region_address(const struct secpool_region *region);
+size_t secpool_region_bytes(const struct secpool_region *region);
+
+/*
+ * The ranges that are lost now, in order, merged: up to `count` of them into ranges (may be NULL when count is 0); *ret_count is how many there are.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_lost(struct secpool_region *region,
+	struct secpool_range *ranges, size_t count, size_t *ret_count);
+
+/*
+ * Copies between a region and a buffer, with errors instead of signals.
+ * Errors: SECPOOL_E_INVALID (beyond the region), SECPOOL_E_LOST (part of the range may have been copied).
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_read(
+	struct secpool_region *region, size_t offset, void *buffer, size_t bytes);
+SECPOOL_MUST_USE enum secpool_error secpool_write(
+	struct secpool_region *region, size_t offset, const void *buffer, size_t bytes);
+
+/*
+ * Writes every changed page to the devices; pages stay resident. Returns when all copies were written.
+ * Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_LOST (a page had no device to go to; it stays resident).
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_flush(struct secpool_region *region);
+
+/*
+ * Memory from a heap in the pool: jemalloc arenas over regions that the heap creates as it grows. Never ordinary memory.
+ * NULL on exhaustion, with the reason in secpool_error_detail().
+ */
+void *secpool_malloc(struct secpool *pool, size_t bytes);
+void *secpool_calloc(struct secpool *pool, size_t count, size_t bytes);
+void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes);
+void *secpool_aligned_alloc(struct secpool *pool, size_t alignment, size_t bytes);
+void secpool_free(struct secpool *pool, void *memory);
+size_t secpool_usable_size(struct secpool *pool, const void *memory);
+
+/* A descriptor that is readable while events wait; owned by the pool. */
+int secpool_event_fd(struct secpool *pool);
+
+/* Takes the oldest event; set ret_event->size first. Errors: SECPOOL_E_NO_EVENT. Never blocks. */
+SECPOOL_MUST_USE enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event *ret_event);
+
+/* Set ret_stats->size first. */
+SECPOOL_MUST_USE enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret_stats);
+
+/* The text of an error; never NULL. */
+const char *secpool_strerror(enum secpool_error error);
+
+/* What this thread's last failed call has to say: what failed, where, what to do. "" if nothing. */
+const char *secpool_error_detail(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The messages between secpool's processes: fixed size for each type, little endian, one packet each on a unix
+ * seqpacket socket. msg.def lists them; the structs, the encoder and the decoder are all made from that list.
+ *
+ * The decoder takes bytes from outside: any bytes give a message or SECPOOL_E_PROTOCOL, never anything else. A
+ * text without its NUL, a count beyond its array (fields named *_bytes or *_count are the receiver's to check)
+ * or a wrong length is refused.
+ * Threads: any; no state.
+ */
+#ifndef SECPOOL_WIRE_MSG_H
+#define SECPOOL_WIRE_MSG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+/* Raised with every change of msg.def; both ends must have the same. */
+enum { MSG_VERSION = 1 };
+
+/* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
+enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
+
+/* Capacities of the arrays in msg.def. */
+enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RECEIPT_BYTES = 4096, MSG_COPIES_MAX = 4 };
+
+enum msg_role { MSG_ROLE_CLIENT = 1, MSG_ROLE_ADMIN = 2, MSG_ROLE_HOTPLUG = 3 };
+enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2 };
+enum msg_list_kind {
+	MSG_LIST_STATUS = 1,
+	MSG_LIST_REGIONS = 2,
+	MSG_LIST_TENANTS = 3,
+	MSG_LIST_EVENTS = 4, /* then new events follow, until the asker closes, when `after` has MSG_FOLLOW */
+	MSG_LIST_USE = 5,
+	MSG_LIST_DEVICES = 6, /* of hotplugd */
+};
+#define MSG_FOLLOW (1ull << 63) /* set in msg_list.after */
+enum msg_cause {
+	MSG_CAUSE_FAULT = 1,  /* a load or store took a SIGBUS */
+	MSG_CAUSE_TAG = 2,    /* bytes failed their integrity check */
+	MSG_CAUSE_REMOVED = 3, /* told so by keymgrd */
+	MSG_CAUSE_NO_SPACE = 4,
+};
+enum msg_verb {
+	MSG_VERB_PULL = 1,
+	MSG_VERB_PLUG = 2,
+	MSG_VERB_ATTEST = 3,
+	MSG_VERB_DRAIN = 4,
+	MSG_VERB_SCRUB = 5,
+	MSG_VERB_INJECT = 6,
+};
+/* hotplugd's device states (DESIGN.md section 6); hotplug/devstate.h holds the table over them */
+enum msg_state {
+	MSG_DEVICE_ABSENT = 0,
+	MSG_DEVICE_DISCOVERED = 1,
+	MSG_DEVICE_ATTESTING = 2,
+	MSG_DEVICE_ONLINE = 3,
+	MSG_DEVICE_DRAINING = 4,
+	MSG_DEVICE_OFFLINE = 5,
+	MSG_DEVICE_QUARANTINED = 6,
+	MSG_DEVICE_SUSPECT = 7,
+	MSG_DEVICE_LOST = 8,
+	MSG_DEVICE_STATES = 9,
+};
+enum msg_device_kind { MSG_KIND_EMULATED = 1 };
+enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
+enum msg_protection { MSG_PROTECTION_XTS_GMAC = 1 };
+enum msg_readback { MSG_READBACK_MATCHED = 1, MSG_READBACK_DIFFERED = 2, MSG_READBACK_UNREACHABLE = 3 };
+enum msg_client_end { MSG_CLIENT_ACKNOWLEDGED = 1, MSG_CLIENT_DEAD = 2 };
+
+/* The structs: struct msg_hello { uint32_t version; uint32_t role; } and so on. */
+#define U32(f)      uint32_t f;
+#define U64(f)      uint64_t f;
+#define TEXT(f, n)  char f[n];
+#define BYTES(f, n) uint8_t f[n];
+#define U64S(f, n)  uint64_t f[n];
+#define MESSAGE(number, NAME, name, fields)                                                        \
+	struct msg_##name {                                                                        \
+		fields                                                                             \
+	};
+#include "lib/wire/msg.def"
+#undef MESSAGE
+#undef U32
+#undef U64
+#undef TEXT
+#undef BYTES
+#undef U64S
+
+enum msg_type {
+#define MESSAGE(number, NAME, name, fields) MSG_##NAME = number,
+#include "lib/wire/msg.def"
+#undef MESSAGE
+};
+
+/* One message. number: chosen by the asker, given back in each answer; 0 in what comes unasked. */
+struct msg {
+	uint32_t type; /* enum msg_type */
+	uint32_t number;
+	union {
+#define MESSAGE(number, NAME, name, fields) struct msg_##name name;
+#include "lib/wire/msg.def"
+#undef MESSAGE
+	} u;
+};
+
+/* The name of a type, "REGION_CREATE"; "?" for one that is not in the list. */
+const char *msg_name(uint32_t type);
+
+/*
+ * Writes the message's bytes. capacity must be MSG_BYTES_MAX. A text that is not terminated is our own bug (assert).
+ * Errors: SECPOOL_E_INVALID for a type that is not in the list.
+ */
+enum secpool_error msg_encode(const struct msg *msg, uint8_t *bytes, size_t capacity, size_t *ret_count) MUST_USE;
+
+/*
+ * Reads one message from exactly count bytes. Errors: SECPOOL_E_PROTOCOL (unknown type, other version of the header, too short,
+ * too long, text not terminated); *ret_msg is then untouched.
+ */
+enum secpool_error msg_decode(const uint8_t *bytes, size_t count, struct msg *ret_msg) MUST_USE;
+
+/* Copies a text into a message's field, cutting it if it must; the rest of the field is zero. */
+void msg_set_text(char *field, size_t capacity, const char *text);
+#define MSG_SET(field, text) msg_set_text((field), sizeof(field), (text))
+
+/* Names of the enums above, as shown to people and in JSON ("online", "mirror" ...); "?" when unknown. */
+const char *msg_device_state_name(uint32_t state);
+const char *msg_cause_name(uint32_t cause);
+const char *msg_on_loss_name(uint32_t on_loss);
+
+#endif

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy file: who may be which tenant, with what, on which devices. Read with libcyaml; everything that is not allowed is refused.
+ *
+ * Errors of a file name the file, the line and what was expected. Decisions are pure functions of the loaded policy, so that the enclave, the
+ * front and `secpool policy` give the same answer. docs/man/secpool-policy.5.scd describes the format.
+ * Threads: a loaded policy is immutable; any thread may ask.
+ */
+#ifndef SECPOOL_POLICY_POLICY_H
+#define SECPOOL_POLICY_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+struct policy;
+
+/* The most a policy file may have, in bytes. */
+enum { POLICY_FILE_BYTES_MOST = 1 << 20 };
+
+/* What a tenant may have; 0 means none, not unlimited. */
+struct policy_quota {
+	uint64_t bytes;       /* of all regions, without copies */
+	uint64_t regions;
+	uint64_t sessions;
+	uint64_t local_bytes; /* plaintext in local memory, for each session */
+};
+
+/* Settings that are not about one tenant. */
+struct policy_settings {
+	uint64_t window_base, window_bytes; /* where regions are mapped: 64 TiB at 0x110000000000 unless set */
+	uint64_t grace_ns;                  /* how long a live client may be without keymgrd before its regions are given up */
+	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
+	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
+	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
+	bool allow_unlocked_memory;         /* allow: unlocked_memory */
+	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
+};
+
+/*
+ * Reads a policy from an open file (from its start) or from memory; resolves user and group names, so call it before any sandbox. name is for the messages.
+ * Errors: SECPOOL_E_POLICY with "NAME:LINE: what was expected"; SECPOOL_E_LIMIT.
+ */
+enum secpool_error policy_load_fd(int fd, const char *name, struct policy **ret_policy) MUST_USE;
+enum secpool_error policy_load_text(const char *text, size_t bytes, const char *name, struct policy **ret_policy) MUST_USE;
+void policy_free(struct policy *policy);
+
+const struct policy_settings *policy_settings(const struct policy *policy);
+
+/* Tenants in the file's order; NULL beyond the last. Borrowed. */
+const char *policy_tenant_name(const struct policy *policy, size_t index);
+/* "root, alice, @staff" as written, for listings. Borrowed. */
+const char *policy_tenant_users(const struct policy *policy, size_t index);
+
+/*
+ * Whether a process of this user (uid, and its primary gid) may be the tenant.
+ * Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, each naming tenant and user.
+ */
+enum secpool_error policy_may_be_tenant(const struct policy *policy, const char *tenant, uint32_t uid, uint32_t gid, struct policy_quota *ret_quota) MUST_USE;
+
+/* copies and on_loss are as in msg_region_create. Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_UNSUPPORTED. */
+enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t copies, uint32_t on_loss) MUST_USE;
+
+/*
+ * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An empty list of known devices with
+ * enrol: first-use allows any EK: the caller remembers the first one it saw for an id.
+ * Errors: SECPOOL_E_ATTESTATION naming what differs.
+ */
+enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
+
+#endif
