@@ -9,7 +9,7 @@
  * Dangers:
  * - A page whose last copy went with its device raises SIGBUS when touched (si_addr names it), unless the region is mirrored.
  *   secpool_read and secpool_write return SECPOOL_E_LOST instead.
- * - A child made by fork does not have the regions: touching them there is SIGSEGV.
+ * - A child made by fork does not have the regions: touching them there is SIGSEGV, and it can open no pool before it execs.
  * - munmap, mremap and madvise on a region are refused (EINVAL) by the library's own versions of these functions.
  * - SIGBUS is the library's: it interposes sigaction, signal and the functions that block signals, and hands the program what is its own.
  *
@@ -29,6 +29,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#pragma GCC visibility push(default)
 
 #define SECPOOL_MUST_USE __attribute__((warn_unused_result))
 
@@ -139,7 +141,8 @@ struct secpool_stats {
  * Opens the pool as a tenant: connects to keymgrd, which decides by the caller's user id and its policy.
  * tenant: a name in the policy, at most SECPOOL_NAME_BYTES - 1 bytes. options: NULL for the defaults.
  * Errors: SECPOOL_E_DAEMON_GONE, SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_QUOTA, SECPOOL_E_NO_FAULTFD,
- * SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_SELFTEST, SECPOOL_E_INVALID, SECPOOL_E_UNSUPPORTED. Nothing is left behind.
+ * SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_SELFTEST, SECPOOL_E_INVALID, SECPOOL_E_UNSUPPORTED,
+ * SECPOOL_E_CLOSED (this is a child, made by fork, of a process that had opened a pool). Nothing is left behind.
  */
 SECPOOL_MUST_USE enum secpool_error secpool_open(
 	const char *tenant, const struct secpool_options *options, struct secpool **ret_pool);
@@ -212,6 +215,8 @@ const char *secpool_strerror(enum secpool_error error);
 
 /* What this thread's last failed call has to say: what failed, where, what to do. "" if nothing. */
 const char *secpool_error_detail(void);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

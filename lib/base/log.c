@@ -39,7 +39,7 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
 	if ((size_t)used > sizeof line - 2)
 		used = (int)sizeof line - 2;
 	for (int i = 0; i < used; i++) /* a peer's text can't start a line of its own */
-		if ((unsigned char)line[i] < ' ')
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
 			line[i] = ' ';
 	line[used++] = '\n';
 	if (write(STDERR_FILENO, line, (size_t)used) < 0)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -68,6 +69,21 @@ bool os_would_block(void)
 bool os_interrupted(void)
 {
 	return errno == EINTR;
+}
+
+enum secpool_error os_eventfd(int *ret_fd)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (fd >= 0 && fd <= STDERR_FILENO) {
+		int higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		os_close(&fd);
+		fd = higher;
+	}
+	if (fd < 0)
+		return os_error("eventfd");
+	*ret_fd = fd;
+	return SECPOOL_OK;
 }
 
 void os_close(int *fd)
@@ -213,10 +229,11 @@ enum secpool_error os_remove_tree(const char *path)
 {
 	char *roots[] = {(char *)path, NULL};
 	enum secpool_error error = SECPOOL_OK;
+	struct stat found;
 	FTSENT *entry;
 	FTS *walk;
 
-	if (access(path, F_OK) != 0 && errno == ENOENT)
+	if (lstat(path, &found) != 0 && errno == ENOENT) /* a link to nothing is there */
 		return SECPOOL_OK;
 	walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
 	if (!walk)

@@ -25,6 +25,9 @@ enum secpool_error os_error(const char *format, ...) PRINTF_LIKE(1, 2) MUST_USE;
 bool os_would_block(void);
 bool os_interrupted(void);
 
+/* A non-blocking eventfd whose number is above the standard streams'. */
+enum secpool_error os_eventfd(int *ret_fd) MUST_USE;
+
 /* Closes *fd if it is open (>= 0) and sets it to -1. Keeps errno. */
 void os_close(int *fd);
 

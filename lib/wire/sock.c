@@ -17,6 +17,9 @@
 #define HELLO_NS (5 * CLOCK_NS_PER_S)
 enum { BACKLOG = 256 };
 
+/* How often a connection to a full queue is tried again. */
+#define CONNECT_RETRY_NS 1000000ull
+
 static enum secpool_error fill_address(const char *path, struct sockaddr_un *address)
 {
 	memset(address, 0, sizeof *address);
@@ -68,6 +71,7 @@ enum secpool_error sock_connect(const char *path, int *ret_fd)
 {
 	struct sockaddr_un address;
 	enum secpool_error error = fill_address(path, &address);
+	uint64_t give_up = clock_now_ns() + HELLO_NS;
 	int fd;
 
 	if (error)
@@ -75,16 +79,22 @@ enum secpool_error sock_connect(const char *path, int *ret_fd)
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return os_error("socket");
-	if (connect(fd, (const struct sockaddr *)&address, sizeof address) != 0) {
+	while (!error && connect(fd, (const struct sockaddr *)&address, sizeof address) != 0) {
+		/* a full queue of a daemon that is there: unix(7), EAGAIN */
+		if (os_would_block() && clock_now_ns() < give_up) {
+			clock_sleep_ns(CONNECT_RETRY_NS);
+			continue;
+		}
 		error = os_error("connect to %s", path);
 		if (error != SECPOOL_E_DENIED)
 			error = err_set(SECPOOL_E_DAEMON_GONE,
 				"nobody listens at %s: start the daemons with 'secpool up'", path);
-		os_close(&fd);
-		return error;
 	}
-	*ret_fd = fd;
-	return SECPOOL_OK;
+	if (error)
+		os_close(&fd);
+	else
+		*ret_fd = fd;
+	return error;
 }
 
 enum secpool_error sock_pair(int ret_fds[2])

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/heap.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Debian's jemalloc under the names that lib/jemalloc.syms gives it. */
+#define mallocx secpool_je_mallocx
+#define rallocx secpool_je_rallocx
+#define dallocx secpool_je_dallocx
+#define sallocx secpool_je_sallocx
+#define mallctl secpool_je_mallctl
+#include <jemalloc/jemalloc.h>
+
+#include "lib/base/os.h"
+#include "lib/region.h"
+
+/* What jemalloc's "experimental.arenas_create_ext" takes (jemalloc 5.3, include/jemalloc/internal/arena_types.h): its own records stay outside the pool. */
+struct arena_config {
+	extent_hooks_t *hooks;
+	bool metadata_use_hooks;
+};
+
+/* Regions are aligned so; an extent that must be aligned more is not to be had. */
+enum { REGION_ALIGNMENT = 2 << 20 };
+
+struct heap {
+	extent_hooks_t hooks; /* first: jemalloc gives its address back */
+	struct secpool *pool;
+	unsigned arena;
+};
+
+static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size_t alignment,
+	bool *zero, bool *commit, unsigned arena)
+{
+	struct heap *heap = (struct heap *)(void *)hooks;
+	struct secpool_region *region;
+
+	(void)arena;
+	if (wanted)
+		return NULL;
+	if (alignment > REGION_ALIGNMENT) {
+		err_set(SECPOOL_E_INVALID, "the heap aligns to at most 2 MiB");
+		return NULL;
+	}
+	if (region_create_heap(heap->pool, size, &region) != SECPOOL_OK)
+		return NULL;
+	*zero = true;
+	*commit = true;
+	return secpool_region_address(region);
+}
+
+/* Extents stay regions until the pool is closed, are not split off, and are never given back page by page. */
+static bool keep_extent(extent_hooks_t *hooks, void *at, size_t size, bool committed, unsigned arena)
+{
+	(void)hooks, (void)at, (void)size, (void)committed, (void)arena;
+	return true;
+}
+
+static bool keep_part(extent_hooks_t *hooks, void *at, size_t size, size_t offset, size_t length, unsigned arena)
+{
+	(void)hooks, (void)at, (void)size, (void)offset, (void)length, (void)arena;
+	return true;
+}
+
+static bool allow_split(extent_hooks_t *hooks, void *at, size_t size, size_t first, size_t second,
+	bool committed, unsigned arena)
+{
+	(void)hooks, (void)at, (void)size, (void)first, (void)second, (void)committed, (void)arena;
+	return false; /* false is success */
+}
+
+/* Parts of one extent may be merged again; two regions never touch, for the directory leaves a gap between them. */
+static bool allow_merge(extent_hooks_t *hooks, void *at, size_t size, void *other, size_t other_size,
+	bool committed, unsigned arena)
+{
+	(void)hooks, (void)at, (void)size, (void)other, (void)other_size, (void)committed, (void)arena;
+	return false;
+}
+
+static enum secpool_error new_heap(struct secpool *pool, struct heap **ret_heap)
+{
+	struct heap *heap = calloc(1, sizeof *heap);
+	struct arena_config config = {.metadata_use_hooks = false};
+	size_t bytes = sizeof heap->arena;
+
+	if (!heap)
+		return os_error("heap");
+	heap->pool = pool;
+	heap->hooks = (extent_hooks_t){
+		.alloc = extent_alloc,
+		.dalloc = keep_extent,
+		.destroy = NULL,
+		.commit = keep_part,
+		.decommit = keep_part,
+		.purge_lazy = keep_part,
+		.purge_forced = keep_part,
+		.split = allow_split,
+		.merge = allow_merge,
+	};
+	config.hooks = &heap->hooks;
+	if (mallctl("experimental.arenas_create_ext", &heap->arena, &bytes, &config,
+		    sizeof config) != 0) {
+		free(heap);
+		return err_set(SECPOOL_E_NO_MEMORY, "jemalloc made no arena for the pool's heap");
+	}
+	*ret_heap = heap;
+	return SECPOOL_OK;
+}
+
+static struct heap *get_heap(struct secpool *pool)
+{
+	struct heap *heap;
+
+	if (!pool) {
+		err_set(SECPOOL_E_INVALID, "a heap needs a pool");
+		return NULL;
+	}
+	pthread_mutex_lock(&pool->heap_lock);
+	if (!pool->heap && new_heap(pool, &pool->heap) != SECPOOL_OK)
+		pool->heap = NULL;
+	heap = pool->heap;
+	pthread_mutex_unlock(&pool->heap_lock);
+	return heap;
+}
+
+void heap_free(struct secpool *pool)
+{
+	char name[64];
+
+	if (!pool->heap)
+		return;
+	snprintf(name, sizeof name, "arena.%u.reset", pool->heap->arena);
+	mallctl(name, NULL, NULL, NULL, 0);
+	/* the arena's number can't be used again by jemalloc before it is destroyed; its hooks must stay */
+	pool->heap->hooks.alloc = NULL;
+	snprintf(name, sizeof name, "arena.%u.destroy", pool->heap->arena);
+	mallctl(name, NULL, NULL, NULL, 0);
+	free(pool->heap);
+	pool->heap = NULL;
+}
+
+static int flags_of(const struct heap *heap)
+{
+	return MALLOCX_ARENA(heap->arena) | MALLOCX_TCACHE_NONE;
+}
+
+/* Sets the reason when jemalloc gave none of its own accord: a hook that failed has set one. */
+static void *told(void *memory, size_t bytes)
+{
+	if (!memory && *err_detail() == '\0')
+		err_set(SECPOOL_E_NO_SPACE, "the pool's heap has no %zu bytes", bytes);
+	return memory;
+}
+
+static void *allocate(struct secpool *pool, size_t bytes, int more_flags)
+{
+	struct heap *heap = get_heap(pool);
+
+	if (!heap)
+		return NULL;
+	err_clear();
+	return told(mallocx(bytes ? bytes : 1, flags_of(heap) | more_flags), bytes);
+}
+
+void *secpool_malloc(struct secpool *pool, size_t bytes)
+{
+	return allocate(pool, bytes, 0);
+}
+
+void *secpool_calloc(struct secpool *pool, size_t count, size_t bytes)
+{
+	size_t total;
+
+	if (__builtin_mul_overflow(count, bytes, &total)) {
+		err_set(SECPOOL_E_NO_SPACE, "%zu times %zu bytes", count, bytes);
+		return NULL;
+	}
+	return allocate(pool, total, MALLOCX_ZERO);
+}
+
+void *secpool_aligned_alloc(struct secpool *pool, size_t alignment, size_t bytes)
+{
+	if (alignment == 0 || (alignment & (alignment - 1)) || alignment > REGION_ALIGNMENT) {
+		err_set(SECPOOL_E_INVALID, "alignment %zu: a power of two up to 2 MiB", alignment);
+		return NULL;
+	}
+	return allocate(pool, bytes, MALLOCX_ALIGN(alignment));
+}
+
+void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes)
+{
+	struct heap *heap = get_heap(pool);
+
+	if (!memory)
+		return secpool_malloc(pool, bytes);
+	if (!heap)
+		return NULL;
+	err_clear();
+	return told(rallocx(memory, bytes ? bytes : 1, flags_of(heap)), bytes);
+}
+
+void secpool_free(struct secpool *pool, void *memory)
+{
+	struct heap *heap = memory ? get_heap(pool) : NULL;
+
+	if (heap)
+		dallocx(memory, flags_of(heap));
+}
+
+size_t secpool_usable_size(struct secpool *pool, const void *memory)
+{
+	return pool && memory ? sallocx(memory, 0) : 0;
+}

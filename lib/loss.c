@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/loss.h"
+
+#include <string.h>
+
+#include "lib/evict.h"
+#include "lib/fill.h"
+#include "lib/rebuild.h"
+#include "lib/region.h"
+#include "lib/service.h"
+
+void loss_noticed(struct secpool *pool)
+{
+	if (!atomic_exchange(&pool->service->look, true))
+		service_wake(pool->service);
+}
+
+void loss_tell(struct secpool *pool, const struct secpool_event *event)
+{
+	events_add(&pool->events, event);
+	if (event->type == SECPOOL_EVENT_REGION_LOST) {
+		struct msg_region_lost report = {
+			.region = event->region->id,
+			.offset = event->range.offset,
+			.bytes = event->range.bytes,
+			.cause = event->cause == SECPOOL_CAUSE_INTEGRITY ? MSG_CAUSE_TAG
+				: event->cause == SECPOOL_CAUSE_NO_SPACE ? MSG_CAUSE_NO_SPACE
+									 : MSG_CAUSE_REMOVED,
+		};
+		for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
+			if (strcmp(d->id, event->device) == 0)
+				report.slot = d->slot;
+		service_report(pool->service, &report);
+	}
+}
+
+void loss_orphan(struct secpool_region *region, uint64_t pgno)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t seen = atomic_load(&page->word);
+
+	while (page_state(seen) == PAGE_ABSENT && page_version(seen) > 0 && page_copies(seen) == 0) {
+		if (!page_step(page, &seen, PAGE_COPIES_GONE, 0, page_version(seen)))
+			continue;
+		fill_lost(region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+		loss_noticed(region->pool);
+		return;
+	}
+}
+
+/* Lost pages that lie side by side are poisoned and told of together. */
+struct lost_run {
+	uint64_t first, count;
+};
+
+static void end_run(struct secpool_region *region, const struct device *device, struct lost_run *run)
+{
+	struct secpool_event event = {
+		.type = SECPOOL_EVENT_REGION_LOST,
+		.cause = SECPOOL_CAUSE_REMOVED,
+		.region = region,
+		.range = {.offset = run->first * region->page_bytes,
+			.bytes = run->count * region->page_bytes},
+	};
+
+	if (run->count == 0)
+		return;
+	memcpy(event.device, device->id, sizeof event.device);
+	atomic_fetch_add(&region->lost_pages, run->count);
+	(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
+		event.range.bytes); /* a page that was not poisoned is when it is asked for: fault_serve */
+	loss_tell(region->pool, &event);
+	run->count = 0;
+}
+
+/* Strikes the device's copies of a region from its pages. Returns whether the region had any place there. */
+static bool strike(struct secpool_region *region, const struct device *device)
+{
+	const struct placement *placement = atomic_load(&region->placement);
+	struct lost_run run = {0};
+	bool any = false;
+
+	for (unsigned copy = 0; copy < region->copies; copy++) {
+		for (unsigned i = 0; i < placement->count[copy]; i++) {
+			const struct place *place = &placement->places[copy][i];
+			uint64_t first = place->region_offset / region->page_bytes;
+			uint64_t end = (place->region_offset + place->bytes) / region->page_bytes;
+			if (place->device != device)
+				continue;
+			any = true;
+			if (end > region->page_count)
+				end = region->page_count;
+			for (uint64_t pgno = first; pgno < end; pgno++) {
+				if (!page_drop_copies(&region->pages[pgno], 1u << copy))
+					continue;
+				if (run.count > 0 && run.first + run.count != pgno)
+					end_run(region, device, &run);
+				if (run.count++ == 0)
+					run.first = pgno;
+			}
+		}
+	}
+	end_run(region, device, &run);
+	return any;
+}
+
+/* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
+static void replace(struct secpool *pool, struct secpool_region *region, const struct device *device)
+{
+	struct msg request = {.type = MSG_REGION_REPLACE};
+	enum secpool_error error;
+
+	request.u.region_replace.region = region->id;
+	request.u.region_replace.slot = device->slot;
+	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
+	if (error == SECPOOL_E_NO_SPACE) {
+		struct secpool_event event = {.type = SECPOOL_EVENT_NO_SPACE,
+			.cause = SECPOOL_CAUSE_NO_SPACE,
+			.region = region,
+			.range = {.offset = 0, .bytes = region->bytes}};
+		memcpy(event.device, device->id, sizeof event.device);
+		events_add(&pool->events, &event);
+	}
+	if (!error || error == SECPOOL_E_NO_SPACE)
+		error = region_read_places(pool, region);
+	/* on other errors keymgrd is gone: loss_resume asks again when it is back; the old places are known to be gone */
+	if (!error)
+		rebuild_start(region);
+}
+
+/* What is resident and has no copy in the pool is written to where the region has space now. */
+static void save_resident(struct secpool *pool, struct secpool_region *region)
+{
+	struct worker *worker = &pool->workers[pool->fault_threads];
+
+	for (uint64_t pgno = 0; pgno < region->page_count; pgno++)
+		if (evict_flush_page(worker, region, pgno) == SECPOOL_E_NO_SPACE)
+			return; /* they stay resident */
+}
+
+static void report_device(struct secpool *pool, const struct device *device)
+{
+	struct msg msg = {.type = MSG_DEVICE_REPORT};
+
+	msg.u.device_report.slot = device->slot;
+	msg.u.device_report.media = device->media;
+	msg.u.device_report.cause = MSG_CAUSE_FAULT;
+	(void)!keyclient_send(&pool->service->client, &msg, NULL);
+}
+
+static void handle_loss(struct secpool *pool, struct device *device)
+{
+	struct secpool_event event = {
+		.type = SECPOOL_EVENT_DEVICE_LOST, .cause = SECPOOL_CAUSE_REMOVED};
+	bool affected[POOL_REGIONS_MOST] = {false};
+
+	memcpy(event.device, device->id, sizeof event.device);
+	events_add(&pool->events, &event);
+	report_device(pool, device);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
+		struct secpool_region *region = pool->regions[slot];
+		affected[slot] = region && strike(region, device);
+		if (affected[slot] && region->copies > 1) {
+			event.type = SECPOOL_EVENT_REGION_FAILOVER;
+			event.region = region;
+			events_add(&pool->events, &event);
+		}
+	}
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot])
+			replace(pool, pool->regions[slot], device);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot] && pool->regions[slot]->copies == 1)
+			save_resident(pool, pool->regions[slot]);
+}
+
+void loss_scan(struct secpool *pool)
+{
+	for (struct device *d = atomic_load(&pool->devices); d; d = d->older) {
+		if (device_usable(d) || d->handled)
+			continue;
+		d->handled = true;
+		handle_loss(pool, d);
+	}
+}
+
+void loss_resume(struct secpool *pool, struct secpool_region *region)
+{
+	const struct placement *placement = atomic_load(&region->placement);
+
+	for (struct device *d = atomic_load(&pool->devices); d; d = d->older) {
+		bool used = false;
+		for (unsigned copy = 0; copy < region->copies; copy++)
+			for (unsigned i = 0; i < placement->count[copy]; i++)
+				used = used || placement->places[copy][i].device == d;
+		if (used && !device_usable(d))
+			replace(pool, region, d);
+	}
+}

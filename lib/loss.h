@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What happens when a device is gone: its copies are struck from the pages, pages without a copy are poisoned and reported, regions ask keymgrd
+ * for other space, and what is resident is written there.
+ *
+ * Order, so that no worker believes a copy that is not there: device.gone is set; copies are struck from every word; only
+ * then a new placement is published. Workers read the placement before the word.
+ */
+#ifndef SECPOOL_LOSS_H
+#define SECPOOL_LOSS_H
+
+#include "lib/pool.h"
+
+/* A worker met a device that is gone: the service thread is to look. Threads: workers. */
+void loss_noticed(struct secpool *pool);
+
+/* Tells the program, and keymgrd where it concerns it. Threads: workers. */
+void loss_tell(struct secpool *pool, const struct secpool_event *event);
+
+/* If an absent page that was written has no copy (they went while it was evicted), it becomes lost. Threads: workers. */
+void loss_orphan(struct secpool_region *region, uint64_t pgno);
+
+/* Handles each incarnation that is gone and was not handled yet. Threads: the service. */
+void loss_scan(struct secpool *pool);
+
+/* After keymgrd came back: asks again for what could not be replaced meanwhile, and reads the places. Threads: the service. */
+void loss_resume(struct secpool *pool, struct secpool_region *region);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the library knows of one page: a word with state, valid copies and version, and the tag. 24 bytes a page.
+ *
+ * A page in FILLING or EVICTING belongs to the worker that brought it there; nobody else changes its contents, its tag or its version. Loss of a
+ * device may clear bits of `copies` in any state; whoever ends a busy state looks at them in the same compare-and-swap.
+ * The table of transitions is page_next: pure, and the only place that decides. Threads: any; the word is atomic.
+ */
+#ifndef SECPOOL_PAGE_H
+#define SECPOOL_PAGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "enclave/pagecipher.h"
+
+enum page_state {
+	PAGE_FRESH = 0,    /* never written: reads as zeros, version 0 */
+	PAGE_FILLING = 1,  /* a worker is bringing it in */
+	PAGE_CLEAN = 2,    /* resident, write-protected, same as in the pool */
+	PAGE_DIRTY = 3,    /* resident, newer than the pool */
+	PAGE_EVICTING = 4, /* a worker is writing it out or dropping it */
+	PAGE_ABSENT = 5,   /* only in the pool */
+	PAGE_LOST = 6,     /* no copy is left */
+	PAGE_STATES = 7,
+};
+
+enum page_event {
+	PAGE_FILL_BEGIN = 0,   /* a worker takes an absent page to fill it */
+	PAGE_FILL_CLEAN = 1,   /* it is mapped, write-protected */
+	PAGE_FILL_DIRTY = 2,   /* it is mapped, writable */
+	PAGE_FILL_UNDO = 3,    /* no room for it: back in the pool */
+	PAGE_FILL_UNDO_FRESH = 4,
+	PAGE_FILL_LOST = 5,    /* no copy of it is good */
+	PAGE_WRITE = 6,        /* the program writes to a clean page */
+	PAGE_EVICT_BEGIN = 7,  /* a worker takes a resident page to write it out */
+	PAGE_EVICT_DONE = 8,   /* it is in the pool and no longer mapped */
+	PAGE_EVICT_FRESH = 9,  /* a page of zeros that nobody wrote to was dropped */
+	PAGE_EVICT_CLEAN = 10, /* it is in the pool and mapped again (flush) */
+	PAGE_EVICT_UNDO = 11,  /* it could not be written: resident and dirty */
+	PAGE_EVICT_WRITTEN = 12, /* it was written to some copies; the worker still has it */
+	PAGE_COPY_GONE = 13,   /* a copy went with its device, others are left */
+	PAGE_COPIES_GONE = 14, /* the last copy in the pool went with its device */
+	PAGE_VANISHED = 15,    /* a resident page is not mapped any more: somebody went round the library */
+	PAGE_EVENTS = 16,
+};
+
+/* A transition that the table does not have. */
+enum { PAGE_REFUSED = PAGE_STATES };
+
+/* The next state, or PAGE_REFUSED. Pure. */
+unsigned page_next(unsigned state, unsigned event);
+
+const char *page_state_name(unsigned state);
+const char *page_event_name(unsigned event);
+
+struct page {
+	_Atomic uint64_t word;
+	uint8_t tag[PAGECIPHER_TAG_BYTES]; /* of the version in the word; changed by the owner of a busy page only */
+};
+
+/* The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-63 version. */
+#define PAGE_WAITERS 8ull
+
+static inline enum page_state page_state(uint64_t word)
+{
+	return (enum page_state)(word & 7);
+}
+
+static inline unsigned page_copies(uint64_t word)
+{
+	return (unsigned)(word >> 4) & 15;
+}
+
+static inline uint64_t page_version(uint64_t word)
+{
+	return word >> 8;
+}
+
+static inline uint64_t page_word(enum page_state state, unsigned copies, uint64_t version)
+{
+	return (uint64_t)state | (uint64_t)copies << 4 | version << 8;
+}
+
+static inline bool page_busy(uint64_t word)
+{
+	return page_state(word) == PAGE_FILLING || page_state(word) == PAGE_EVICTING;
+}
+
+/*
+ * One step of a page, if it is still as `seen` (the caller's last load; updated on failure, as by compare-exchange) and the table allows the
+ * event. copies and version are the new ones. A step out of a busy state clears PAGE_WAITERS: *seen tells whether it was set, and then the
+ * caller must wake the page's waiters. Returns whether the step was made; false also when the table refuses.
+ */
+bool page_step(struct page *page, uint64_t *seen, enum page_event event, unsigned copies, uint64_t version);
+
+/*
+ * Takes copies (a mask) away from the page in whatever state it is, because their device is gone. Returns whether the page thereby became
+ * PAGE_LOST: then the caller poisons it.
+ */
+bool page_drop_copies(struct page *page, unsigned copies);
+
+/* Notes that somebody waits for the end of a busy state. Returns false if the page is not busy any more. */
+bool page_wait(struct page *page, uint64_t seen);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a region's copies lie: reading it from keymgrd, checked. Threads: the service. */
+#ifndef SECPOOL_PLACES_H
+#define SECPOOL_PLACES_H
+
+#include "lib/pool.h"
+
+/*
+ * Asks keymgrd for all places of the region. Each must lie inside its device and the region; places of one copy may not overlap. keymgrd is not trusted with
+ * data, but its mistakes must not become ours. Errors: SECPOOL_E_PROTOCOL, SECPOOL_E_DAEMON_GONE, SECPOOL_E_NO_MEMORY.
+ */
+enum secpool_error places_read(struct secpool *pool, const struct secpool_region *region, struct placement **ret_placement) MUST_USE;
+
+/* Frees it and all older ones. NULL is allowed. */
+void places_free(struct placement *placement);
+
+#endif

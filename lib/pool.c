@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/pool.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "enclave/secmem.h"
+#include "enclave/selftest.h"
+#include "lib/base/os.h"
+#include "lib/heap.h"
+#include "lib/service.h"
+#include "lib/signals.h"
+
+enum { LOCAL_BYTES_DEFAULT = 64 << 20, LOCAL_BYTES_LEAST = 4 << 20, FAULT_THREADS_DEFAULT = 2 };
+
+#ifndef MLOCK_ONFAULT
+#define MLOCK_ONFAULT 1
+#endif
+
+/* ---- regions by address and slot ---- */
+
+static struct secpool_region *enter_locked(struct secpool_region *region)
+{
+	/* relaxed: the lock orders it with pool_remove_region */
+	atomic_fetch_add_explicit(&region->users, 1, memory_order_relaxed);
+	return region;
+}
+
+struct secpool_region *pool_enter_address(struct secpool *pool, uintptr_t address)
+{
+	struct secpool_region *found = NULL;
+
+	pthread_rwlock_rdlock(&pool->regions_lock);
+	for (unsigned i = 0; i < pool->region_slots && !found; i++) {
+		struct secpool_region *region = pool->regions[i];
+		if (region && address - (uintptr_t)region->address < region->bytes)
+			found = enter_locked(region);
+	}
+	pthread_rwlock_unlock(&pool->regions_lock);
+	return found;
+}
+
+struct secpool_region *pool_enter_slot(struct secpool *pool, uint32_t slot)
+{
+	struct secpool_region *found = NULL;
+
+	pthread_rwlock_rdlock(&pool->regions_lock);
+	if (pool->regions[slot])
+		found = enter_locked(pool->regions[slot]);
+	pthread_rwlock_unlock(&pool->regions_lock);
+	return found;
+}
+
+void pool_leave(struct secpool_region *region)
+{
+	atomic_fetch_sub_explicit(&region->users, 1, memory_order_release);
+}
+
+enum secpool_error pool_add_region(struct secpool *pool, struct secpool_region *region)
+{
+	/* the slot after the last one given: one that was freed is not used again soon, so that no stale queue entry meets it */
+	for (unsigned i = 0; i < POOL_REGIONS_MOST; i++) {
+		unsigned slot = (pool->next_slot + i) % POOL_REGIONS_MOST;
+		if (pool->regions[slot])
+			continue;
+		region->slot = slot;
+		pthread_rwlock_wrlock(&pool->regions_lock);
+		pool->regions[slot] = region;
+		if (slot >= pool->region_slots)
+			pool->region_slots = slot + 1;
+		pthread_rwlock_unlock(&pool->regions_lock);
+		pool->next_slot = slot + 1;
+		return SECPOOL_OK;
+	}
+	return err_set(SECPOOL_E_LIMIT, "a session has at most %d regions", POOL_REGIONS_MOST);
+}
+
+void pool_remove_region(struct secpool *pool, struct secpool_region *region)
+{
+	pthread_rwlock_wrlock(&pool->regions_lock);
+	pool->regions[region->slot] = NULL;
+	pthread_rwlock_unlock(&pool->regions_lock);
+	while (atomic_load_explicit(&region->users, memory_order_acquire) > 0)
+		sched_yield();
+}
+
+/* ---- memory ---- */
+
+enum secpool_error pool_lock_range(const struct secpool *pool, void *start, size_t bytes)
+{
+	/* raw calls: the library's own madvise keeps the program away from these addresses */
+	if (syscall(SYS_madvise, start, bytes, MADV_DONTFORK) != 0 ||
+		syscall(SYS_madvise, start, bytes, MADV_DONTDUMP) != 0)
+		return os_error("madvise of %zu bytes", bytes);
+	syscall(SYS_madvise, start, bytes, MADV_NOHUGEPAGE); /* EINVAL where the kernel has none */
+	if (mlock2(start, bytes, MLOCK_ONFAULT) != 0 && !pool->allow_unlocked) {
+		(void)!os_error("mlock");
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY,
+			"%zu bytes can't be locked (%s): keymgrd raises RLIMIT_MEMLOCK where it may; else raise it, "
+			"or set allow.unlocked_memory in the policy",
+			bytes, err_detail());
+	}
+	return SECPOOL_OK;
+}
+
+enum secpool_error pool_new_locked(const struct secpool *pool, size_t bytes, uint8_t **ret_memory)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	enum secpool_error error;
+
+	if (memory == MAP_FAILED)
+		return os_error("%zu bytes of memory", bytes);
+	error = pool_lock_range(pool, memory, bytes);
+	if (error)
+		syscall(SYS_munmap, memory, bytes);
+	else
+		*ret_memory = memory;
+	return error;
+}
+
+/* ---- open and close ---- */
+
+static enum secpool_error check_options(const char *tenant, const struct secpool_options *options)
+{
+	if (!tenant || !*tenant || strlen(tenant) >= MSG_NAME_BYTES)
+		return err_set(SECPOOL_E_INVALID, "a tenant's name has 1 to %d bytes", MSG_NAME_BYTES - 1);
+	if (options->size != sizeof *options)
+		return err_set(SECPOOL_E_INVALID, "options.size is %zu, this library's is %zu",
+			options->size, sizeof *options);
+	if (options->fault_mode == SECPOOL_FAULT_INLINE)
+		return err_set(SECPOOL_E_UNSUPPORTED, "fault mode inline is not available yet: use thread");
+	if (options->fault_mode != SECPOOL_FAULT_THREAD)
+		return err_set(SECPOOL_E_INVALID, "fault mode %d is not known", (int)options->fault_mode);
+	if (options->fault_threads > POOL_FAULT_THREADS_MOST)
+		return err_set(SECPOOL_E_INVALID, "at most %d fault threads", POOL_FAULT_THREADS_MOST);
+	if (options->local_bytes != 0 && options->local_bytes < LOCAL_BYTES_LEAST)
+		return err_set(SECPOOL_E_INVALID, "local_bytes is at least %d MiB", LOCAL_BYTES_LEAST >> 20);
+	return SECPOOL_OK;
+}
+
+/* Secret memory, then OpenSSL's known answers: once for the process. */
+static enum secpool_error prepare_process(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* Protects: done, pid */
+	static bool done;
+	static int pid;
+	enum secpool_error error = SECPOOL_OK;
+
+	pthread_mutex_lock(&lock);
+	if (done && pid != getpid()) {
+		/* secret memory is not inherited: its OpenSSL has nothing to stand on */
+		error = err_set(SECPOOL_E_CLOSED,
+			"a child of a process that used secpool can't open a pool: let it exec first");
+	} else if (!done) {
+		error = secmem_init(SECMEM_REFUSE);
+		if (!error)
+			error = selftest_run();
+		if (!error)
+			error = signals_install();
+		done = !error;
+		pid = getpid();
+	}
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+static void free_pool(struct secpool *pool)
+{
+	struct device *older;
+
+	for (struct device *d = atomic_load(&pool->devices); d; d = older) {
+		older = d->older;
+		device_unmap(d);
+	}
+	if (pool->zeros)
+		syscall(SYS_munmap, pool->zeros, (size_t)PAGECIPHER_PAGE_BYTES_MOST);
+	cache_done(&pool->cache);
+	events_done(&pool->events);
+	pthread_rwlock_destroy(&pool->regions_lock);
+	pthread_mutex_destroy(&pool->heap_lock);
+	free(pool);
+}
+
+static enum secpool_error new_pool(
+	const char *tenant, const struct secpool_options *options, struct secpool **ret_pool)
+{
+	struct secpool *pool = calloc(1, sizeof *pool);
+	enum secpool_error error;
+	size_t workers_bytes;
+	void *zeros;
+
+	if (!pool)
+		return os_error("pool");
+	pthread_rwlock_init(&pool->regions_lock, NULL);
+	pthread_mutex_init(&pool->heap_lock, NULL);
+	pool->uffd = (struct uffd){.fd = -1, .empty_fd = -1};
+	MSG_SET(pool->tenant, tenant);
+	pool->pid = getpid();
+	pool->fault_threads = options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
+	pool->local_bytes = options->local_bytes ? options->local_bytes : LOCAL_BYTES_DEFAULT;
+	/* each worker holds up to two pages beside the mapped ones */
+	workers_bytes = (size_t)(pool->fault_threads + 1) * 2 * PAGECIPHER_PAGE_BYTES_LEAST;
+	error = events_init(&pool->events);
+	if (!error)
+		error = cache_init(&pool->cache, pool->local_bytes - workers_bytes);
+	zeros = mmap(NULL, PAGECIPHER_PAGE_BYTES_MOST, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!error && zeros == MAP_FAILED)
+		error = os_error("a page of zeros");
+	pool->zeros = zeros == MAP_FAILED ? NULL : zeros;
+	if (error)
+		free_pool(pool);
+	else
+		*ret_pool = pool;
+	return error;
+}
+
+enum secpool_error secpool_open(
+	const char *tenant, const struct secpool_options *options, struct secpool **ret_pool)
+{
+	struct secpool_options defaults = {.size = sizeof defaults};
+	char runtime[PATH_MAX], socket_path[PATH_MAX];
+	struct secpool *pool = NULL;
+	enum secpool_error error;
+
+	if (!options)
+		options = &defaults;
+	if (!ret_pool)
+		return err_set(SECPOOL_E_INVALID, "secpool_open needs a place for its result");
+	error = check_options(tenant, options);
+	if (!error)
+		error = os_runtime_dir(options->runtime_dir, runtime, sizeof runtime - 32);
+	if (!error)
+		error = prepare_process();
+	if (!error)
+		error = new_pool(tenant, options, &pool);
+	if (error)
+		return error;
+	snprintf(socket_path, sizeof socket_path, "%.4000s/keymgr.sock", runtime);
+	error = service_start(pool, socket_path);
+	if (error)
+		free_pool(pool);
+	else
+		*ret_pool = pool;
+	return error;
+}
+
+void secpool_close(struct secpool *pool)
+{
+	if (!pool)
+		return;
+	heap_free(pool);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (pool->regions[slot])
+			(void)!secpool_region_release(pool->regions[slot], NULL);
+	service_stop(pool);
+	free_pool(pool);
+}
+
+/* ---- small questions ---- */
+
+int secpool_event_fd(struct secpool *pool)
+{
+	return pool ? pool->events.program_fd : -1;
+}
+
+enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event *ret_event)
+{
+	if (!pool || !ret_event || ret_event->size != sizeof *ret_event)
+		return err_set(SECPOOL_E_INVALID, "secpool_event_next: a pool, and an event with size set");
+	return events_take(&pool->events, ret_event);
+}
+
+enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret_stats)
+{
+	struct secpool_stats stats = {.size = sizeof stats};
+
+	if (!pool || !ret_stats || ret_stats->size != sizeof *ret_stats)
+		return err_set(SECPOOL_E_INVALID, "secpool_stats: a pool, and stats with size set");
+	stats.local_bytes_limit = pool->local_bytes;
+	stats.resident_bytes = cache_used_bytes(&pool->cache);
+	stats.faults = atomic_load(&pool->counters.faults);
+	stats.fills = atomic_load(&pool->counters.fills);
+	stats.zero_fills = atomic_load(&pool->counters.zero_fills);
+	stats.evictions = atomic_load(&pool->counters.evictions);
+	stats.write_backs = atomic_load(&pool->counters.write_backs);
+	stats.integrity_failures = atomic_load(&pool->counters.integrity_failures);
+	stats.repairs = atomic_load(&pool->counters.repairs);
+	stats.failovers = atomic_load(&pool->counters.failovers);
+	stats.metadata_bytes = pool->cache.ring_size * sizeof *pool->cache.ring;
+	pthread_rwlock_rdlock(&pool->regions_lock);
+	for (unsigned i = 0; i < pool->region_slots; i++) {
+		const struct secpool_region *region = pool->regions[i];
+		if (!region)
+			continue;
+		stats.lost_pages += atomic_load(&region->lost_pages);
+		stats.metadata_bytes += region->page_count * sizeof *region->pages;
+	}
+	pthread_rwlock_unlock(&pool->regions_lock);
+	*ret_stats = stats;
+	return SECPOOL_OK;
+}
+
+const char *secpool_strerror(enum secpool_error error)
+{
+	return err_text(error);
+}
+
+const char *secpool_error_detail(void)
+{
+	return err_detail();
+}

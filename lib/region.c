@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/region.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+#include "lib/evict.h"
+#include "lib/places.h"
+#include "lib/service.h"
+
+/* The budget must hold at least this many pages of a region beside what the workers have. */
+enum { PAGES_LEAST = 8 };
+
+struct create {
+	struct msg_region_create ask;
+	enum secpool_on_loss on_loss;
+	struct secpool_region *region; /* the result */
+};
+
+struct release {
+	struct secpool_region *region;
+	struct secpool_receipt *receipt; /* may be NULL */
+};
+
+/* ---- create: on the service thread ---- */
+
+static void free_region(struct secpool_region *region)
+{
+	if (!region)
+		return;
+	if (region->address)
+		syscall(SYS_munmap, region->address, region->bytes);
+	if (region->pages)
+		syscall(SYS_munmap, region->pages, region->page_count * sizeof *region->pages);
+	places_free(atomic_load(&region->placement));
+	pagecipher_free(region->cipher);
+	free(region);
+}
+
+/* The workers' own pages count too: the first region of a page size takes the difference from the budget. */
+static enum secpool_error reserve_workers(struct secpool *pool, size_t page_bytes)
+{
+	struct service *service = pool->service;
+	struct worker *worker = &pool->workers[pool->fault_threads];
+	size_t more, workers = pool->fault_threads + 1;
+	enum secpool_error error;
+
+	if (page_bytes <= service->page_bytes_most)
+		return SECPOOL_OK;
+	if (page_bytes * (2 * workers + PAGES_LEAST) > pool->local_bytes)
+		return err_set(SECPOOL_E_LIMIT,
+			"pages of %zu bytes need at least %zu bytes of local memory, this pool has %zu",
+			page_bytes, page_bytes * (2 * workers + PAGES_LEAST), pool->local_bytes);
+	more = 2 * workers * (page_bytes - service->page_bytes_most);
+	error = evict_make_room(worker, more);
+	if (!error)
+		service->page_bytes_most = page_bytes;
+	return error;
+}
+
+static enum secpool_error map_memory(struct secpool *pool, struct secpool_region *region, uint64_t address)
+{
+	void *wanted = (void *)(uintptr_t)address;
+	void *at = mmap(wanted, region->bytes, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	enum secpool_error error;
+
+	if (at == MAP_FAILED)
+		return os_error("map %zu bytes at %p (is something else of this program there? the "
+				"policy's window says where regions go)",
+			region->bytes, wanted);
+	region->address = at;
+	if (at != wanted)
+		return err_set(SECPOOL_E_EXISTS, "%p is in use in this program", wanted);
+	error = pool_lock_range(pool, at, region->bytes);
+	if (!error)
+		error = uffd_register(&pool->uffd, at, region->bytes);
+	return error;
+}
+
+static enum secpool_error map_pages(struct secpool_region *region)
+{
+	void *pages = mmap(NULL, region->page_count * sizeof *region->pages,
+		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (pages == MAP_FAILED)
+		return os_error("page table of %llu pages", (unsigned long long)region->page_count);
+	region->pages = pages; /* zero is PAGE_FRESH, version 0 */
+	return SECPOOL_OK;
+}
+
+static enum secpool_error take_key(struct secpool *pool, struct secpool_region *region)
+{
+	struct pagecipher_binding binding = {
+		.region = region->id, .epoch = region->epoch, .page_bytes = region->page_bytes};
+	int fd = -1;
+	enum secpool_error error =
+		keyclient_take_key(&pool->service->client, region->id, &fd);
+
+	if (!error)
+		error = pagecipher_new(fd, &binding, pool->fault_threads + 1, &region->cipher);
+	os_close(&fd);
+	return error;
+}
+
+static enum secpool_error set_up(struct secpool *pool, const struct create *create,
+	const struct msg_region_created *created, struct secpool_region **ret_region)
+{
+	struct secpool_region *region = calloc(1, sizeof *region);
+	enum secpool_error error;
+
+	if (!region)
+		return os_error("region");
+	region->pool = pool;
+	region->id = created->region;
+	region->epoch = created->epoch;
+	region->bytes = created->bytes;
+	region->page_bytes = create->ask.page_bytes;
+	region->page_count = region->bytes / region->page_bytes;
+	region->copies = create->ask.copies;
+	region->on_loss = create->on_loss;
+	if (created->bytes < create->ask.bytes || created->bytes % create->ask.page_bytes)
+		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd made a region of %llu bytes",
+			(unsigned long long)created->bytes);
+	else
+		error = take_key(pool, region);
+	if (!error)
+		error = region_read_places(pool, region);
+	if (!error)
+		error = map_pages(region);
+	if (!error)
+		error = map_memory(pool, region, created->address);
+	if (!error)
+		error = pool_add_region(pool, region);
+	if (error)
+		free_region(region);
+	else
+		*ret_region = region;
+	return error;
+}
+
+static void run_create(struct secpool *pool, struct service_call *call)
+{
+	struct create *create = call->arg;
+	struct msg request = {.type = MSG_REGION_CREATE}, answer;
+	enum secpool_error error = reserve_workers(pool, create->ask.page_bytes);
+
+	request.u.region_create = create->ask;
+	if (!error)
+		error = keyclient_call(&pool->service->client, &request, MSG_REGION_CREATED, &answer);
+	if (!error) {
+		error = set_up(pool, create, &answer.u.region_created, &create->region);
+		if (error) { /* give it back; its receipt is nobody's */
+			char why[ERR_DETAIL_BYTES];
+			struct msg release = {.type = MSG_REGION_RELEASE};
+			memcpy(why, err_detail(), sizeof why);
+			release.u.region_release.region = answer.u.region_created.region;
+			(void)!keyclient_send(&pool->service->client, &release, NULL);
+			err_set(error, "%s", why);
+		}
+	}
+	call->error = error;
+}
+
+enum secpool_error region_read_places(struct secpool *pool, struct secpool_region *region)
+{
+	struct placement *placement;
+	enum secpool_error error = places_read(pool, region, &placement);
+
+	if (error)
+		return error;
+	placement->older = atomic_load(&region->placement);
+	/* release: after the lost copies were struck from the words (loss.h) */
+	atomic_store_explicit(&region->placement, placement, memory_order_release);
+	return SECPOOL_OK;
+}
+
+/* ---- options: in the program's thread ---- */
+
+static enum secpool_error check_redundancy(
+	const struct secpool_region_options *options, struct create *create)
+{
+	switch (options->redundancy) {
+	case SECPOOL_REDUNDANCY_NONE:
+		create->ask.copies = 1;
+		break;
+	case SECPOOL_REDUNDANCY_MIRROR:
+		create->ask.copies = options->copies ? options->copies : 2;
+		if (create->ask.copies < 2 || create->ask.copies > MSG_COPIES_MAX)
+			return err_set(SECPOOL_E_INVALID, "a mirror has 2 to %d copies, not %u",
+				MSG_COPIES_MAX, options->copies);
+		break;
+	case SECPOOL_REDUNDANCY_EC:
+		return err_set(SECPOOL_E_UNSUPPORTED, "erasure coding is not available yet: use mirror");
+	default:
+		return err_set(SECPOOL_E_INVALID, "redundancy %d is not known", (int)options->redundancy);
+	}
+	return SECPOOL_OK;
+}
+
+static enum secpool_error check_on_loss(
+	const struct secpool_region_options *options, struct create *create)
+{
+	bool mirrored = create->ask.copies > 1;
+
+	switch (options->on_loss) {
+	case SECPOOL_ON_LOSS_DEFAULT:
+		create->on_loss = mirrored ? SECPOOL_ON_LOSS_FAILOVER : SECPOOL_ON_LOSS_SIGBUS;
+		break;
+	case SECPOOL_ON_LOSS_SIGBUS:
+		create->on_loss = SECPOOL_ON_LOSS_SIGBUS;
+		break;
+	case SECPOOL_ON_LOSS_FAILOVER:
+		if (!mirrored)
+			return err_set(SECPOOL_E_INVALID, "on_loss failover needs a mirror");
+		create->on_loss = SECPOOL_ON_LOSS_FAILOVER;
+		break;
+	case SECPOOL_ON_LOSS_REFILL:
+		return err_set(SECPOOL_E_UNSUPPORTED, "on_loss refill is not available yet");
+	default:
+		return err_set(SECPOOL_E_INVALID, "on_loss %d is not known", (int)options->on_loss);
+	}
+	create->ask.on_loss = create->on_loss == SECPOOL_ON_LOSS_FAILOVER ? MSG_ON_LOSS_FAILOVER
+									    : MSG_ON_LOSS_SIGBUS;
+	if (options->refill || options->refill_arg)
+		return err_set(SECPOOL_E_UNSUPPORTED, "refill callbacks are not available yet");
+	return SECPOOL_OK;
+}
+
+static enum secpool_error check_sizes(
+	const struct secpool_region_options *options, struct create *create)
+{
+	size_t page = options->page_bytes ? options->page_bytes : PAGECIPHER_PAGE_BYTES_LEAST;
+
+	if (page < PAGECIPHER_PAGE_BYTES_LEAST || page > PAGECIPHER_PAGE_BYTES_MOST ||
+		(page & (page - 1)))
+		return err_set(SECPOOL_E_INVALID,
+			"page_bytes is %zu: a power of two from 4 KiB to 2 MiB is expected", page);
+	if (options->bytes == 0 || options->bytes > SIZE_MAX / 2)
+		return err_set(SECPOOL_E_INVALID, "a region of %zu bytes", options->bytes);
+	create->ask.page_bytes = page;
+	create->ask.bytes = (options->bytes + page - 1) / page * page;
+	if (create->ask.bytes / page > PAGECIPHER_PGNO_MOST)
+		return err_set(SECPOOL_E_LIMIT, "a region has at most 2^36 pages: use larger ones");
+	return SECPOOL_OK;
+}
+
+static enum secpool_error create_region(struct secpool *pool,
+	const struct secpool_region_options *options, bool heap, struct secpool_region **ret_region)
+{
+	struct create create = {.region = NULL};
+	enum secpool_error error;
+
+	if (!pool || !options || !ret_region || options->size != sizeof *options)
+		return err_set(SECPOOL_E_INVALID,
+			"secpool_region_create: pool, options with size set, and a place for the result");
+	error = check_sizes(options, &create);
+	if (!error)
+		error = check_redundancy(options, &create);
+	if (!error)
+		error = check_on_loss(options, &create);
+	if (!error && options->name && strlen(options->name) >= MSG_NAME_BYTES)
+		error = err_set(SECPOOL_E_INVALID, "a region's name has at most %d bytes", MSG_NAME_BYTES - 1);
+	if (error)
+		return error;
+	MSG_SET(create.ask.name, options->name ? options->name : "");
+	error = service_call(pool, run_create, &create);
+	if (!error) {
+		create.region->heap = heap;
+		*ret_region = create.region;
+	}
+	return error;
+}
+
+enum secpool_error secpool_region_create(struct secpool *pool,
+	const struct secpool_region_options *options, struct secpool_region **ret_region)
+{
+	return create_region(pool, options, false, ret_region);
+}
+
+enum secpool_error region_create_heap(
+	struct secpool *pool, size_t bytes, struct secpool_region **ret_region)
+{
+	struct secpool_region_options options = {
+		.size = sizeof options, .bytes = bytes, .name = "heap"};
+
+	return create_region(pool, &options, true, ret_region);
+}
+
+/* ---- release ---- */
+
+static void run_release(struct secpool *pool, struct service_call *call)
+{
+	struct release *release = call->arg;
+	struct secpool_region *region = release->region;
+	struct msg request = {.type = MSG_REGION_RELEASE};
+	uint64_t resident = 0;
+
+	pool_remove_region(pool, region); /* no worker is at work on it from here on */
+	cache_forget(&pool->cache, region->slot);
+	for (uint64_t pgno = 0; pgno < region->page_count; pgno++) {
+		enum page_state state = page_state(atomic_load(&region->pages[pgno].word));
+		if (state == PAGE_CLEAN || state == PAGE_DIRTY)
+			resident += region->page_bytes;
+	}
+	syscall(SYS_munmap, region->address, region->bytes);
+	region->address = NULL;
+	cache_return(&pool->cache, resident);
+	pagecipher_free(region->cipher);
+	region->cipher = NULL;
+	request.u.region_release.region = region->id;
+	call->error = keyclient_send(&pool->service->client, &request, &call->number);
+	if (call->error)
+		free_region(region); /* keymgrd releases it when it is back and this process is dead */
+	else
+		call->deferred = true;
+}
+
+enum secpool_error region_released(struct service_call *call, const struct msg *answer)
+{
+	struct release *release = call->arg;
+
+	free_region(release->region);
+	if (answer->type == MSG_REPLY)
+		return err_set(err_from_number(answer->u.reply.error), "%s", answer->u.reply.detail);
+	if (answer->type != MSG_RECEIPT)
+		return err_set(SECPOOL_E_PROTOCOL, "a release was answered by %s", msg_name(answer->type));
+	if (release->receipt)
+		memcpy(release->receipt->text, answer->u.receipt.document,
+			sizeof release->receipt->text);
+	return SECPOOL_OK;
+}
+
+enum secpool_error secpool_region_release(
+	struct secpool_region *region, struct secpool_receipt *ret_receipt)
+{
+	struct release release = {.region = region, .receipt = ret_receipt};
+
+	if (!region || (ret_receipt && ret_receipt->size != sizeof *ret_receipt))
+		return err_set(SECPOOL_E_INVALID, "secpool_region_release: a region, and a receipt with size set");
+	return service_call(region->pool, run_release, &release);
+}
+
+/* ---- questions ---- */
+
+void *secpool_region_address(const struct secpool_region *region)
+{
+	return region ? region->address : NULL;
+}
+
+size_t secpool_region_bytes(const struct secpool_region *region)
+{
+	return region ? region->bytes : 0;
+}
+
+enum secpool_error secpool_region_lost(struct secpool_region *region, struct secpool_range *ranges,
+	size_t count, size_t *ret_count)
+{
+	size_t found = 0;
+	bool in_range = false;
+
+	if (!region || !ret_count || (count > 0 && !ranges))
+		return err_set(SECPOOL_E_INVALID, "secpool_region_lost: a region, room for ranges, and a place for their number");
+	for (uint64_t pgno = 0; atomic_load(&region->lost_pages) > 0 && pgno < region->page_count; pgno++) {
+		bool lost = page_state(atomic_load(&region->pages[pgno].word)) == PAGE_LOST;
+		if (lost && !in_range && found++ < count)
+			ranges[found - 1] = (struct secpool_range){.offset = pgno * region->page_bytes};
+		if (lost && found <= count)
+			ranges[found - 1].bytes += region->page_bytes;
+		in_range = lost;
+	}
+	*ret_count = found;
+	return SECPOOL_OK;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the library's other files need of regions. Threads: the service. */
+#ifndef SECPOOL_REGION_H
+#define SECPOOL_REGION_H
+
+#include "lib/pool.h"
+#include "lib/wire/msg.h"
+
+struct service_call;
+
+/* Reads the region's places from keymgrd and publishes them. On error the old ones stay. */
+enum secpool_error region_read_places(struct secpool *pool, struct secpool_region *region) MUST_USE;
+
+/* The answer to a release came: fills in the receipt and frees the region. */
+enum secpool_error region_released(struct service_call *call, const struct msg *answer);
+
+/* secpool_region_create for the pool's own heap. */
+enum secpool_error region_create_heap(struct secpool *pool, size_t bytes, struct secpool_region **ret_region) MUST_USE;
+
+#endif

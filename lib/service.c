@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/service.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+#include "lib/fault.h"
+#include "lib/loss.h"
+#include "lib/rebuild.h"
+#include "lib/region.h"
+#include "lib/signals.h"
+
+/* How often a lost connection is tried again. */
+#define RETRY_NS (100ull * 1000000)
+
+/* The first descriptor that is not a standard stream's. */
+enum { FIRST_FD = 3 };
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
+
+void service_wake(struct service *service)
+{
+	uint64_t one = 1;
+
+	if (write(service->wake_fd, &one, sizeof one) < 0)
+		return; /* the counter is full: it is awake */
+}
+
+void service_report(struct service *service, const struct msg_region_lost *report)
+{
+	pthread_mutex_lock(&service->lock);
+	if (service->report_count < SERVICE_REPORTS_MOST)
+		service->reports[service->report_count++] = *report;
+	pthread_mutex_unlock(&service->lock);
+	service_wake(service);
+}
+
+static void complete(struct service *service, struct service_call *call, enum secpool_error error)
+{
+	call->error = error;
+	snprintf(call->detail, sizeof call->detail, "%s", error ? err_detail() : "");
+	pthread_mutex_lock(&service->lock);
+	call->done = true;
+	pthread_cond_broadcast(&service->finished);
+	pthread_mutex_unlock(&service->lock);
+}
+
+static void run_calls(struct service *service)
+{
+	for (;;) {
+		struct service_call *call;
+		pthread_mutex_lock(&service->lock);
+		call = service->calls;
+		if (call)
+			service->calls = call->next;
+		pthread_mutex_unlock(&service->lock);
+		if (!call)
+			return;
+		err_clear();
+		call->run(service->pool, call);
+		if (call->deferred) {
+			call->next = service->waiting;
+			service->waiting = call;
+		} else {
+			complete(service, call, call->error);
+		}
+	}
+}
+
+/* The answer to a deferred call, if somebody waits for it. */
+static void end_deferred(struct service *service, const struct msg *msg)
+{
+	for (struct service_call **at = &service->waiting; *at; at = &(*at)->next) {
+		struct service_call *call = *at;
+		if (call->number != msg->number)
+			continue;
+		*at = call->next;
+		complete(service, call, region_released(call, msg));
+		return;
+	}
+}
+
+/* Keymgrd is gone: what it was asked for will not come. */
+static void fail_deferred(struct service *service)
+{
+	while (service->waiting) {
+		struct service_call *call = service->waiting;
+		service->waiting = call->next;
+		complete(service, call,
+			err_set(SECPOOL_E_DAEMON_GONE, "keymgrd went away before it answered"));
+	}
+}
+
+static void take_device(struct secpool *pool, const struct msg_device *info, struct sock_extra *extra)
+{
+	struct secpool_event event = {.type = SECPOOL_EVENT_DEVICE_ONLINE};
+	struct device *device;
+	int fd = sock_take_fd(extra, 0);
+
+	for (device = atomic_load(&pool->devices); device; device = device->older) {
+		if (device->slot != info->slot)
+			continue;
+		if (info->state == MSG_DEVICE_LOST || info->state == MSG_DEVICE_ABSENT ||
+			(info->state == MSG_DEVICE_ONLINE && device->media != info->media)) {
+			atomic_store(&device->gone, true);
+		} else if (device->media == info->media && device_usable(device)) {
+			os_close(&fd);
+			return; /* known */
+		}
+	}
+	if (info->state == MSG_DEVICE_ONLINE && fd >= 0 &&
+		device_map(info, fd, &device) == SECPOOL_OK) {
+		device->older = atomic_load(&pool->devices);
+		atomic_store(&pool->devices, device);
+		memcpy(event.device, info->id, sizeof event.device);
+		events_add(&pool->events, &event);
+	}
+	os_close(&fd);
+	atomic_store(&pool->service->look, true); /* one may be gone: loss_scan looks at all */
+}
+
+static void daemon_event(struct secpool *pool, enum secpool_event_type type)
+{
+	struct secpool_event event = {.type = type};
+
+	events_add(&pool->events, &event);
+}
+
+static void disconnected(struct service *service)
+{
+	keyclient_close(&service->client);
+	fail_deferred(service);
+	if (service->retry_ns == 0)
+		daemon_event(service->pool, SECPOOL_EVENT_DAEMON_GONE);
+	service->retry_ns = clock_now_ns() + RETRY_NS;
+}
+
+void service_take_messages(struct service *service)
+{
+	for (;;) {
+		struct sock_extra extra;
+		struct msg msg;
+		enum secpool_error error = keyclient_next(&service->client, &msg, &extra);
+		if (error == SECPOOL_E_NO_EVENT)
+			return;
+		if (error) {
+			if (service->retry_ns == 0)
+				disconnected(service);
+			return;
+		}
+		if (msg.type == MSG_DEVICE)
+			take_device(service->pool, &msg.u.device, &extra);
+		else if (msg.number != 0)
+			end_deferred(service, &msg);
+		sock_close_fds(&extra);
+	}
+}
+
+static void send_reports(struct service *service)
+{
+	for (;;) {
+		struct msg msg = {.type = MSG_REGION_LOST};
+		pthread_mutex_lock(&service->lock);
+		if (service->report_count == 0) {
+			pthread_mutex_unlock(&service->lock);
+			return;
+		}
+		msg.u.region_lost = service->reports[--service->report_count];
+		pthread_mutex_unlock(&service->lock);
+		if (keyclient_send(&service->client, &msg, NULL) != SECPOOL_OK)
+			return; /* nobody is there to be told */
+	}
+}
+
+/* After keymgrd was restarted: a new session of the same process takes its regions over. */
+static void reconnect(struct service *service)
+{
+	struct secpool *pool = service->pool;
+	int faultfd = -1;
+
+	service->retry_ns = clock_now_ns() + RETRY_NS;
+	if (keyclient_open(&service->client, service->socket_path, pool->tenant, pool->local_bytes,
+		    &faultfd) != SECPOOL_OK)
+		return;
+	os_close(&faultfd);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
+		struct msg request = {.type = MSG_REGION_RESUME};
+		struct secpool_region *region = pool->regions[slot];
+		if (!region)
+			continue;
+		request.u.region_resume.region = region->id;
+		if (keyclient_call(&service->client, &request, MSG_REPLY, NULL) == SECPOOL_OK)
+			loss_resume(pool, region);
+	}
+	if (service->client.fd < 0)
+		return;
+	service->retry_ns = 0;
+	daemon_event(pool, SECPOOL_EVENT_DAEMON_BACK);
+}
+
+/* busy: there is work, only look whether something came. */
+static void wait_for_work(struct service *service, bool busy)
+{
+	struct pollfd fds[2] = {
+		{.fd = service->wake_fd, .events = POLLIN},
+		{.fd = service->client.fd, .events = POLLIN},
+	};
+	struct timespec until = {0};
+	uint64_t drained, now = clock_now_ns();
+	bool timed = busy || service->retry_ns != 0;
+
+	if (!busy && service->retry_ns > now)
+		until.tv_nsec = (long)(service->retry_ns - now);
+	if (ppoll(fds, 2, timed ? &until : NULL, NULL) < 0)
+		return; /* interrupted: look at everything */
+	if (fds[0].revents && read(service->wake_fd, &drained, sizeof drained) < 0)
+		return;
+}
+
+/*
+ * Leaves the program's descriptors to the program: only the two given stay in this thread's table. 0 to 2 are /dev/null there, so that
+ * no descriptor of ours is ever mistaken for standard output.
+ */
+static enum secpool_error own_descriptors(struct service *service)
+{
+	unsigned low = (unsigned)service->wake_fd, high = (unsigned)service->pool->events.service_fd;
+	int null;
+
+	if (low > high) {
+		unsigned other = low;
+		low = high;
+		high = other;
+	}
+	if ((low > FIRST_FD && syscall(SYS_close_range, FIRST_FD, low - 1, CLOSE_RANGE_UNSHARE) != 0) ||
+		(high > low + 1 &&
+			syscall(SYS_close_range, low + 1, high - 1, CLOSE_RANGE_UNSHARE) != 0) ||
+		syscall(SYS_close_range, high + 1, ~0u, CLOSE_RANGE_UNSHARE) != 0)
+		return os_error("close_range");
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* sanitizers report there */
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return os_error("open /dev/null");
+	for (int fd = 0; fd < FIRST_FD; fd++)
+		if (null != fd)
+			dup3(null, fd, O_CLOEXEC);
+	os_close(&null);
+#else
+	(void)null;
+#endif
+	return SECPOOL_OK;
+}
+
+static enum secpool_error set_up(struct service *service)
+{
+	struct secpool *pool = service->pool;
+	enum secpool_error error = own_descriptors(service);
+
+	if (!error)
+		error = keyclient_open(&service->client, service->socket_path, pool->tenant,
+			pool->local_bytes, &service->faultfd);
+	if (!error) {
+		pool->allow_unlocked = service->client.session.allow_unlocked != 0;
+		signals_set_window(service->client.session.window_base,
+			service->client.session.window_bytes);
+		error = uffd_open(&pool->uffd, service->faultfd, 0);
+	}
+	if (!error)
+		error = fault_start(pool);
+	return error;
+}
+
+static void tear_down(struct service *service)
+{
+	struct msg bye = {.type = MSG_SESSION_CLOSE};
+
+	fault_stop(service->pool);
+	uffd_close(&service->pool->uffd);
+	if (service->client.fd >= 0) {
+		bye.u.session_close.session = service->client.session.session;
+		(void)!keyclient_send(&service->client, &bye, NULL);
+	}
+	keyclient_close(&service->client);
+	os_close(&service->faultfd);
+}
+
+static void *service_main(void *arg)
+{
+	struct service *service = arg;
+	struct secpool *pool = service->pool;
+	enum secpool_error error;
+
+	signals_enter_service(service->wake_fd);
+	error = set_up(service);
+	pthread_mutex_lock(&service->lock);
+	service->start_error = error;
+	snprintf(service->start_detail, sizeof service->start_detail, "%s", err_detail());
+	service->started = true;
+	pthread_cond_broadcast(&service->finished);
+	pthread_mutex_unlock(&service->lock);
+	while (!error && !atomic_load(&pool->stopping)) {
+		service_take_messages(service);
+		if (atomic_exchange(&service->look, false))
+			loss_scan(pool);
+		run_calls(service);
+		send_reports(service);
+		if (service->client.fd < 0 && service->retry_ns == 0)
+			disconnected(service);
+		if (service->retry_ns != 0 && clock_now_ns() >= service->retry_ns)
+			reconnect(service);
+		if (!service->client.kept)
+			wait_for_work(service, rebuild_some(pool));
+	}
+	tear_down(service);
+	return NULL;
+}
+
+static void free_service(struct service *service)
+{
+	pthread_mutex_destroy(&service->lock);
+	pthread_cond_destroy(&service->finished);
+	free(service);
+}
+
+enum secpool_error service_start(struct secpool *pool, const char *socket_path)
+{
+	struct service *service = calloc(1, sizeof *service);
+	int programs_fd = -1;
+	enum secpool_error error;
+
+	if (!service)
+		return os_error("service");
+	service->pool = pool;
+	service->faultfd = -1;
+	service->page_bytes_most = PAGECIPHER_PAGE_BYTES_LEAST;
+	keyclient_init(&service->client);
+	snprintf(service->socket_path, sizeof service->socket_path, "%s", socket_path);
+	pthread_mutex_init(&service->lock, NULL);
+	pthread_cond_init(&service->finished, NULL);
+	pool->service = service;
+	error = os_eventfd(&service->wake_fd);
+	programs_fd = service->wake_fd;
+	if (!error)
+		error = signals_start_thread(&service->thread, service_main, service);
+	if (!error) {
+		pthread_mutex_lock(&service->lock);
+		while (!service->started)
+			pthread_cond_wait(&service->finished, &service->lock);
+		pthread_mutex_unlock(&service->lock);
+		error = service->start_error;
+		if (error) {
+			pthread_join(service->thread, NULL);
+			err_set(error, "%s", service->start_detail);
+		}
+	}
+	os_close(&programs_fd); /* the service has its own */
+	if (error) {
+		pool->service = NULL;
+		free_service(service);
+	}
+	return error;
+}
+
+void service_stop(struct secpool *pool)
+{
+	atomic_store(&pool->stopping, true);
+	signals_wake_service(pool->service->thread);
+	pthread_join(pool->service->thread, NULL);
+	free_service(pool->service);
+	pool->service = NULL;
+}
+
+enum secpool_error service_call(
+	struct secpool *pool, void (*run)(struct secpool *, struct service_call *), void *arg)
+{
+	struct service *service = pool->service;
+	struct service_call call = {.run = run, .arg = arg, .error = SECPOOL_E_INTERNAL};
+	struct service_call **end;
+
+	if (pool->pid != getpid())
+		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	pthread_mutex_lock(&service->lock);
+	for (end = &service->calls; *end; end = &(*end)->next)
+		;
+	*end = &call;
+	pthread_mutex_unlock(&service->lock);
+	signals_wake_service(service->thread);
+	pthread_mutex_lock(&service->lock);
+	while (!call.done)
+		pthread_cond_wait(&service->finished, &service->lock);
+	pthread_mutex_unlock(&service->lock);
+	if (call.error)
+		return err_set(call.error, "%s", call.detail);
+	return SECPOOL_OK;
+}

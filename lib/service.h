@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The service thread: the pool's only user of the session with keymgrd, and the owner of the library's descriptor table.
+ *
+ * The library's threads have a descriptor table of their own (close_range(2) with CLOSE_RANGE_UNSHARE), so that a program which closes
+ * descriptors, or daemonises, neither harms them nor is held up by them. A thread of the program therefore reaches the service
+ * through memory, and wakes it by a SIGBUS sent to that thread alone, whose handler (signals.c) writes to the service's eventfd.
+ */
+#ifndef SECPOOL_SERVICE_H
+#define SECPOOL_SERVICE_H
+
+#include <limits.h>
+
+#include "lib/keyclient.h"
+#include "lib/pool.h"
+
+enum { SERVICE_REPORTS_MOST = 1024 };
+
+/* Work for the service thread; embedded in the caller's stack frame. */
+struct service_call {
+	void (*run)(struct secpool *pool, struct service_call *call);
+	void *arg;
+	enum secpool_error error;
+	char detail[ERR_DETAIL_BYTES];
+	bool deferred;   /* run leaves it open: the answer `number` ends it */
+	uint32_t number;
+	bool done;
+	struct service_call *next;
+};
+
+struct service {
+	struct secpool *pool;
+	pthread_t thread;
+	int wake_fd;
+	int faultfd;
+	char socket_path[PATH_MAX];
+	struct keyclient client;
+	uint64_t retry_ns;      /* when to try to connect again */
+	size_t page_bytes_most; /* largest page of a region so far: the workers' share of the budget */
+
+	pthread_mutex_t lock;   /* Protects: calls, reports, report_count, and each call's done */
+	pthread_cond_t finished;
+	struct service_call *calls;
+	struct msg_region_lost reports[SERVICE_REPORTS_MOST];
+	unsigned report_count;
+	struct service_call *waiting; /* deferred ones; the service's own */
+	_Atomic bool look;      /* a worker met a device that is gone */
+	enum secpool_error start_error;
+	char start_detail[ERR_DETAIL_BYTES];
+	bool started;
+};
+
+/* Starts the thread, connects, opens userfaultfd and starts the handler threads. On error nothing is left. */
+enum secpool_error service_start(struct secpool *pool, const char *socket_path) MUST_USE;
+
+/* Ends handlers and service; all regions are gone before. */
+void service_stop(struct secpool *pool);
+
+/*
+ * Runs a function on the service thread and waits for its end; the result is call->error, with its sentence set for this thread.
+ * Errors: SECPOOL_E_CLOSED in a child made by fork. Threads: the program's.
+ */
+enum secpool_error service_call(struct secpool *pool, void (*run)(struct secpool *, struct service_call *), void *arg) MUST_USE;
+
+/* Takes in what keymgrd sent unasked: devices that came or went. Losses are handled later, in the service's loop. Threads: the service. */
+void service_take_messages(struct service *service);
+
+/* Wakes the service. Threads: the library's own (they have its descriptors). */
+void service_wake(struct service *service);
+
+/* Queues a report for keymgrd; drops it when too many wait. Threads: the library's own. */
+void service_report(struct service *service, const struct msg_region_lost *report);
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/signals.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/guarded_copy.h"
+#include "lib/base/os.h"
+
+#define PUBLIC __attribute__((visibility("default")))
+
+/* How often a thread that is to end is interrupted. */
+#define END_RETRY_NS 1000000ull
+
+static struct {
+	int (*sigaction)(int, const struct sigaction *, struct sigaction *);
+	int (*pthread_sigmask)(int, const sigset_t *, sigset_t *);
+} real;
+
+static pthread_once_t real_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* Protects: program_action, installed */
+static struct sigaction program_action; /* what the program wants for SIGBUS; read by the handler */
+static bool installed;
+static _Atomic uint64_t window_start, window_end;
+
+/* of the library's own threads: where a wake-up goes; -1: nowhere, the interruption is enough */
+enum { NOT_OURS = -2 };
+static _Thread_local int wake_fd_of_thread = NOT_OURS;
+
+static void find_real(void)
+{
+	*(void **)&real.sigaction = dlsym(RTLD_NEXT, "sigaction");
+	*(void **)&real.pthread_sigmask = dlsym(RTLD_NEXT, "pthread_sigmask");
+}
+
+/* The access is made again, or the signal sent again, and ends the process as if we were not there. */
+static void do_default(const siginfo_t *info)
+{
+	struct sigaction fatal = {.sa_handler = SIG_DFL};
+
+	real.sigaction(SIGBUS, &fatal, NULL);
+	if (info->si_code <= 0)
+		syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS);
+}
+
+static void on_sigbus(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+	uint64_t one = 1;
+
+	if (guarded_copy_fixup(context))
+		return;
+	if (info->si_code == SI_TKILL && wake_fd_of_thread != NOT_OURS) {
+		if (wake_fd_of_thread >= 0 && write(wake_fd_of_thread, &one, sizeof one) < 0)
+			errno = saved; /* the counter is full: it is awake */
+		errno = saved;
+		return;
+	}
+	if (program_action.sa_flags & SA_SIGINFO)
+		program_action.sa_sigaction(number, info, context);
+	else if (program_action.sa_handler == SIG_DFL ||
+		(program_action.sa_handler == SIG_IGN && info->si_code > 0))
+		do_default(info); /* a fault can't be ignored: signal(7) */
+	else if (program_action.sa_handler != SIG_IGN)
+		program_action.sa_handler(number);
+}
+
+enum secpool_error signals_install(void)
+{
+	struct sigaction ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	enum secpool_error error = SECPOOL_OK;
+
+	pthread_once(&real_once, find_real);
+	ours.sa_sigaction = on_sigbus;
+	sigemptyset(&ours.sa_mask);
+	pthread_mutex_lock(&lock);
+	if (!installed && real.sigaction(SIGBUS, &ours, &program_action) != 0)
+		error = os_error("sigaction SIGBUS");
+	else
+		installed = true;
+	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+void signals_set_window(uint64_t base, uint64_t bytes)
+{
+	atomic_store(&window_start, base);
+	atomic_store(&window_end, base + bytes);
+}
+
+enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *arg)
+{
+	sigset_t all, before;
+	int failed;
+
+	pthread_once(&real_once, find_real);
+	sigfillset(&all); /* SIGBUS too, until the thread has said what a wake-up means to it */
+	real.pthread_sigmask(SIG_SETMASK, &all, &before);
+	failed = pthread_create(ret_thread, NULL, run, arg);
+	real.pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (failed)
+		return err_set(SECPOOL_E_NO_MEMORY, "a thread could not be started: %s", strerror(failed));
+	return SECPOOL_OK;
+}
+
+static void enter(int wake_fd)
+{
+	sigset_t bus;
+
+	wake_fd_of_thread = wake_fd;
+	sigemptyset(&bus);
+	sigaddset(&bus, SIGBUS);
+	real.pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+}
+
+void signals_enter_service(int wake_fd)
+{
+	enter(wake_fd);
+}
+
+void signals_enter_handler(void)
+{
+	enter(-1);
+}
+
+void signals_wake_service(pthread_t thread)
+{
+	pthread_kill(thread, SIGBUS);
+}
+
+void signals_end_thread(pthread_t thread)
+{
+	while (pthread_tryjoin_np(thread, NULL) != 0) {
+		pthread_kill(thread, SIGBUS);
+		clock_sleep_ns(END_RETRY_NS);
+	}
+}
+
+/* ---- interposed for the program ---- */
+
+PUBLIC int sigaction(int number, const struct sigaction *act, struct sigaction *old)
+{
+	struct sigaction before;
+	bool ours;
+
+	pthread_once(&real_once, find_real);
+	if (number != SIGBUS)
+		return real.sigaction(number, act, old);
+	pthread_mutex_lock(&lock);
+	ours = installed;
+	before = program_action;
+	if (ours && act)
+		program_action = *act;
+	pthread_mutex_unlock(&lock);
+	if (!ours)
+		return real.sigaction(number, act, old);
+	if (old)
+		*old = before;
+	return 0;
+}
+
+PUBLIC sighandler_t signal(int number, sighandler_t handler)
+{
+	struct sigaction act = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
+
+	sigemptyset(&act.sa_mask);
+	if (sigaction(number, &act, &old) != 0)
+		return SIG_ERR;
+	return old.sa_handler;
+}
+
+/* A blocked SIGBUS would turn a lost device into the end of the process. */
+static int change_mask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t without;
+
+	pthread_once(&real_once, find_real);
+	if (set && how != SIG_UNBLOCK && installed) {
+		without = *set;
+		sigdelset(&without, SIGBUS);
+		set = &without;
+	}
+	return real.pthread_sigmask(how, set, old);
+}
+
+PUBLIC int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	return change_mask(how, set, old);
+}
+
+PUBLIC int sigprocmask(int how, const sigset_t *set, sigset_t *old)
+{
+	int failed = change_mask(how, set, old);
+
+	if (failed) {
+		errno = failed;
+		return -1;
+	}
+	return 0;
+}
+
+static bool in_window(const void *start, size_t bytes)
+{
+	uint64_t first = (uintptr_t)start;
+
+	return bytes > 0 && first < atomic_load(&window_end) &&
+		first + bytes > atomic_load(&window_start);
+}
+
+PUBLIC int munmap(void *start, size_t bytes)
+{
+	if (in_window(start, bytes)) {
+		errno = EINVAL;
+		return -1;
+	}
+	return (int)syscall(SYS_munmap, start, bytes);
+}
+
+PUBLIC int madvise(void *start, size_t bytes, int advice)
+{
+	if (in_window(start, bytes)) {
+		errno = EINVAL;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, start, bytes, advice);
+}
+
+PUBLIC void *mremap(void *start, size_t bytes, size_t new_bytes, int flags, ...)
+{
+	void *to = NULL;
+	va_list args;
+
+	va_start(args, flags);
+	if (flags & MREMAP_FIXED)
+		to = va_arg(args, void *);
+	va_end(args);
+	if (in_window(start, bytes) || ((flags & MREMAP_FIXED) && in_window(to, new_bytes))) {
+		errno = EINVAL;
+		return MAP_FAILED;
+	}
+	return (void *)syscall(SYS_mremap, start, bytes, new_bytes, flags, to);
+}

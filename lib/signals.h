@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SIGBUS, which belongs to the library, and the functions of libc that it interposes for the program: sigaction, signal,
+ * sigprocmask, pthread_sigmask (SIGBUS stays ours and unblocked; the program's own action is kept and called for what is its own) and munmap, mremap, madvise (refused on pool memory).
+ *
+ * The handler: a guarded access is sent to its end with an error; a wake-up sent to one of the library's threads writes to its eventfd; everything
+ * else, a touch of a lost page included, goes to the program's action.
+ */
+#ifndef SECPOOL_SIGNALS_H
+#define SECPOOL_SIGNALS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+/* Installs the handler; once for the process, further calls do nothing. */
+enum secpool_error signals_install(void) MUST_USE;
+
+/* Address space that munmap, mremap and madvise of the program are kept from. */
+void signals_set_window(uint64_t base, uint64_t bytes);
+
+/* A thread with every signal blocked; SIGBUS until it calls one of the two below. */
+enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *arg) MUST_USE;
+
+/* To be called first by the service thread and by handler threads. */
+void signals_enter_service(int wake_fd);
+void signals_enter_handler(void);
+
+/* Makes the service thread's poll return. */
+void signals_wake_service(pthread_t thread);
+
+/* Interrupts a handler thread's read until it has ended, and joins it. */
+void signals_end_thread(pthread_t thread);
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * userfaultfd(2): the only file that knows it. What the kernel has is probed when it is opened; MOVE (6.8) and POISON (6.6) have fallbacks.
+ *
+ * EAGAIN, EEXIST, ENOENT and short results are normal and handled here. Functions work on whole ranges of 4 KiB kernel pages; a pool page of
+ * 2 MiB is a range of 512 of them. Threads: any that share the descriptor table in which uffd_open was called.
+ */
+#ifndef SECPOOL_UFFD_H
+#define SECPOOL_UFFD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+struct uffd {
+	int fd;
+	int empty_fd;  /* an empty memfd, mapped where POISON is missing */
+	bool has_move;
+	bool has_poison;
+};
+
+/* A fault as read from the descriptor. */
+struct uffd_fault {
+	uintptr_t address;
+	bool write;
+	bool protect; /* a write to a write-protected page; else the page is missing */
+};
+
+/* Features that a caller does without, to exercise what older kernels do. */
+enum { UFFD_WITHOUT_MOVE = 1, UFFD_WITHOUT_POISON = 2 };
+
+/*
+ * device_fd: an open /dev/userfaultfd (borrowed), or -1 to ask the kernel oneself. without: a mask of the above.
+ * Errors: SECPOOL_E_NO_FAULTFD with what to do.
+ */
+enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned without) MUST_USE;
+void uffd_close(struct uffd *uffd);
+
+/* Faults of missing and write-protected pages in the range come to us from now on. */
+enum secpool_error uffd_register(const struct uffd *uffd, void *start, size_t bytes) MUST_USE;
+
+/* Waits for one fault. Errors: SECPOOL_E_NO_EVENT when a signal came; SECPOOL_E_CLOSED when the descriptor does not work any more. */
+enum secpool_error uffd_read(const struct uffd *uffd, struct uffd_fault *ret_fault) MUST_USE;
+
+/* Maps a copy of `from` at the missing range and wakes who waits for it. protect: write-protected. An existing page is left as it is. */
+enum secpool_error uffd_copy(const struct uffd *uffd, void *to, const void *from, size_t bytes, bool protect) MUST_USE;
+
+/*
+ * Takes the pages from one registered range to another, where they are writable. On error everything is where it was.
+ * Errors: SECPOOL_E_BUSY (pinned by the kernel or shared: leave it resident), SECPOOL_E_NOT_FOUND (nothing is mapped there).
+ */
+enum secpool_error uffd_move(const struct uffd *uffd, void *to, void *from, size_t bytes) MUST_USE;
+
+/* Write-protects mapped pages, or ends that and wakes the writers. */
+enum secpool_error uffd_protect(const struct uffd *uffd, void *start, size_t bytes) MUST_USE;
+enum secpool_error uffd_unprotect(const struct uffd *uffd, void *start, size_t bytes) MUST_USE;
+
+/* Lets the threads that wait for the range try again. */
+void uffd_wake(const struct uffd *uffd, void *start, size_t bytes);
+
+/* Every access to the missing range raises SIGBUS from now on; wakes who waits. */
+enum secpool_error uffd_poison(const struct uffd *uffd, void *start, size_t bytes) MUST_USE;
+
+/* Drops the frames of a locked range; afterwards it is missing. */
+enum secpool_error uffd_drop(void *start, size_t bytes) MUST_USE;
+
+/* Whether the page at the address is mapped now. */
+bool uffd_present(void *page);
+
+#endif
