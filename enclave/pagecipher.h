@@ -26,7 +26,7 @@ enum { PAGECIPHER_PAGE_BYTES_LEAST = 4096, PAGECIPHER_PAGE_BYTES_MOST = 2 << 20 
 /* The nonce's type field. */
 enum pagecipher_type { PAGECIPHER_DATA = 0, PAGECIPHER_MANIFEST = 1 };
 
-/* Blocks of 16 bytes under one key: at most 2^44 (hard), new key from 2^43 on (soft). IEEE 1619-2018 and NIST SP 800-38E limit a data unit to 2^20 blocks; the limits per key are secpool's, below the 2^44 of IEEE 1619-2018 annex D (docs/page-format.md). */
+/* Blocks of 16 bytes under one key: at most 2^44 (hard), new key from 2^43 on (soft). IEEE 1619-2018 and NIST SP 800-38E limit a data unit to 2^20 blocks; the limits per key are secpool's own, far below the 2^64 blocks of IEEE 1619-2018 5.1 (docs/page-format.md). */
 #define PAGECIPHER_BLOCKS_SOFT (1ull << 43)
 #define PAGECIPHER_BLOCKS_HARD (1ull << 44)
 
@@ -42,7 +42,7 @@ struct pagecipher_binding {
 /*
  * Takes the key from a secret descriptor (keypage.h) as it came from the enclave; the descriptor stays the caller's, and may be closed after.
  * workers: how many may call at once, 1 to 64.
- * Errors: SECPOOL_E_KEY_GONE (not a key page, or bound to something else), SECPOOL_E_CRYPTO, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY.
+ * Errors: SECPOOL_E_INVALID (workers or page size), SECPOOL_E_KEY_GONE (not a key page, or bound to something else), SECPOOL_E_CRYPTO (also: the XTS key's halves are equal), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY.
  */
 enum secpool_error pagecipher_new(int key_fd, const struct pagecipher_binding *expect, unsigned workers, struct pagecipher **ret_cipher) MUST_USE;
 
@@ -51,7 +51,7 @@ void pagecipher_free(struct pagecipher *cipher);
 
 /*
  * plain -> cipher and tag; page_bytes each, which may not overlap. type: for pages of data PAGECIPHER_DATA. cipher is private memory, not the device.
- * Errors: SECPOOL_E_LIMIT (page number, version or the key's hard limit), SECPOOL_E_CRYPTO. cipher and tag then hold nothing of use.
+ * Errors: SECPOOL_E_LIMIT (page number, version or the key's hard limit), SECPOOL_E_INVALID (worker or type), SECPOOL_E_CRYPTO. cipher and tag then hold nothing of use.
  */
 enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *plain, void *ciphertext,
 	uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;

@@ -37,14 +37,20 @@ struct receipt_facts {
 	char ak_fingerprint[65];          /* hex SHA-256 of the attestation key (PEM's DER) */
 };
 
-/* A new signing key, or one from wrapped bytes; the raw private key has receipt_KEY_BYTES bytes, in secret memory. */
-enum { RECEIPT_KEY_BYTES = 32, RECEIPT_DOCUMENT_BYTES = MSG_RECEIPT_BYTES };
+/* A new signing key, or one from wrapped bytes; the raw private key has RECEIPT_KEY_BYTES bytes, in secret memory. The signer is emptied first; ek, ak and certificate are the caller's to fill in. */
+enum { RECEIPT_KEY_BYTES = 32, RECEIPT_DOCUMENT_BYTES = MSG_RECEIPT_BYTES, RECEIPT_DIGEST_BYTES = 32 };
 enum secpool_error receipt_signer_init(struct receipt_signer *signer, const uint8_t private_key[RECEIPT_KEY_BYTES]) MUST_USE;
 void receipt_signer_done(struct receipt_signer *signer);
 /* SHA-256 of the signer's public key: what the host's quote must have as nonce. */
 enum secpool_error receipt_signer_digest(const struct receipt_signer *signer, uint8_t ret_digest[32]) MUST_USE;
 
-/* Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES). */
+/* SHA-256 of a document without the line ends behind it: what the next receipt carries as `previous`. Errors: SECPOOL_E_CRYPTO. */
+enum secpool_error receipt_digest(const char *text, size_t bytes, uint8_t ret_digest[RECEIPT_DIGEST_BYTES]) MUST_USE;
+
+/*
+ * Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES); *ret_bytes is without the NUL. Runs no parser.
+ * Errors: SECPOOL_E_INVALID (facts that can't be stated), SECPOOL_E_LIMIT (too long), SECPOOL_E_CRYPTO. text is then untouched.
+ */
 enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, char *text, size_t *ret_bytes) MUST_USE;
 
 /*

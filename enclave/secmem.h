@@ -4,7 +4,7 @@
  * inaccessible guard page on either side, locked, not dumped, not inherited by fork; wiped when freed.
  *
  * secmem_init makes all of this process's OpenSSL (its contexts hold key schedules) allocate from a heap of such pages, so it must be called
- * before any other OpenSSL call. Threads: secmem_init once, before other threads; the rest any.
+ * before any other OpenSSL call. A child made by fork has none of it: OpenSSL can't be used there, so fork first. Threads: secmem_init once, before other threads; the rest any.
  */
 #ifndef SECPOOL_ENCLAVE_SECMEM_H
 #define SECPOOL_ENCLAVE_SECMEM_H
@@ -26,10 +26,10 @@ enum secpool_error secmem_init(enum secmem_fallback fallback) MUST_USE;
 /* Whether this process's secret memory is memfd_secret (true) or the fallback. */
 bool secmem_is_secret(void);
 
-/* Pages of their own between guard pages; zeroed. bytes is rounded up to pages. Errors: SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY. */
+/* Pages of their own between guard pages; zeroed. bytes is rounded up to pages. Errors: SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_INVALID (no bytes), SECPOOL_E_INTERNAL (before secmem_init). */
 enum secpool_error secmem_new_pages(size_t bytes, void **ret_pages) MUST_USE;
 
-/* Wipes and unmaps; bytes as given to secmem_new_pages. NULL is allowed. */
+/* Wipes and unmaps; bytes as given to secmem_new_pages. NULL is allowed. A page of secmem_new_shared is only unmapped: its receiver reads it. */
 void secmem_free_pages(void *pages, size_t bytes);
 
 /* Small objects from the heap; zeroed; wiped on free. */

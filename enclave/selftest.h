@@ -8,7 +8,7 @@
 
 #include "lib/base/err.h"
 
-/* AES-256-XTS, GMAC, and key wrap against published vectors, and that a wrong tag is refused. Errors: SECPOOL_E_SELFTEST with the name of the test. */
+/* AES-256-XTS, GMAC, key wrap, CTR, SHA-256 and ECDSA against published vectors, and that a wrong tag, wrap and signature is refused. Errors: SECPOOL_E_SELFTEST with the name of the test. */
 enum secpool_error selftest_run(void) MUST_USE;
 
 #endif

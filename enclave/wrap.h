@@ -27,7 +27,7 @@ struct wrap_label {
 
 /*
  * key: WRAP_KEY_BYTES, secret. secret: what to wrap, 1 to 128 bytes, secret. blob: WRAP_BLOB_BYTES_MOST bytes.
- * Errors: SECPOOL_E_CRYPTO.
+ * Errors: SECPOOL_E_INVALID (length, or a tenant without its NUL), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_CRYPTO.
  */
 enum secpool_error wrap_seal(const uint8_t *key, const struct wrap_label *label, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
 

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "enclave/pagecipher.h"
+
+#include <openssl/crypto.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "enclave/gmac.h"
+#include "enclave/keypage.h"
+#include "enclave/secmem.h"
+#include "enclave/xts.h"
+
+enum { WORKERS_MOST = 64, BLOCK_BYTES = 16 };
+
+_Static_assert((int)PAGECIPHER_XTS_KEY_BYTES == (int)XTS_KEY_BYTES, "one XTS key");
+_Static_assert((int)PAGECIPHER_TAG_KEY_BYTES == (int)GMAC_KEY_BYTES, "one tag key");
+_Static_assert((int)PAGECIPHER_TAG_BYTES == (int)GMAC_TAG_BYTES, "one tag");
+_Static_assert((int)PAGECIPHER_NONCE_BYTES == (int)GMAC_NONCE_BYTES, "one nonce");
+_Static_assert(
+	(int)PAGECIPHER_PAGE_BYTES_MOST <= (int)XTS_UNIT_BYTES_MOST, "a page is one data unit");
+
+struct worker {
+	struct xts xts;
+	struct gmac gmac;
+};
+
+struct pagecipher {
+	size_t page_bytes;
+	unsigned workers;
+	/* blocks sealed under this key; relaxed: only its own value matters, nothing is published by it */
+	_Atomic uint64_t blocks;
+	struct worker worker[];
+};
+
+/* The nonce as the XTS tweak: zero-extended to a block (docs/page-format.md). */
+struct nonce {
+	uint8_t bytes[XTS_TWEAK_BYTES];
+};
+
+static pthread_once_t name_once = PTHREAD_ONCE_INIT;
+static char name[64];
+
+static void make_name(void)
+{
+	snprintf(name, sizeof name, "OpenSSL %s aes-256-xts + gmac",
+		OpenSSL_version(OPENSSL_VERSION_STRING));
+}
+
+const char *pagecipher_name(void)
+{
+	pthread_once(&name_once, make_name);
+	return name;
+}
+
+/* Fills in the workers' key schedules from the key's page. */
+static enum secpool_error set_keys(
+	struct pagecipher *cipher, int key_fd, const struct pagecipher_binding *expect)
+{
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+	struct region_keys *keys = secmem_new(sizeof *keys);
+	const void *page = NULL;
+
+	if (!keys)
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a region's keys");
+	error = secmem_map_shared(key_fd, &page);
+	if (error)
+		goto out;
+	error = keypage_get(page, expect, keys);
+	if (error)
+		goto out;
+	for (unsigned i = 0; i < cipher->workers; i++) {
+		error = xts_init(&cipher->worker[i].xts, keys->xts);
+		if (error)
+			goto out;
+		error = gmac_init(&cipher->worker[i].gmac, keys->tag);
+		if (error)
+			goto out;
+	}
+	error = SECPOOL_OK;
+out:
+	secmem_unmap_shared(page);
+	secmem_free(keys);
+	return error;
+}
+
+enum secpool_error pagecipher_new(int key_fd, const struct pagecipher_binding *expect,
+	unsigned workers, struct pagecipher **ret_cipher)
+{
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+	uint64_t page_bytes = expect->page_bytes;
+	struct pagecipher *cipher;
+
+	if (workers < 1 || workers > WORKERS_MOST)
+		return err_set(SECPOOL_E_INVALID, "a page cipher for %u workers", workers);
+	if (page_bytes < PAGECIPHER_PAGE_BYTES_LEAST || page_bytes > PAGECIPHER_PAGE_BYTES_MOST ||
+		(page_bytes & (page_bytes - 1)) != 0)
+		return err_set(
+			SECPOOL_E_INVALID, "pages of %llu bytes", (unsigned long long)page_bytes);
+	cipher = secmem_new(sizeof *cipher + workers * sizeof cipher->worker[0]);
+	if (!cipher)
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
+	cipher->page_bytes = page_bytes;
+	cipher->workers = workers;
+	error = set_keys(cipher, key_fd, expect);
+	if (error) {
+		pagecipher_free(cipher);
+		return error;
+	}
+	*ret_cipher = cipher;
+	return SECPOOL_OK;
+}
+
+void pagecipher_free(struct pagecipher *cipher)
+{
+	if (!cipher)
+		return;
+	for (unsigned i = 0; i < cipher->workers; i++) {
+		xts_done(&cipher->worker[i].xts);
+		gmac_done(&cipher->worker[i].gmac);
+	}
+	secmem_free(cipher);
+}
+
+/* type 4 | page number 36 | version 56 bits, big end first: NIST SP 800-38D 8.2.1, a deterministic nonce of 96 bits. */
+static enum secpool_error make_nonce(
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, struct nonce *ret_nonce)
+{
+	uint64_t high = (uint64_t)type << 36 | pgno;
+
+	if (type != PAGECIPHER_DATA && type != PAGECIPHER_MANIFEST)
+		return err_set(SECPOOL_E_INVALID, "pages of type %d", (int)type);
+	if (pgno > PAGECIPHER_PGNO_MOST || version > PAGECIPHER_VERSION_MOST)
+		return err_set(SECPOOL_E_LIMIT, "page %llu, version %llu is beyond the nonce",
+			(unsigned long long)pgno, (unsigned long long)version);
+	memset(ret_nonce, 0, sizeof *ret_nonce);
+	for (unsigned i = 0; i < 5; i++)
+		ret_nonce->bytes[i] = (uint8_t)(high >> (32 - 8 * i));
+	for (unsigned i = 0; i < 7; i++)
+		ret_nonce->bytes[5 + i] = (uint8_t)(version >> (48 - 8 * i));
+	return SECPOOL_OK;
+}
+
+/* Charges a page to the key before it is sealed; a page over the limit is not charged. */
+static enum secpool_error charge(struct pagecipher *cipher)
+{
+	uint64_t blocks = cipher->page_bytes / BLOCK_BYTES;
+	uint64_t before = atomic_fetch_add_explicit(&cipher->blocks, blocks, memory_order_relaxed);
+
+	if (before <= PAGECIPHER_BLOCKS_HARD - blocks)
+		return SECPOOL_OK;
+	atomic_fetch_sub_explicit(&cipher->blocks, blocks, memory_order_relaxed);
+	return err_set(SECPOOL_E_LIMIT, "the region's key has sealed as much as it may");
+}
+
+static enum secpool_error find_worker(
+	struct pagecipher *cipher, unsigned worker, struct worker **ret_worker)
+{
+	if (worker >= cipher->workers)
+		return err_set(SECPOOL_E_INVALID, "worker %u of %u", worker, cipher->workers);
+	*ret_worker = &cipher->worker[worker];
+	return SECPOOL_OK;
+}
+
+enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker,
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *plain,
+	void *ciphertext, uint8_t tag[PAGECIPHER_TAG_BYTES])
+{
+	struct worker *self = NULL;
+	struct nonce nonce;
+	enum secpool_error error = find_worker(cipher, worker, &self);
+
+	if (error)
+		return error;
+	error = make_nonce(type, pgno, version, &nonce);
+	if (error)
+		return error;
+	error = charge(cipher);
+	if (error)
+		return error;
+	error = xts_seal(&self->xts, nonce.bytes, plain, ciphertext, cipher->page_bytes);
+	if (error)
+		return error;
+	return gmac_tag(&self->gmac, nonce.bytes, ciphertext, cipher->page_bytes, tag);
+}
+
+enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker,
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain)
+{
+	struct worker *self = NULL;
+	struct nonce nonce;
+	enum secpool_error error = find_worker(cipher, worker, &self);
+
+	if (error)
+		return error;
+	error = make_nonce(type, pgno, version, &nonce);
+	if (error)
+		return error;
+	error = gmac_check(&self->gmac, nonce.bytes, ciphertext, cipher->page_bytes, tag);
+	if (error == SECPOOL_E_INTEGRITY)
+		return err_set(error, "page %llu, version %llu failed its integrity check",
+			(unsigned long long)pgno, (unsigned long long)version);
+	if (error)
+		return error;
+	return xts_open(&self->xts, nonce.bytes, ciphertext, plain, cipher->page_bytes);
+}
