@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hotplug/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hotplug/attest.h"
+#include "hotplug/control.h"
+#include "hotplug/notify.h"
+#include "hotplug/vtpm.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+/* Waits before evidence is asked for again after it could not be had. Milliseconds; each is twice
+ * the one before. */
+enum { RETRY_LEAST_MS = 250, RETRY_MOST_MS = 30000, NS_PER_US = 1000 };
+
+/* How long the TPMs may take to end in good order, all together. */
+#define END_NS (3 * CLOCK_NS_PER_S)
+
+struct device *device_find(const struct hotplug *hotplug, const char *id)
+{
+	struct device *device = hotplug->devices;
+
+	while (device && strcmp(device->identity.id, id) != 0)
+		device = device->next;
+	return device;
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
+{
+	struct device *device = arg;
+
+	(void)source;
+	(void)usec;
+	device->timer = sd_event_source_disable_unref(device->timer);
+	if (!notify_connected(device->hotplug->notify))
+		return 0; /* a new connection asks anyway */
+	if (device->state == MSG_DEVICE_ONLINE && clock_now_ns() >= device->expires_ns)
+		device_step(device, DEVSTATE_EXPIRED,
+			device->reason[0] ? device->reason : "its evidence expired");
+	else
+		device_step(device, DEVSTATE_ATTEST, device->reason);
+	return 0;
+}
+
+static void arm(struct device *device, uint64_t wait_ns)
+{
+	device->timer = sd_event_source_disable_unref(device->timer);
+	if (sd_event_add_time_relative(device->hotplug->loop, &device->timer, CLOCK_MONOTONIC,
+		    wait_ns / NS_PER_US, 1, on_timer, device) < 0)
+		log_event(LOG_LEVEL_ERROR, "device-timer", "device=%s", device->identity.id);
+}
+
+/* DESIGN.md section 6, policy max_age: renewed at three quarters of its age. */
+static void arm_renewal(struct device *device)
+{
+	uint64_t now = clock_now_ns();
+
+	device->retries = 0;
+	arm(device, device->expires_ns > now ? (device->expires_ns - now) / 4 * 3 : 0);
+}
+
+static void arm_retry(struct device *device)
+{
+	uint64_t wait_ms = RETRY_LEAST_MS, now = clock_now_ns(), wait_ns;
+
+	for (unsigned i = 0; i < device->retries && wait_ms < RETRY_MOST_MS; i++)
+		wait_ms *= 2;
+	if (wait_ms > RETRY_MOST_MS)
+		wait_ms = RETRY_MOST_MS;
+	device->retries++;
+	wait_ns = wait_ms * CLOCK_NS_PER_MS;
+	if (device->state == MSG_DEVICE_ONLINE && device->expires_ns < now + wait_ns)
+		wait_ns = device->expires_ns > now ? device->expires_ns - now : 0;
+	arm(device, wait_ns);
+}
+
+static void stop(struct device *device)
+{
+	attest_drop(device);
+	device->timer = sd_event_source_disable_unref(device->timer);
+	device->attested_ns = 0;
+	device->expires_ns = 0;
+	os_close(&device->media_fd);
+	vtpm_stop(device->vtpm);
+}
+
+static void act(struct device *device, enum devstate_action action)
+{
+	switch (action) {
+	case DEVSTATE_DO_START:
+		device->retries = 0;
+		health_reset(&device->health);
+		vtpm_start(device->vtpm, &device->identity);
+		break;
+	case DEVSTATE_DO_ATTEST:
+		device->timer = sd_event_source_disable_unref(device->timer);
+		attest_start(device);
+		break;
+	case DEVSTATE_DO_ADMIT:
+		arm_renewal(device);
+		break;
+	case DEVSTATE_DO_CONFINE:
+		attest_drop(device);
+		device->timer = sd_event_source_disable_unref(device->timer);
+		break;
+	case DEVSTATE_DO_RETRY:
+		arm_retry(device);
+		break;
+	case DEVSTATE_DO_ABANDON:
+		attest_drop(device);
+		device->timer = sd_event_source_disable_unref(device->timer);
+		device->attested_ns = 0;
+		device->expires_ns = 0;
+		break;
+	case DEVSTATE_DO_STOP:
+		stop(device);
+		break;
+	case DEVSTATE_DO_NOTHING:
+	case DEVSTATE_DO_TELL:
+	case DEVSTATE_ACTIONS:
+		break;
+	}
+}
+
+void device_step(struct device *device, enum devstate_event event, const char *reason)
+{
+	enum msg_state before = device->state, next;
+	char why[DEVICE_REASON_BYTES]; /* reason may be the device's own */
+	enum devstate_action action;
+	enum secpool_error error;
+
+	error = devstate_next(before, event, &next, &action);
+	if (error) {
+		log_event(LOG_LEVEL_WARNING, "event-refused", "device=%s state=%s event=%s",
+			device->identity.id, msg_device_state_name(before),
+			devstate_event_name(event));
+		return;
+	}
+	msg_set_text(why, sizeof why, reason);
+	memcpy(device->reason, why, sizeof why);
+	device->state = next;
+	if (next != before)
+		log_event(LOG_LEVEL_INFO, "device-state",
+			"device=%s from=%s to=%s event=%s reason=\"%s\"", device->identity.id,
+			msg_device_state_name(before), msg_device_state_name(next),
+			devstate_event_name(event), device->reason);
+	/* told before the action: that may step again, and keymgrd must see the states in their
+	 * order */
+	if (next != before || action == DEVSTATE_DO_TELL)
+		notify_state(device->hotplug->notify, device);
+	act(device, action);
+}
+
+enum secpool_error device_attest(struct device *device)
+{
+	enum msg_state next;
+	enum devstate_action action;
+
+	if (device->state == MSG_DEVICE_ATTESTING && !device->pulling)
+		return SECPOOL_OK; /* that exchange's end is the answer */
+	if (device->pulling || devstate_next(device->state, DEVSTATE_ATTEST, &next, &action))
+		return err_set(SECPOOL_E_BUSY, "device %s is %s", device->identity.id,
+			device->pulling ? "being pulled" : msg_device_state_name(device->state));
+	if (!notify_connected(device->hotplug->notify))
+		return err_set(SECPOOL_E_DAEMON_GONE,
+			"device %s can't be attested: keymgrd does not answer at "
+			"%.120s/keymgr.sock",
+			device->identity.id, device->hotplug->runtime_dir);
+	health_reset(&device->health);
+	device_step(device, DEVSTATE_ATTEST, "asked for by command");
+	return SECPOOL_OK;
+}
+
+void device_attested(
+	struct device *device, enum secpool_error result, const char *reason, uint64_t expires_ns)
+{
+	if (!result) {
+		device->attested_ns = clock_calendar_ns();
+		device->expires_ns = expires_ns;
+		device_step(device, DEVSTATE_ACCEPTED, "");
+	} else if (result == SECPOOL_E_ATTESTATION) {
+		device_step(device, DEVSTATE_REFUSED, reason);
+	} else {
+		device_step(device, DEVSTATE_UNREACHABLE, reason);
+	}
+	err_set(result, "device %s: %.200s", device->identity.id, reason);
+	control_attested(device->hotplug->control, device, result);
+}
+
+void device_check(struct device *device, uint32_t cause)
+{
+	if (device->media_fd < 0 || device_look(device, "found removed after a client's report"))
+		return;
+	if (health_report(&device->health, cause))
+		device_step(device, DEVSTATE_ERRORS, "too many bytes on it failed their check");
+}
+
+void device_stop_all(struct hotplug *hotplug)
+{
+	for (struct device *device = hotplug->devices; device; device = device->next)
+		stop(device);
+}
+
+void device_free_all(struct hotplug *hotplug)
+{
+	uint64_t deadline_ns = clock_now_ns() + END_NS;
+	struct device *device;
+
+	while ((device = hotplug->devices) != NULL) {
+		hotplug->devices = device->next;
+		vtpm_free(device->vtpm, deadline_ns);
+		free(device);
+	}
+	hotplug->device_count = 0;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Devices as their media come and go: discovery, pull and plug. The states are stepped in device.c.
+ */
+#include "hotplug/device.h"
+
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hotplug/control.h"
+#include "hotplug/emulator.h"
+#include "hotplug/notify.h"
+#include "hotplug/vtpm.h"
+#include "hotplug/watch.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+bool device_look(struct device *device, const char *reason)
+{
+	if (device->media_fd < 0 || emulator_look(device->media_fd, device->identity.bytes))
+		return false;
+	/* whoever did it: for clients that still map them the media must be gone as well */
+	emulator_cut(device->folder, device->media_fd);
+	device_step(device, DEVSTATE_REMOVED, reason);
+	err_set(SECPOOL_E_DEVICE_GONE, "device %s was removed", device->identity.id);
+	control_attested(device->hotplug->control, device, SECPOOL_E_DEVICE_GONE);
+	return true;
+}
+
+/* A TPM that was started again lost its PCRs and measured anew: what was proven before is worth
+ * nothing now. */
+static void on_powered(void *arg)
+{
+	struct device *device = arg;
+
+	if (notify_connected(device->hotplug->notify) &&
+		(device->state == MSG_DEVICE_DISCOVERED || device->state == MSG_DEVICE_ONLINE))
+		device_step(device, DEVSTATE_ATTEST, "");
+}
+
+static void run_save(struct work_item *item)
+{
+	struct device *device =
+		(struct device *)(void *)((char *)item - offsetof(struct device, save));
+
+	device->save_error = emulator_save(device->folder, device->save_fd);
+	msg_set_text(device->save_detail, sizeof device->save_detail, err_detail());
+}
+
+/* The copy is there: now the pull itself. */
+static void done_save(struct work_item *item)
+{
+	struct device *device =
+		(struct device *)(void *)((char *)item - offsetof(struct device, save));
+	enum secpool_error error = device->save_error;
+
+	device->pulling = false;
+	os_close(&device->save_fd);
+	if (device->media_fd < 0) { /* somebody else was faster */
+		error = SECPOOL_OK;
+	} else if (error) {
+		err_set(error, "%s", device->save_detail);
+		log_error("pull-failed", error);
+		err_set(error, "device %.31s can't keep its contents, it was not pulled: %.190s",
+			device->identity.id, device->save_detail);
+	} else {
+		emulator_cut(device->folder, device->media_fd);
+		device_look(device, "pulled by command");
+	}
+	control_pulled(device->hotplug->control, device, error);
+}
+
+static enum secpool_error device_new(struct hotplug *hotplug, const struct identity *identity,
+	const char *folder, struct device **ret_device)
+{
+	struct device *device;
+	enum secpool_error error;
+
+	if (hotplug->device_count >= DEVICE_MOST)
+		return err_set(
+			SECPOOL_E_LIMIT, "%s: there are %d devices already", folder, DEVICE_MOST);
+	device = calloc(1, sizeof *device);
+	if (!device)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", folder);
+	device->hotplug = hotplug;
+	device->identity = *identity;
+	device->media_fd = -1;
+	device->save_fd = -1;
+	device->save.run = run_save;
+	device->save.done = done_save;
+	snprintf(device->folder, sizeof device->folder, "%s", folder);
+	error = vtpm_new(hotplug->loop, hotplug->vtpm_program, device->folder, on_powered, device,
+		&device->vtpm);
+	if (error) {
+		free(device);
+		return error;
+	}
+	*ret_device = device;
+	return SECPOOL_OK;
+}
+
+/* In the order people expect: dev2 before dev10. */
+static void insert(struct hotplug *hotplug, struct device *device)
+{
+	struct device **at = &hotplug->devices;
+
+	while (*at && strverscmp((*at)->identity.id, device->identity.id) < 0)
+		at = &(*at)->next;
+	device->next = *at;
+	*at = device;
+	hotplug->device_count++;
+}
+
+/* The media are open: from here on the device is there. */
+static void found(struct device *device, int media_fd, uint64_t mark, const char *reason)
+{
+	enum secpool_error error;
+
+	device->media_fd = media_fd;
+	device->mark = mark;
+	error = watch_media(device->hotplug->watch, device);
+	if (error) /* a pull is then found by DEVICE_CHECK alone */
+		log_error("media-not-watched", error);
+	device_step(device, DEVSTATE_FOUND, reason);
+	/* removed between the opening and the watch: no event will tell */
+	device_look(device, "the media vanished");
+}
+
+void device_discover(struct hotplug *hotplug, const char *id)
+{
+	struct device *device = device_find(hotplug, id);
+	struct identity identity;
+	char folder[PATH_MAX];
+	enum secpool_error error;
+	uint64_t mark = 0;
+	int media_fd = -1;
+
+	if (!identity_id_allowed(id) || (device && device->media_fd >= 0) ||
+		snprintf(folder, sizeof folder, "%s/%s", hotplug->devices_dir, id) >= PATH_MAX)
+		return;
+	error = identity_load(folder, id, &identity);
+	if (error == SECPOOL_E_NOT_FOUND) /* not complete yet, the folder is watched */
+		return;
+	if (!error && !device) {
+		error = device_new(hotplug, &identity, folder, &device);
+		if (!error)
+			insert(hotplug, device);
+	}
+	if (error) {
+		log_error("device-refused", error);
+		return;
+	}
+	error = emulator_open(folder, identity.bytes, &media_fd, &mark);
+	if (!error) {
+		device->identity = identity;
+		found(device, media_fd, mark, "found");
+	} else if (device->state == MSG_DEVICE_ABSENT) {
+		log_error("device-without-media", error);
+		device_step(device, DEVSTATE_REMOVED, err_detail());
+	}
+}
+
+static enum secpool_error busy(const struct device *device)
+{
+	return err_set(SECPOOL_E_BUSY, "device %s is %s", device->identity.id,
+		device->pulling ? "being pulled" : msg_device_state_name(device->state));
+}
+
+enum secpool_error device_pull(struct device *device)
+{
+	if (device->media_fd < 0 || device->pulling)
+		return busy(device);
+	/* a descriptor of its own: the media may be taken away while the copy is made */
+	device->save_fd = fcntl(device->media_fd, F_DUPFD_CLOEXEC, 0);
+	if (device->save_fd < 0)
+		return os_error("dup");
+	device->pulling = true;
+	work_start(device->hotplug->copy_work, &device->save);
+	return SECPOOL_OK;
+}
+
+enum secpool_error device_plug(struct device *device)
+{
+	struct identity identity;
+	enum secpool_error error;
+	uint64_t mark;
+	int media_fd;
+
+	if (device->media_fd >= 0 || device->pulling)
+		return busy(device);
+	error = identity_load(device->folder, device->identity.id, &identity);
+	if (!error)
+		error = emulator_restore(device->folder, identity.bytes, &media_fd, &mark);
+	if (error)
+		return error;
+	device->identity = identity;
+	found(device, media_fd, mark, "plugged in by command");
+	return SECPOOL_OK;
+}

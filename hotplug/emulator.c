@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hotplug/emulator.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/base/os.h"
+
+/* Bytes copied at a time; characters of a mark in its file. */
+enum { COPY_BYTES = 1 << 20, MARK_CHARACTERS = 16 };
+
+struct path {
+	char text[PATH_MAX];
+};
+
+static enum secpool_error path_of(const char *folder, const char *name, struct path *ret_path)
+{
+	if (snprintf(ret_path->text, sizeof ret_path->text, "%s/%s", folder, name) >=
+		(int)sizeof ret_path->text)
+		return err_set(SECPOOL_E_LIMIT, "path too long: %s", folder);
+	return SECPOOL_OK;
+}
+
+/* Whether there is something of this name, a link to nowhere included. */
+static bool is_there(const char *folder, const char *name)
+{
+	struct stat status;
+	struct path path;
+
+	return path_of(folder, name, &path) == SECPOOL_OK && lstat(path.text, &status) == 0;
+}
+
+static enum secpool_error write_new_mark(const char *folder, uint64_t *ret_mark)
+{
+	char text[MARK_CHARACTERS + 2];
+	struct path path;
+	uint64_t mark;
+	enum secpool_error error = path_of(folder, "mark", &path);
+
+	if (error)
+		return error;
+	do
+		os_random(&mark, sizeof mark);
+	while (mark == 0); /* 0 is "no media" to whoever compares */
+	snprintf(text, sizeof text, "%016" PRIx64 "\n", mark);
+	error = os_write_file_durable(path.text, text, strlen(text), 0600);
+	if (!error)
+		*ret_mark = mark;
+	return error;
+}
+
+/* The mark as it was kept; 0 when there is none that can be believed. */
+static uint64_t read_mark(const char *folder)
+{
+	char text[MARK_CHARACTERS + 2] = "", *end;
+	struct path path;
+	uint64_t mark = 0;
+	int fd;
+
+	if (path_of(folder, "mark", &path))
+		return 0;
+	fd = open(path.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, MARK_CHARACTERS) == MARK_CHARACTERS &&
+		strspn(text, "0123456789abcdef") == MARK_CHARACTERS)
+		mark = strtoull(text, &end, 16);
+	os_close(&fd);
+	return mark;
+}
+
+static enum secpool_error open_media(const char *folder, int *ret_fd)
+{
+	enum secpool_error error;
+	struct stat status;
+	struct path path;
+	int fd;
+
+	error = path_of(folder, "media", &path);
+	if (error)
+		return error;
+	fd = open(path.text, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return os_error("open %s", path.text);
+	if (fstat(fd, &status) != 0)
+		error = os_error("stat %s", path.text);
+	else if (!S_ISREG(status.st_mode))
+		error = err_set(SECPOOL_E_INVALID, "%s must be a regular file", path.text);
+	if (error)
+		os_close(&fd);
+	else
+		*ret_fd = fd;
+	return error;
+}
+
+/* A file of zeros that does not yet have its name. */
+static enum secpool_error make_media(const char *folder, uint64_t bytes)
+{
+	enum secpool_error error;
+	struct path next, path;
+	int fd;
+
+	error = path_of(folder, "media.next", &next);
+	if (!error)
+		error = path_of(folder, "media", &path);
+	if (error)
+		return error;
+	unlink(next.text);
+	fd = open(next.text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return os_error("create %s", next.text);
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		error = os_error("set the size of %s to %" PRIu64, next.text, bytes);
+	else if (rename(next.text, path.text) != 0)
+		error = os_error("rename %s", next.text);
+	os_close(&fd);
+	if (error)
+		unlink(next.text);
+	return error;
+}
+
+enum secpool_error emulator_open(
+	const char *folder, uint64_t bytes, int *ret_media_fd, uint64_t *ret_mark)
+{
+	enum secpool_error error = SECPOOL_OK;
+	uint64_t mark;
+	int fd = -1;
+
+	if (!is_there(folder, "media")) {
+		if (is_there(folder, "media.pulled") || is_there(folder, "mark"))
+			return err_set(SECPOOL_E_DEVICE_GONE,
+				"%s has no media: bring it back with 'secpool device plug'",
+				folder);
+		error = make_media(folder, bytes);
+	}
+	if (!error)
+		error = open_media(folder, &fd);
+	if (error)
+		return error;
+	if (!emulator_look(fd, bytes)) {
+		os_close(&fd);
+		return err_set(SECPOOL_E_DEVICE_GONE,
+			"the media in %s do not have the %" PRIu64 " bytes of identity.json",
+			folder, bytes);
+	}
+	mark = read_mark(folder);
+	if (mark == 0) /* made just now, or by whom nobody knows */
+		error = write_new_mark(folder, &mark);
+	if (error) {
+		os_close(&fd);
+		return error;
+	}
+	*ret_media_fd = fd;
+	*ret_mark = mark;
+	return SECPOOL_OK;
+}
+
+bool emulator_look(int media_fd, uint64_t bytes)
+{
+	struct stat status;
+
+	return fstat(media_fd, &status) == 0 && status.st_nlink > 0 &&
+	       (uint64_t)status.st_size == bytes;
+}
+
+static enum secpool_error copy_range(int from, int to, off_t at, off_t end, void *buffer)
+{
+	while (at < end) {
+		size_t want = end - at < COPY_BYTES ? (size_t)(end - at) : COPY_BYTES;
+		ssize_t got = pread(from, buffer, want, at);
+		enum secpool_error error;
+
+		if (got < 0 && os_interrupted())
+			continue;
+		if (got < 0)
+			return os_error("read the media");
+		if (got == 0) /* somebody else truncates them now */
+			return SECPOOL_OK;
+		if (lseek(to, at, SEEK_SET) < 0)
+			return os_error("seek in media.pulled");
+		error = os_write_all(to, buffer, (size_t)got);
+		if (error)
+			return error;
+		at += got;
+	}
+	return SECPOOL_OK;
+}
+
+static enum secpool_error copy_data(int from, int to)
+{
+	enum secpool_error error = SECPOOL_OK;
+	off_t size, data, hole = 0;
+	void *buffer;
+
+	size = lseek(from, 0, SEEK_END);
+	if (size < 0 || ftruncate(to, size) != 0)
+		return os_error("set the size of media.pulled");
+	buffer = malloc(COPY_BYTES);
+	if (!buffer)
+		return err_set(SECPOOL_E_NO_MEMORY, "copy the media: out of memory");
+	while (!error && (data = lseek(from, hole, SEEK_DATA)) >= 0) {
+		hole = lseek(from, data, SEEK_HOLE);
+		if (hole < 0) /* truncated meanwhile */
+			break;
+		error = copy_range(from, to, data, hole, buffer);
+	}
+	free(buffer);
+	return error;
+}
+
+enum secpool_error emulator_save(const char *folder, int media_fd)
+{
+	enum secpool_error error;
+	struct path next, path;
+	int to;
+
+	error = path_of(folder, "media.saving", &next);
+	if (!error)
+		error = path_of(folder, "media.pulled", &path);
+	if (error)
+		return error;
+	unlink(next.text);
+	to = open(next.text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (to < 0)
+		return os_error("create %s", next.text);
+	error = copy_data(media_fd, to);
+	os_close(&to);
+	if (!error && rename(next.text, path.text) != 0)
+		error = os_error("rename %s", next.text);
+	if (error)
+		unlink(next.text);
+	return error;
+}
+
+void emulator_cut(const char *folder, int media_fd)
+{
+	struct stat ours, named;
+	struct path path;
+
+	/* on a regular file that is open for writing truncation to 0 has no way to fail */
+	while (ftruncate(media_fd, 0) != 0 && os_interrupted())
+		continue;
+	if (path_of(folder, "media", &path) == SECPOOL_OK && fstat(media_fd, &ours) == 0 &&
+		lstat(path.text, &named) == 0 && ours.st_ino == named.st_ino &&
+		ours.st_dev == named.st_dev)
+		unlink(path.text);
+}
+
+/* Media that somebody truncated, but left in the folder, are in the way of those that come back. */
+static enum secpool_error clear_remains(const char *folder, uint64_t bytes)
+{
+	enum secpool_error error = SECPOOL_OK;
+	int fd = -1;
+
+	if (!is_there(folder, "media"))
+		return SECPOOL_OK;
+	error = open_media(folder, &fd);
+	if (error)
+		return error;
+	if (emulator_look(fd, bytes))
+		error = err_set(SECPOOL_E_BUSY, "%s has media already", folder);
+	else
+		emulator_cut(folder, fd);
+	os_close(&fd);
+	return error;
+}
+
+static enum secpool_error resize(const char *path, uint64_t bytes)
+{
+	enum secpool_error error = SECPOOL_OK;
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return os_error("open %s", path);
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		error = os_error("set the size of %s to %" PRIu64, path, bytes);
+	os_close(&fd);
+	return error;
+}
+
+enum secpool_error emulator_restore(
+	const char *folder, uint64_t bytes, int *ret_media_fd, uint64_t *ret_mark)
+{
+	enum secpool_error error;
+	struct path pulled, path;
+	uint64_t mark;
+
+	error = path_of(folder, "media.pulled", &pulled);
+	if (!error)
+		error = path_of(folder, "media", &path);
+	if (error)
+		return error;
+	error = clear_remains(folder, bytes);
+	if (error)
+		return error;
+	/* the mark first: a crash after it leaves a pulled device, never old media that look
+	 * unchanged */
+	error = write_new_mark(folder, &mark);
+	if (error)
+		return error;
+	if (is_there(folder, "media.pulled")) {
+		error = resize(pulled.text, bytes);
+		if (!error && rename(pulled.text, path.text) != 0)
+			error = os_error("rename %s", pulled.text);
+	} else {
+		error = make_media(folder, bytes);
+	}
+	if (!error)
+		error = emulator_open(folder, bytes, ret_media_fd, ret_mark);
+	return error;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The media of an emulated device: the file `media` in its folder, which clients map. Beside it lie
+ * `mark` (a number that is new whenever the contents may be) and, while the device is pulled,
+ * `media.pulled` (what it keeps without power).
+ *
+ * A pull is emulator_save and then emulator_cut: the truncation makes the kernel raise SIGBUS in
+ * whoever touches the mapping, as a removed device does. Whether the media are there is seen by
+ * emulator_look alone, whoever removed them. Threads: one at a time for each folder; emulator_save
+ * may run beside emulator_look and emulator_cut.
+ */
+#ifndef SECPOOL_HOTPLUG_EMULATOR_H
+#define SECPOOL_HOTPLUG_EMULATOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+/*
+ * Opens a device's media for reading and writing. A device that never had any (no media, no
+ * media.pulled, no mark) gets new ones: a sparse file of `bytes`. Media without a mark get a new
+ * one. folder: path, borrowed. bytes: the device's capacity. Errors: SECPOOL_E_DEVICE_GONE (pulled,
+ * vanished, or not of that size), SECPOOL_E_NO_SPACE, SECPOOL_E_DENIED, SECPOOL_E_SYSTEM.
+ */
+enum secpool_error emulator_open(
+	const char *folder, uint64_t bytes, int *ret_media_fd, uint64_t *ret_mark) MUST_USE;
+
+/* Whether the media are there: linked, and of their size. */
+bool emulator_look(int media_fd, uint64_t bytes);
+
+/*
+ * Copies the media's data (holes stay holes) to media.pulled. The copy appears whole or not at all.
+ * Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_SYSTEM. Nothing changed then.
+ */
+enum secpool_error emulator_save(const char *folder, int media_fd) MUST_USE;
+
+/* Takes the media away, for every process at once: truncates and unlinks. */
+void emulator_cut(const char *folder, int media_fd);
+
+/*
+ * Gives the device its media back, from media.pulled or else empty, under a new mark: what comes
+ * back may have changed behind our back. Errors: SECPOOL_E_BUSY (media are there),
+ * SECPOOL_E_NO_SPACE, SECPOOL_E_SYSTEM. The device is then still without media.
+ */
+enum secpool_error emulator_restore(
+	const char *folder, uint64_t bytes, int *ret_media_fd, uint64_t *ret_mark) MUST_USE;
+
+#endif
