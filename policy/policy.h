@@ -60,7 +60,10 @@ const char *policy_tenant_users(const struct policy *policy, size_t index);
  */
 enum secpool_error policy_may_be_tenant(const struct policy *policy, const char *tenant, uint32_t uid, uint32_t gid, struct policy_quota *ret_quota) MUST_USE;
 
-/* copies and on_loss are as in msg_region_create. Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_UNSUPPORTED. */
+/*
+ * copies and on_loss are as in msg_region_create. Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_QUOTA (more bytes than the tenant may ever have),
+ * SECPOOL_E_UNSUPPORTED.
+ */
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t copies, uint32_t on_loss) MUST_USE;
 
 /*
@@ -69,5 +72,8 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
  * Errors: SECPOOL_E_ATTESTATION naming what differs.
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
+
+/* The policy that `secpool up` uses when none is given: policy/default.yaml. Borrowed, not NUL-terminated. */
+const char *policy_default(size_t *ret_bytes);
 
 #endif

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/size.h"
+#include "policy/model.h"
+
+/* Bounds of the window: above what 32-bit pointers reach, below the kernel's mmap area. */
+#define WINDOW_LOWEST	     0x100000000ull
+#define WINDOW_END_MOST	     0x7f0000000000ull
+#define WINDOW_BASE_DEFAULT  0x110000000000ull
+#define WINDOW_BYTES_DEFAULT (64ull << 40)
+enum { WINDOW_UNIT = 2 << 20 };
+
+enum {
+	GRACE_SECONDS_DEFAULT = 60,
+	SESSION_SECONDS_DEFAULT = 86400,
+	AGE_SECONDS_DEFAULT = 3600,
+	SECONDS_MOST = 366 * 86400,
+	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
+	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
+	HOST_PCR_DEFAULT = 7,
+};
+
+/* What is being checked: for the messages. */
+struct source {
+	const struct lines *lines;
+	const char *name;
+};
+
+/* "NAME:LINE: " and the sentence, for the value at path. */
+static enum secpool_error __attribute__((format(printf, 3, 4)))
+refuse(const struct source *source, const char *path, const char *format, ...)
+{
+	char text[ERR_DETAIL_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	return err_set(SECPOOL_E_POLICY, "%s:%u: %s: %s", source->name,
+		lines_of(source->lines, path), path, text);
+}
+
+/* A path of formatted parts; what does not fit is cut, and then names the enclosing value. */
+static const char *__attribute__((format(printf, 2, 3)))
+path_of(char path[96], const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, 96, format, args);
+	va_end(args);
+	return path;
+}
+
+static enum secpool_error check_name(const struct source *source, const char *path,
+	const char *text, char name[MODEL_NAME_BYTES])
+{
+	size_t length = strlen(text);
+
+	if (length == 0 || length >= MODEL_NAME_BYTES)
+		return refuse(source, path, "a name has 1 to %d bytes", MODEL_NAME_BYTES - 1);
+	for (size_t i = 0; i < length; i++)
+		if (!isalnum((unsigned char)text[i]) && !strchr("_.-", text[i]))
+			return refuse(source, path,
+				"'%s' is no name: expected only A-Z a-z 0-9 _ . -", text);
+	memcpy(name, text, length + 1);
+	return SECPOOL_OK;
+}
+
+/* text NULL leaves *ret_value as it is. */
+static enum secpool_error check_number(const struct source *source, const char *path,
+	const char *text, uint64_t most, uint64_t *ret_value)
+{
+	unsigned long long value;
+	char *end;
+
+	if (!text)
+		return SECPOOL_OK;
+	if (!isdigit((unsigned char)text[0]))
+		return refuse(source, path, "expected a number, found '%.40s'", text);
+	value = strtoull(text, &end, 10);
+	if (*end)
+		return refuse(source, path, "expected a number, found '%.40s'", text);
+	if (strlen(text) > 19 || value > most)
+		return refuse(source, path, "expected at most %llu, found %.40s",
+			(unsigned long long)most, text);
+	*ret_value = value;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error check_size(
+	const struct source *source, const char *path, const char *text, uint64_t *ret_bytes)
+{
+	char why[ERR_DETAIL_BYTES];
+
+	if (size_parse(text, ret_bytes) == SECPOOL_OK)
+		return SECPOOL_OK;
+	snprintf(why, sizeof why, "%s", err_detail());
+	return refuse(source, path, "%s", why);
+}
+
+static enum secpool_error build_window(
+	const struct source *source, const struct schema_window *from, struct policy_settings *to)
+{
+	enum secpool_error error;
+
+	to->window_base = WINDOW_BASE_DEFAULT;
+	to->window_bytes = WINDOW_BYTES_DEFAULT;
+	if (!from->base)
+		return SECPOOL_OK;
+	error = check_size(source, "window.base", from->base, &to->window_base);
+	if (!error)
+		error = check_size(source, "window.bytes", from->bytes, &to->window_bytes);
+	if (error)
+		return error;
+	if (to->window_base % WINDOW_UNIT)
+		return refuse(source, "window.base", "expected a multiple of 2M (0x200000)");
+	if (to->window_bytes % WINDOW_UNIT || to->window_bytes == 0)
+		return refuse(source, "window.bytes", "expected a multiple of 2M, and not 0");
+	if (to->window_base < WINDOW_LOWEST || to->window_base >= WINDOW_END_MOST)
+		return refuse(source, "window.base", "expected 0x%llx or more, below 0x%llx",
+			WINDOW_LOWEST, WINDOW_END_MOST);
+	if (to->window_bytes > WINDOW_END_MOST - to->window_base)
+		return refuse(source, "window.bytes", "expected an end of the window below 0x%llx",
+			WINDOW_END_MOST);
+	return SECPOOL_OK;
+}
+
+static enum secpool_error build_pcrs(
+	const struct source *source, const struct schema_file *file, uint32_t *ret_mask)
+{
+	uint32_t mask = 0;
+	char path[96];
+
+	if (file->host_pcrs_count > PCRS_MOST)
+		return refuse(source, "host_pcrs", "expected at most %d PCRs", PCRS_MOST);
+	for (unsigned i = 0; i < file->host_pcrs_count; i++) {
+		uint64_t pcr = 0;
+		enum secpool_error error = check_number(source, path_of(path, "host_pcrs[%u]", i),
+			file->host_pcrs[i], PCRS - 1, &pcr);
+
+		if (error)
+			return error;
+		if (pcr == 16 || pcr == 23) /* TCG PC Client Platform TPM Profile 1.05, 4.6.2 */
+			return refuse(source, path, "anyone can reset PCR %u: expected another one",
+				(unsigned)pcr);
+		if (mask & 1u << pcr)
+			return refuse(source, path, "PCR %u is there twice", (unsigned)pcr);
+		mask |= 1u << pcr;
+	}
+	*ret_mask = mask ? mask : 1u << HOST_PCR_DEFAULT;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error build_settings(
+	const struct source *source, const struct schema_file *file, struct policy_settings *to)
+{
+	uint64_t version = 0, grace = GRACE_SECONDS_DEFAULT, session = SESSION_SECONDS_DEFAULT;
+	uint64_t age = AGE_SECONDS_DEFAULT;
+	enum secpool_error error;
+
+	error = check_number(source, "version", file->version, UINT32_MAX, &version);
+	if (!error && version != 1)
+		error = refuse(source, "version", "expected 1, the only version there is");
+	if (!error)
+		error = build_window(source, &file->window, to);
+	if (!error)
+		error = check_number(
+			source, "grace_seconds", file->grace_seconds, SECONDS_MOST, &grace);
+	if (!error)
+		error = check_number(
+			source, "session_seconds", file->session_seconds, SECONDS_MOST, &session);
+	if (!error && file->devices)
+		error = check_number(source, "devices.max_age_seconds",
+			file->devices->max_age_seconds, SECONDS_MOST, &age);
+	if (!error && age == 0)
+		error = refuse(source, "devices.max_age_seconds",
+			"expected 1 or more: evidence of age 0 is never fresh");
+	if (!error)
+		error = build_pcrs(source, file, &to->host_pcrs);
+	to->grace_ns = grace * CLOCK_NS_PER_S;
+	to->session_ns = session * CLOCK_NS_PER_S;
+	to->max_age_ns = age * CLOCK_NS_PER_S;
+	to->allow_unlocked_memory = file->allow.unlocked_memory;
+	to->allow_memfd_without_secret = file->allow.memfd_without_secret;
+	return error;
+}
+
+static enum secpool_error build_quota(const struct source *source, size_t index,
+	const struct schema_quota *from, struct policy_quota *to)
+{
+	enum secpool_error error;
+	char path[96];
+
+	error = check_size(
+		source, path_of(path, "tenants[%zu].quota.bytes", index), from->bytes, &to->bytes);
+	if (!error)
+		error = check_number(source, path_of(path, "tenants[%zu].quota.regions", index),
+			from->regions, UINT32_MAX, &to->regions);
+	if (!error)
+		error = check_number(source, path_of(path, "tenants[%zu].quota.sessions", index),
+			from->sessions, UINT32_MAX, &to->sessions);
+	if (!error)
+		error = check_size(source, path_of(path, "tenants[%zu].quota.local_bytes", index),
+			from->local_bytes, &to->local_bytes);
+	return error;
+}
+
+/* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
+static enum secpool_error build_modes(const struct source *source, size_t index,
+	const struct schema_tenant *from, struct model_tenant *to)
+{
+	char path[96];
+
+	for (unsigned i = 0; i < from->protection_count; i++) {
+		path_of(path, "tenants[%zu].protection[%u]", index, i);
+		if (strcmp(from->protection[i], "xts") == 0)
+			return refuse(
+				source, path, "xts alone is not available yet: expected xts-gmac");
+		if (strcmp(from->protection[i], "xts-gmac") != 0)
+			return refuse(source, path, "expected xts-gmac, found '%.40s'",
+				from->protection[i]);
+	}
+	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
+	for (unsigned i = 0; i < from->redundancy_count; i++) {
+		const char *text = from->redundancy[i];
+
+		path_of(path, "tenants[%zu].redundancy[%u]", index, i);
+		if (strcmp(text, "none") == 0)
+			to->copies_allowed |= 1u << 1;
+		else if (strncmp(text, "mirror:", 7) == 0 && text[7] >= '2' && text[7] <= '4' &&
+			 !text[8])
+			to->copies_allowed |= 1u << (text[7] - '0');
+		else if (strncmp(text, "ec:", 3) == 0)
+			return refuse(source, path,
+				"erasure coding is not available yet: expected none or mirror:2 to "
+				"mirror:4");
+		else
+			return refuse(source, path,
+				"expected none, mirror:2, mirror:3 or mirror:4, found '%.40s'",
+				text);
+	}
+	to->sigbus_allowed = from->on_loss_count == 0;
+	for (unsigned i = 0; i < from->on_loss_count; i++) {
+		if (strcmp(from->on_loss[i], "sigbus") == 0)
+			to->sigbus_allowed = true;
+		else if (strcmp(from->on_loss[i], "failover") == 0)
+			to->failover_allowed = true;
+		else
+			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
+				"expected sigbus or failover, found '%.40s'", from->on_loss[i]);
+	}
+	return SECPOOL_OK;
+}
+
+static enum secpool_error build_tenant(const struct source *source, size_t index,
+	const struct schema_tenant *from, struct policy *policy)
+{
+	struct model_tenant *to = &policy->tenants[index];
+	char path[96], tenant[MODEL_NAME_BYTES];
+	enum secpool_error error;
+
+	error = check_name(source, path_of(path, "tenants[%zu].name", index), from->name, tenant);
+	if (!error && model_tenant(policy, tenant))
+		error = refuse(source, path, "there are two tenants '%s'", tenant);
+	if (error)
+		return error;
+	memcpy(to->name, tenant, sizeof to->name);
+	policy->tenant_count = index + 1; /* from here on policy_free frees it */
+	error = users_build(from, index, source->lines, source->name, to);
+	if (!error)
+		error = build_quota(source, index, &from->quota, &to->quota);
+	if (!error)
+		error = build_modes(source, index, from, to);
+	return error;
+}
+
+static int hex_digit(char c)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char *at = c ? strchr(digits, tolower((unsigned char)c)) : NULL;
+
+	return at ? (int)(at - digits) : -1;
+}
+
+static enum secpool_error build_known(const struct source *source, size_t index,
+	const struct schema_known *from, struct policy *policy)
+{
+	struct model_known *to = &policy->known[index];
+	enum secpool_error error;
+	char path[96];
+
+	error = check_name(source, path_of(path, "devices.known[%zu].id", index), from->id, to->id);
+	if (error)
+		return error;
+	path_of(path, "devices.known[%zu].ek", index);
+	for (size_t i = 0; i < strlen(from->ek) || i < 2 * MODEL_EK_BYTES; i++) {
+		int digit = i < strlen(from->ek) ? hex_digit(from->ek[i]) : -1;
+
+		if (digit < 0 || i >= 2 * MODEL_EK_BYTES)
+			return refuse(source, path, "expected a TPM name of %d hex digits",
+				2 * MODEL_EK_BYTES);
+		to->ek[i / 2] = (uint8_t)(to->ek[i / 2] << 4 | digit);
+	}
+	/* TPM_ALG_SHA256, TPM 2.0 part 2, section 6.3 */
+	if (to->ek[0] != 0x00 || to->ek[1] != 0x0b)
+		return refuse(source, path, "expected a TPM name that begins with 000b (SHA-256)");
+	for (size_t i = 0; i < index; i++) {
+		if (strcmp(policy->known[i].id, to->id) == 0)
+			return refuse(source, path, "there are two devices '%s'", to->id);
+		if (memcmp(policy->known[i].ek, to->ek, MODEL_EK_BYTES) == 0)
+			return refuse(source, path, "devices '%s' and '%s' have the same EK",
+				policy->known[i].id, to->id);
+	}
+	policy->known_count = index + 1;
+	return SECPOOL_OK;
+}
+
+/* Without the section no device may be used. */
+static enum secpool_error build_devices(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	enum secpool_error error = SECPOOL_OK;
+	char path[96];
+
+	if (!from)
+		return SECPOOL_OK;
+	policy->first_use = from->enrol == SCHEMA_FIRST_USE;
+	policy->firmware = calloc(from->firmware_count + 1u, sizeof *policy->firmware);
+	policy->known = calloc(from->known_count + 1u, sizeof *policy->known);
+	if (!policy->firmware || !policy->known)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+	for (unsigned i = 0; i < from->firmware_count && !error; i++) {
+		error = check_name(source, path_of(path, "devices.firmware[%u]", i),
+			from->firmware[i], policy->firmware[i]);
+		policy->firmware_count = i + !error;
+	}
+	for (unsigned i = 0; i < from->known_count && !error; i++)
+		error = build_known(source, i, &from->known[i], policy);
+	return error;
+}
+
+enum secpool_error build_policy(const struct schema_file *file, const struct lines *lines,
+	const char *name, struct policy *policy)
+{
+	struct source source = {.lines = lines, .name = name};
+	enum secpool_error error = build_settings(&source, file, &policy->settings);
+
+	if (error)
+		return error;
+	policy->tenants = calloc(file->tenants_count + 1u, sizeof *policy->tenants);
+	if (!policy->tenants)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its tenants", name);
+	for (unsigned i = 0; i < file->tenants_count && !error; i++)
+		error = build_tenant(&source, i, &file->tenants[i], policy);
+	if (!error)
+		error = build_devices(&source, file->devices, policy);
+	return error;
+}

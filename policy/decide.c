@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "lib/base/size.h"
+#include "lib/wire/msg.h"
+#include "policy/model.h"
+
+static enum secpool_error unknown_tenant(const char *tenant)
+{
+	return err_set(SECPOOL_E_UNKNOWN_TENANT,
+		"the policy has no tenant '%.63s': see 'secpool tenant list'", tenant);
+}
+
+static bool has_id(const uint32_t *ids, size_t count, uint32_t id)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+enum secpool_error policy_may_be_tenant(const struct policy *policy, const char *tenant,
+	uint32_t uid, uint32_t gid, struct policy_quota *ret_quota)
+{
+	const struct model_tenant *t = model_tenant(policy, tenant);
+
+	if (!t)
+		return unknown_tenant(tenant);
+	if (!has_id(t->uids, t->uid_count, uid) && !has_id(t->gids, t->gid_count, gid))
+		return err_set(SECPOOL_E_DENIED,
+			"user %u may not be tenant '%s': the policy allows %.80s", uid, t->name,
+			t->users_text);
+	*ret_quota = t->quota;
+	return SECPOOL_OK;
+}
+
+enum secpool_error policy_may_create(const struct policy *policy, const char *tenant,
+	uint64_t bytes, uint32_t copies, uint32_t on_loss)
+{
+	const struct model_tenant *t = model_tenant(policy, tenant);
+	char asked[SIZE_TEXT_BYTES], most[SIZE_TEXT_BYTES];
+
+	if (!t)
+		return unknown_tenant(tenant);
+	if (copies < 1 || copies > MSG_COPIES_MAX)
+		return err_set(SECPOOL_E_UNSUPPORTED, "%u copies are not available: choose 1 to %d",
+			copies, MSG_COPIES_MAX);
+	if (on_loss != MSG_ON_LOSS_SIGBUS && on_loss != MSG_ON_LOSS_FAILOVER)
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"loss mode %u is not available: choose sigbus or failover", on_loss);
+	if (on_loss == MSG_ON_LOSS_FAILOVER && copies < 2)
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"loss mode failover needs a mirror: choose mirror:2 or sigbus");
+	if (!(t->copies_allowed & 1u << copies))
+		return err_set(SECPOOL_E_DENIED,
+			"tenant '%s' may not have regions of %u cop%s: see its redundancy in the "
+			"policy",
+			t->name, copies, copies == 1 ? "y" : "ies");
+	if (on_loss == MSG_ON_LOSS_SIGBUS ? !t->sigbus_allowed : !t->failover_allowed)
+		return err_set(SECPOOL_E_DENIED,
+			"tenant '%s' may not use loss mode %s: see its on_loss in the policy",
+			t->name, msg_on_loss_name(on_loss));
+	if (bytes > t->quota.bytes)
+		return err_set(SECPOOL_E_QUOTA,
+			"a region of %s is more than tenant '%s' may have at all (%s)",
+			size_format(bytes, asked), t->name, size_format(t->quota.bytes, most));
+	return SECPOOL_OK;
+}
+
+static bool firmware_allowed(const struct policy *policy, const char *firmware)
+{
+	for (size_t i = 0; i < policy->firmware_count; i++)
+		if (strcmp(policy->firmware[i], firmware) == 0)
+			return true;
+	return false;
+}
+
+enum secpool_error policy_may_use_device(const struct policy *policy, const char *id,
+	const uint8_t ek_name[34], const char *firmware, bool *ret_first_use)
+{
+	const struct model_known *by_id = NULL, *by_ek = NULL;
+
+	if (!firmware_allowed(policy, firmware))
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%.63s' has firmware '%.63s': the policy does not list it", id,
+			firmware);
+	for (size_t i = 0; i < policy->known_count; i++) {
+		const struct model_known *known = &policy->known[i];
+
+		if (strcmp(known->id, id) == 0)
+			by_id = known;
+		if (memcmp(known->ek, ek_name, MODEL_EK_BYTES) == 0) /* public bytes */
+			by_ek = known;
+	}
+	if (by_ek && by_ek != by_id)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%.63s' has the EK of '%s': one device, one id", id, by_ek->id);
+	if (by_id && by_id != by_ek)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%.63s' has another EK than the policy lists: it is another device",
+			id);
+	if (!by_id && !policy->first_use)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%.63s' is not listed: the policy has 'enrol: listed'", id);
+	*ret_first_use = !by_id;
+	return SECPOOL_OK;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A loaded policy as policy.c keeps it, build.c makes it and decide.c asks it. Threads: immutable once built. */
+#ifndef SECPOOL_POLICY_MODEL_H
+#define SECPOOL_POLICY_MODEL_H
+
+#include "policy/policy.h"
+#include "policy/schema.h"
+
+/* Bytes of names with the NUL, and of a TPM name with SHA-256 (TPM 2.0 part 1, section 16). */
+enum { MODEL_NAME_BYTES = 64, MODEL_EK_BYTES = 34 };
+
+struct model_tenant {
+	char name[MODEL_NAME_BYTES];
+	char *users_text;
+	uint32_t *uids, *gids; /* users named, and members of the groups named; groups */
+	size_t uid_count, gid_count;
+	struct policy_quota quota;
+	uint32_t copies_allowed; /* bit n: regions of n copies */
+	bool sigbus_allowed, failover_allowed;
+};
+
+struct model_known {
+	char id[MODEL_NAME_BYTES];
+	uint8_t ek[MODEL_EK_BYTES];
+};
+
+struct policy {
+	struct policy_settings settings;
+	struct model_tenant *tenants;
+	struct model_known *known;
+	char (*firmware)[MODEL_NAME_BYTES];
+	size_t tenant_count, known_count, firmware_count;
+	bool first_use;
+};
+
+/*
+ * Checks the file's values and fills the policy, which starts as zeros; what was made stays in it on error.
+ * Errors: SECPOOL_E_POLICY with "NAME:LINE: what was expected"; SECPOOL_E_NO_MEMORY.
+ */
+enum secpool_error build_policy(const struct schema_file *file, const struct lines *lines,
+	const char *name, struct policy *policy) MUST_USE;
+
+/* Fills one tenant; as build_policy. index: its place in the file. */
+enum secpool_error users_build(const struct schema_tenant *from, size_t index,
+	const struct lines *lines, const char *name, struct model_tenant *tenant) MUST_USE;
+
+/* The tenant of that name; NULL when there is none. */
+const struct model_tenant *model_tenant(const struct policy *policy, const char *name);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The policy file as written: its keys and their types, read by libcyaml. What the values mean and whether they
+ * are right is policy/build.c's. Sizes and lists are still text here. Threads: any; no state.
+ */
+#ifndef SECPOOL_POLICY_SCHEMA_H
+#define SECPOOL_POLICY_SCHEMA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+#include "policy/lines.h"
+
+/* The most entries of each list in a file. */
+enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096 };
+
+enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1 };
+
+/* Pointers are NULL and numbers 0 where the file has nothing. */
+struct schema_window {
+	char *base, *bytes;
+};
+
+struct schema_allow {
+	int unlocked_memory, memfd_without_secret;
+};
+
+struct schema_quota {
+	char *bytes, *regions, *sessions, *local_bytes;
+};
+
+struct schema_tenant {
+	char *name;
+	char **users, **groups, **protection, **redundancy, **on_loss;
+	unsigned users_count, groups_count, protection_count, redundancy_count, on_loss_count;
+	struct schema_quota quota;
+};
+
+struct schema_known {
+	char *id, *ek;
+};
+
+struct schema_devices {
+	int enrol; /* enum schema_enrol */
+	char *max_age_seconds;
+	char **firmware;
+	struct schema_known *known;
+	unsigned firmware_count, known_count;
+};
+
+struct schema_file {
+	char *version, *grace_seconds, *session_seconds;
+	char **host_pcrs;
+	struct schema_window window;
+	struct schema_allow allow;
+	struct schema_tenant *tenants;
+	struct schema_devices *devices;
+	unsigned host_pcrs_count, tenants_count;
+};
+
+/* Errors: SECPOOL_E_POLICY with "NAME:LINE: what was expected"; SECPOOL_E_NO_MEMORY. */
+enum secpool_error schema_load(const char *text, size_t bytes, const char *name,
+	const struct lines *lines, struct schema_file **ret_file) MUST_USE;
+void schema_free(struct schema_file *file);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Any bytes as a policy: loaded or refused with a sentence that names the file; a loaded one answers every question. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/wire/msg.h"
+#include "policy/policy.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
+
+static void ask(const struct policy *policy)
+{
+	static const uint8_t ek[34] = {0x00, 0x0b};
+	struct policy_quota quota;
+	const char *name;
+	bool first_use;
+
+	if (policy_may_be_tenant(policy, "\x01", 0, 0, &quota) != SECPOOL_E_UNKNOWN_TENANT)
+		abort();
+	for (size_t i = 0; (name = policy_tenant_name(policy, i)) != NULL; i++) {
+		if (strlen(name) >= MSG_NAME_BYTES || !policy_tenant_users(policy, i))
+			abort();
+		(void)!policy_may_be_tenant(policy, name, 0, 0, &quota);
+		for (uint32_t copies = 0; copies < 6; copies++)
+			(void)!policy_may_create(policy, name, 4096, copies, copies % 3);
+	}
+	(void)!policy_may_use_device(policy, "dev0", ek, "x", &first_use);
+	if (policy_settings(policy)->window_base % (2 << 20))
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
+{
+	struct policy *policy = NULL;
+	enum secpool_error error;
+
+	err_clear();
+	error = policy_load_text((const char *)bytes, count, "fuzz", &policy);
+	if (error) {
+		if (policy || strncmp(err_detail(), "fuzz", 4) != 0)
+			abort();
+		return 0;
+	}
+	ask(policy);
+	policy_free(policy);
+	return 0;
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* policy/policy.c, schema.c, lines.c, build.c, users.c: files that load, and for each kind of mistake the line and the words. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lib/base/os.h"
+#include "policy/policy.h"
+
+#define TENANT                                                                                     \
+	"tenants:\n"                                                                               \
+	"  - name: a\n"                                                                            \
+	"    users: [root]\n"                                                                      \
+	"    quota: {bytes: 4G, regions: 2, sessions: 3, local_bytes: 64M}\n"
+
+static enum secpool_error load(const char *text, struct policy **ret_policy)
+{
+	return policy_load_text(text, strlen(text), "p.yaml", ret_policy);
+}
+
+/* The text is refused, the message starts with p.yaml:LINE: and has the words, and nothing is returned. */
+static void expect_refused_(const char *text, unsigned line, const char *words, int at)
+{
+	struct policy *policy = (struct policy *)-1;
+	char start[32];
+
+	snprintf(start, sizeof start, "p.yaml:%u: ", line);
+	err_clear();
+	enum secpool_error error = load(text, &policy);
+	if (error != SECPOOL_E_POLICY || policy != (struct policy *)-1 ||
+		strncmp(err_detail(), start, strlen(start)) != 0 || !strstr(err_detail(), words))
+		fail_msg("line %d: %s, detail '%s', expected '%s ... %s'", at, err_name(error),
+			err_detail(), start, words);
+}
+#define expect_refused(text, line, words) expect_refused_(text, line, words, __LINE__)
+
+static void test_minimal(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load("version: 1\n" TENANT, &policy), SECPOOL_OK);
+	const struct policy_settings *s = policy_settings(policy);
+	assert_true(s->window_base == 0x110000000000 && s->window_bytes == 64ull << 40);
+	assert_true(s->grace_ns == 60000000000ull && s->max_age_ns == 3600000000000ull);
+	assert_int_equal(s->host_pcrs, 1 << 7);
+	assert_false(s->allow_unlocked_memory || s->allow_memfd_without_secret);
+	assert_string_equal(policy_tenant_name(policy, 0), "a");
+	assert_string_equal(policy_tenant_users(policy, 0), "root");
+	assert_null(policy_tenant_name(policy, 1));
+	assert_null(policy_tenant_users(policy, 1));
+	policy_free(policy);
+	policy_free(NULL);
+}
+
+static void test_settings(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(
+		load("version: 1\nwindow: {base: \"0x004000000000\", bytes: 128G}\n"
+		     "grace_seconds: 5\nsession_seconds: 0\nhost_pcrs: [0, 10]\n"
+		     "allow: {unlocked_memory: true, memfd_without_secret: yes}\n"
+		     "tenants:\n  - name: B.c-d_9\n    users: [\"%self\", \"0\"]\n    groups: "
+		     "[root, "
+		     "\"7\"]\n"
+		     "    quota: {bytes: 0x200000, regions: 0, sessions: 1, local_bytes: 1T}\n",
+			&policy),
+		SECPOOL_OK);
+	const struct policy_settings *s = policy_settings(policy);
+	assert_true(s->window_base == 0x4000000000 && s->window_bytes == 128ull << 30);
+	assert_true(s->grace_ns == 5000000000ull && s->session_ns == 0);
+	assert_int_equal(s->host_pcrs, 1 << 0 | 1 << 10);
+	assert_true(s->allow_unlocked_memory && s->allow_memfd_without_secret);
+	assert_string_equal(policy_tenant_users(policy, 0), "%self, 0, @root, @7");
+	policy_free(policy);
+}
+
+static void test_shipped(void **state)
+{
+	struct policy *policy = NULL;
+	struct policy_quota quota;
+	size_t bytes;
+	const char *text = policy_default(&bytes);
+
+	(void)state;
+	assert_int_equal(policy_load_text(text, bytes, "default", &policy), SECPOOL_OK);
+	assert_int_equal(
+		policy_may_be_tenant(policy, "default", geteuid(), getegid(), &quota), SECPOOL_OK);
+	policy_free(policy);
+	if (access("policy/example.yaml", R_OK) == 0) { /* run from the project's folder */
+		int fd = open("policy/example.yaml", O_RDONLY | O_CLOEXEC);
+		if (policy_load_fd(fd, "example", &policy) != SECPOOL_OK)
+			fail_msg("%s", err_detail());
+		policy_free(policy);
+		os_close(&fd);
+	}
+}
+
+static void test_fd(void **state)
+{
+	static const char text[] = "version: 1\n" TENANT;
+	struct policy *policy = NULL;
+	int fd = memfd_create("policy", MFD_CLOEXEC), pipes[2];
+
+	(void)state;
+	assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+	assert_int_equal(policy_load_fd(fd, "m", &policy), SECPOOL_OK); /* from its start */
+	policy_free(policy);
+	assert_int_equal(ftruncate(fd, POLICY_FILE_BYTES_MOST + 1), 0);
+	policy = NULL;
+	assert_int_equal(policy_load_fd(fd, "m", &policy), SECPOOL_E_LIMIT);
+	assert_null(policy);
+	os_close(&fd);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	assert_int_equal(policy_load_fd(pipes[0], "m", &policy), SECPOOL_E_SYSTEM);
+	assert_null(policy);
+	os_close(&pipes[0]);
+	os_close(&pipes[1]);
+}
+
+static void test_syntax(void **state)
+{
+	(void)state;
+	expect_refused("", 1, "empty");
+	expect_refused("# nothing\n", 1, "empty");
+	expect_refused("- 1\n", 1, "expected 'version: 1'");
+	expect_refused("version: 1\n\t: 1\n", 2, "tab");
+	expect_refused("version: 1\n" TENANT "    users: [root\n", 7, "");
+	expect_refused("version: 1\n" TENANT "---\nversion: 1\n", 7, "one document");
+	expect_refused("version: 1\n" TENANT "version: 1\n", 6, "'version' is given twice");
+	expect_refused("version: 1\n" TENANT "    users: [daemon]\n", 6, "'users' is given twice");
+	expect_refused("version: &v 1\n" TENANT "grace_seconds: *v\n", 6, "alias");
+	expect_refused("version: 1\n? [a]\n: b\n" TENANT, 2, "expected a name");
+}
+
+static void test_keys(void **state)
+{
+	(void)state;
+	expect_refused("version: 1\n", 1, "'tenants' is missing");
+	expect_refused(TENANT, 1, "'version' is missing");
+	expect_refused("version: 1\n" TENANT "color: red\n", 6, "'color' is not known here");
+	expect_refused("version: 1\n" TENANT "color: red\n", 6, "grace_seconds, session_seconds");
+	expect_refused("version: 1\n" TENANT "    colour: red\n", 6, "expected one of name, users");
+	expect_refused("version: 1\n" TENANT "window: {base: \"0x110000000000\"}\n", 6,
+		"'bytes' is missing");
+	expect_refused(
+		"version: 1\n" TENANT "devices:\n  enrol: listed\n", 7, "'firmware' is missing");
+	expect_refused("version: 1\n" TENANT
+		       "devices:\n  firmware: [x]\n  known:\n    - id: d\n      eek: 1\n",
+		10, "expected one of id, ek");
+	expect_refused("version: 1\n" TENANT "window: 7\n", 6, "expected keys with values");
+	expect_refused("version: 1\ntenants: 1\n", 2, "expected a list");
+	expect_refused("version: 1\ntenants:\n  - name: [a]\n", 3, "expected one value");
+	expect_refused(
+		"version: 1\ntenants:\n  - name: a\n    users: [root]\n", 3, "'quota' is missing");
+	expect_refused("version: 1\n" TENANT "devices:\n  enrol: maybe\n  firmware: [x]\n", 7,
+		"'listed' or 'first-use'");
+	expect_refused(
+		"version: 1\n" TENANT "allow:\n  unlocked_memory: flase\n", 7, "'true' or 'false'");
+}
+
+static void test_values(void **state)
+{
+	(void)state;
+	expect_refused("version: 2\n" TENANT, 1, "expected 1");
+	expect_refused("version: x\n" TENANT, 1, "expected a number");
+	expect_refused("version: 1\n" TENANT "grace_seconds: -1\n", 6, "expected a number");
+	expect_refused("version: 1\n" TENANT "grace_seconds: 1x\n", 6, "expected a number");
+	expect_refused("version: 1\n" TENANT "session_seconds: 99999999999999999999999\n", 6,
+		"expected at most");
+	expect_refused("version: 1\n" TENANT "host_pcrs: [0,\n  24]\n", 7, "expected at most 23");
+	expect_refused("version: 1\n" TENANT "host_pcrs: [16]\n", 6, "reset");
+	expect_refused("version: 1\n" TENANT "host_pcrs: [1, 1]\n", 6, "twice");
+	expect_refused("version: 1\n" TENANT "host_pcrs: [1,2,3,4,5,6,7,8,9]\n", 6, "at most 8");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], max_age_seconds: 0}\n", 6,
+		"1 or more");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [\"a b\"]}\n", 6, "is no name");
+}
+
+static void test_window(void **state)
+{
+	(void)state;
+	expect_refused("version: 1\n" TENANT "window:\n  base: 1048576\n  bytes: 2M\n", 7,
+		"multiple of 2M");
+	expect_refused("version: 1\n" TENANT "window:\n  base: 2M\n  bytes: 2M\n", 7, "or more");
+	expect_refused("version: 1\n" TENANT "window:\n  base: \"0x7f0000000000\"\n  bytes: 2M\n",
+		7, "below");
+	expect_refused("version: 1\n" TENANT "window:\n  base: \"0x110000000000\"\n  bytes: 127T\n",
+		8, "end of the window");
+	expect_refused("version: 1\n" TENANT "window:\n  base: \"0x110000000000\"\n  bytes: 0\n", 8,
+		"not 0");
+	expect_refused("version: 1\n" TENANT "window:\n  base: \"0x110000000000\"\n  bytes: 1Q\n",
+		8, "is no size");
+}
+
+static void test_tenants(void **state)
+{
+	char text[1024], name[65];
+
+	(void)state;
+	memset(name, 'n', 64);
+	name[64] = '\0';
+	snprintf(text, sizeof text,
+		"version: 1\ntenants:\n  - name: %s\n    users: [root]\n"
+		"    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		name);
+	expect_refused(text, 3, "1 to 63 bytes");
+	name[63] = '\0';
+	snprintf(text, sizeof text,
+		"version: 1\ntenants:\n  - name: %s\n    users: [root]\n"
+		"    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		name);
+	struct policy *policy = NULL;
+	assert_int_equal(load(text, &policy), SECPOOL_OK);
+	policy_free(policy);
+	expect_refused("version: 1\n" TENANT
+		       "  - name: a\n    users: [root]\n    quota: {bytes: 1, regions: 1, "
+		       "sessions: 1, local_bytes: 1}\n",
+		6, "two tenants");
+	expect_refused("version: 1\ntenants:\n  - name: a/b\n    users: [root]\n"
+		       "    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		3, "is no name");
+	expect_refused("version: 1\ntenants:\n  - name: a\n    users:\n      - root\n      - "
+		       "nosuchuser\n"
+		       "    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		6, "user 'nosuchuser' is not known");
+	expect_refused("version: 1\ntenants:\n  - name: a\n    groups: [nosuchgroup]\n"
+		       "    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		4, "group 'nosuchgroup' is not known");
+	expect_refused("version: 1\ntenants:\n  - name: a\n    users: [\"4294967295\"]\n"
+		       "    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		4, "is not known");
+	expect_refused("version: 1\ntenants:\n  - name: a\n"
+		       "    quota: {bytes: 1, regions: 1, sessions: 1, local_bytes: 1}\n",
+		3, "nobody");
+	expect_refused(
+		"version: 1\ntenants:\n  - name: a\n    users: [root]\n    quota:\n"
+		"      bytes: 1Z\n      regions: 1\n      sessions: 1\n      local_bytes: 1\n",
+		6, "is no size");
+	expect_refused("version: 1\n" TENANT "    protection: [xts]\n", 6, "not available");
+	expect_refused("version: 1\n" TENANT "    protection: [rot13]\n", 6, "expected xts-gmac");
+	expect_refused("version: 1\n" TENANT "    redundancy: [\"mirror:5\"]\n", 6, "mirror:4");
+	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:4+2\"]\n", 6, "not available");
+	expect_refused("version: 1\n" TENANT "    on_loss: [refill]\n", 6, "sigbus or failover");
+}
+
+#define EK "000b000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f"
+
+static void test_devices(void **state)
+{
+	static const char start[] = "version: 1\n" TENANT "devices:\n  firmware: [x]\n  known:\n";
+	char text[1024];
+
+	(void)state;
+	snprintf(text, sizeof text, "%s    - {id: a, ek: 00}\n", start);
+	expect_refused(text, 9, "68 hex digits");
+	snprintf(text, sizeof text, "%s    - {id: a, ek: %s0}\n", start, EK);
+	expect_refused(text, 9, "68 hex digits");
+	snprintf(text, sizeof text, "%s    - {id: a, ek: %.67sg}\n", start, EK);
+	expect_refused(text, 9, "68 hex digits");
+	snprintf(text, sizeof text, "%s    - {id: a, ek: 0004%s}\n", start, EK + 4);
+	expect_refused(text, 9, "000b");
+	snprintf(text, sizeof text, "%s    - {id: a, ek: %s}\n    - {id: b, ek: %s}\n", start, EK,
+		EK);
+	expect_refused(text, 10, "same EK");
+	snprintf(text, sizeof text, "%s    - {id: a, ek: %s}\n    - {id: a, ek: %.67s0}\n", start,
+		EK, EK);
+	expect_refused(text, 10, "two devices");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_minimal),
+		cmocka_unit_test(test_settings),
+		cmocka_unit_test(test_shipped),
+		cmocka_unit_test(test_fd),
+		cmocka_unit_test(test_syntax),
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_window),
+		cmocka_unit_test(test_tenants),
+		cmocka_unit_test(test_devices),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
