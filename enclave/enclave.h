@@ -34,6 +34,13 @@ struct enclave {
 };
 
 /*
+ * The very first statement of a program that calls enclave_start (the daemon, a test): the guardian and the enclave are that same program, executed anew, so that
+ * they begin with an empty address space. True when this process is one of them: it has done its work, and main returns *ret_status at once.
+ * argc, argv: main's. False, with nothing done, in every other process.
+ */
+bool enclave_is_child(int argc, char **argv, int *ret_status);
+
+/*
  * Starts the processes and waits until the enclave is ready (at most 60 s).
  * Errors: what kept it from starting, with the enclave's own sentence: SECPOOL_E_TPM, SECPOOL_E_POLICY, SECPOOL_E_STORE (root.sealed is missing or damaged),
  * SECPOOL_E_SELFTEST, SECPOOL_E_NO_SECRET_MEMORY ... Nothing is left running.

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "enclave/enclave.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "enclave/enclave_main.h"
+#include "enclave/guardian.h"
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+#include "lib/wire/sock.h"
+
+#define READY_NS      (60 * CLOCK_NS_PER_S)
+#define STOP_NS	      (2 * CLOCK_NS_PER_S)
+#define STOP_CHECK_NS (2ull * CLOCK_NS_PER_MS)
+
+/* The arguments of the guardian and the enclave: secpool's own, no part of a command line. */
+enum child_arg {
+	ARG_NAME,
+	ARG_MARK,
+	ARG_STARTER,
+	ARG_SOCKET,
+	ARG_POLICY_FD,
+	ARG_POLICY_NAME,
+	ARG_TPM,
+	ARG_STATE_DIR,
+	ARG_SOCKET_PATH,
+	ARG_STORE_EXISTS,
+	ARGS,
+};
+enum { NUMBER_BYTES = 16 };
+
+#define GUARDIAN_NAME "secpool-guardian"
+#define ENCLAVE_NAME  "secpool-enclave"
+#define MARK	      "--started-by-secpool"
+
+/*
+ * The whole environment of both: nothing of the caller's reaches them. tpm2-tss would write a
+ * sealed key in hex to its log (TSS2_LOG=trace). The leak checker of a sanitizer build can't run
+ * in a process that is traced.
+ */
+static char *const child_environment[] = {
+	(char[]){"TSS2_LOG=all+none"},
+#ifdef __SANITIZE_ADDRESS__
+	(char[]){"ASAN_OPTIONS=detect_leaks=0:max_free_fill_size=1000000000:free_fill_byte=90"},
+#endif
+	NULL,
+};
+
+/* ---- in the guardian and the enclave ---- */
+
+static int number_of(const char *text)
+{
+	char *end = NULL;
+	long value = strtol(text, &end, 10);
+
+	return *text == '\0' || *end != '\0' || value < 0 || value > INT_MAX ? -1 : (int)value;
+}
+
+bool enclave_is_child(int argc, char **argv, int *ret_status)
+{
+	bool guardian = argc == ARGS && strcmp(argv[ARG_NAME], GUARDIAN_NAME) == 0;
+	bool enclave = argc == ARGS && strcmp(argv[ARG_NAME], ENCLAVE_NAME) == 0;
+	char *enclave_argv[ARGS + 1] = {NULL};
+	int socket;
+
+	if ((!guardian && !enclave) || strcmp(argv[ARG_MARK], MARK) != 0)
+		return false;
+	*ret_status = 2;
+	socket = number_of(argv[ARG_SOCKET]);
+	if (socket < 0 || number_of(argv[ARG_STARTER]) < 0 || number_of(argv[ARG_POLICY_FD]) < 0)
+		return true;
+	if (guardian) {
+		/* a failure changes only the name that ps shows */
+		if (prctl(PR_SET_NAME, "secpool-guard", 0, 0, 0) != 0)
+			return true;
+		memcpy(enclave_argv, argv, sizeof(char *) * ARGS);
+		enclave_argv[ARG_NAME] = (char[]){ENCLAVE_NAME};
+		guardian_run(number_of(argv[ARG_STARTER]), socket, enclave_argv, child_environment);
+	}
+	const struct enclave_options options = {
+		.policy_fd = number_of(argv[ARG_POLICY_FD]),
+		.policy_name = argv[ARG_POLICY_NAME],
+		.tpm = argv[ARG_TPM],
+		.state_dir = argv[ARG_STATE_DIR],
+		.socket_path = argv[ARG_SOCKET_PATH],
+		.store_exists = strcmp(argv[ARG_STORE_EXISTS], "0") != 0,
+	};
+	enclave_main_run(&options, socket);
+}
+
+/* ---- in the starter ---- */
+
+/* In the forked child: keeps stderr and the two descriptors, and executes this program anew as the guardian. */
+static _Noreturn void become_guardian(
+	const struct enclave_options *options, int socket, const char *starter)
+{
+	char socket_text[NUMBER_BYTES], policy_text[NUMBER_BYTES];
+	char *argv[ARGS + 1] = {NULL};
+	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	snprintf(socket_text, sizeof socket_text, "%d", socket);
+	snprintf(policy_text, sizeof policy_text, "%d", options->policy_fd);
+	argv[ARG_NAME] = (char[]){GUARDIAN_NAME};
+	argv[ARG_MARK] = (char[]){MARK};
+	argv[ARG_STARTER] = (char *)starter;
+	argv[ARG_SOCKET] = socket_text;
+	argv[ARG_POLICY_FD] = policy_text;
+	argv[ARG_POLICY_NAME] = (char *)options->policy_name;
+	argv[ARG_TPM] = (char *)options->tpm;
+	argv[ARG_STATE_DIR] = (char *)options->state_dir;
+	argv[ARG_SOCKET_PATH] = (char *)options->socket_path;
+	argv[ARG_STORE_EXISTS] = (char *)(options->store_exists ? "1" : "0");
+	if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0)
+		_exit(127);
+	if (close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC) != 0 ||
+		fcntl(socket, F_SETFD, 0) != 0 || fcntl(options->policy_fd, F_SETFD, 0) != 0)
+		_exit(127);
+	execve("/proc/self/exe", argv, child_environment);
+	_exit(127);
+}
+
+/* Ends whatever of it is running; its exit status, as of wait, or -1. */
+static int end_guardian(pid_t guardian, uint64_t deadline_ns)
+{
+	int status = -1;
+	pid_t got;
+
+	while ((got = waitpid(guardian, &status, WNOHANG)) == 0 && clock_now_ns() < deadline_ns)
+		clock_sleep_ns(STOP_CHECK_NS);
+	if (got == guardian)
+		return status;
+	kill(guardian, SIGKILL); /* PTRACE_O_EXITKILL: the enclave and the verifier too */
+	while (waitpid(guardian, &status, 0) < 0 && os_interrupted())
+		;
+	return status;
+}
+
+static enum secpool_error wait_ready(struct enclave *enclave)
+{
+	struct sock_extra extra = {.fd_count = 0};
+	enum secpool_error error;
+	struct msg msg;
+
+	error = sock_receive(enclave->socket, &msg, &extra, clock_now_ns() + READY_NS);
+	if (error == SECPOOL_E_TIMEOUT)
+		return err_set(error, "the enclave was not ready within 60 s: is the TPM working?");
+	if (error)
+		return err_set(SECPOOL_E_SYSTEM, "the enclave ended while it started: /proc, "
+						 "ptrace and seccomp must be available, "
+						 "its log may say more");
+	if (msg.type == MSG_REPLY && msg.u.reply.error != SECPOOL_OK) {
+		error = err_from_number(msg.u.reply.error);
+		err_set(error, "%s", msg.u.reply.detail);
+	} else if (msg.type != MSG_ENC_READY || extra.fd_count != 1) {
+		error = err_set(SECPOOL_E_PROTOCOL, "the enclave said %s before it was ready",
+			msg_name(msg.type));
+	} else {
+		enclave->listener = sock_take_fd(&extra, 0);
+		enclave->pid = (pid_t)msg.u.enc_ready.pid;
+		enclave->provisioned = msg.u.enc_ready.provisioned != 0;
+	}
+	sock_close_fds(&extra);
+	return error;
+}
+
+enum secpool_error enclave_start(const struct enclave_options *options, struct enclave *ret_enclave)
+{
+	struct enclave enclave = {.socket = -1, .listener = -1};
+	char starter[NUMBER_BYTES];
+	enum secpool_error error;
+	int ends[2];
+
+	/* below 3 they would be taken for stdin, stdout or stderr */
+	if (options->policy_fd <= STDERR_FILENO)
+		return err_set(SECPOOL_E_INVALID,
+			"the policy's descriptor is %d: stdin, stdout and "
+			"stderr must be open",
+			options->policy_fd);
+	error = sock_pair(ends);
+	if (error)
+		return error;
+	snprintf(starter, sizeof starter, "%d", (int)getpid());
+	enclave.guardian = fork();
+	if (enclave.guardian == 0)
+		become_guardian(options, ends[1], starter);
+	if (enclave.guardian < 0)
+		error = os_error("fork the guardian");
+	os_close(&ends[1]);
+	enclave.socket = ends[0];
+	if (!error) {
+		error = wait_ready(&enclave);
+		if (error)
+			end_guardian(enclave.guardian, 0);
+	}
+	if (error) {
+		os_close(&enclave.socket);
+		os_close(&enclave.listener);
+		return error;
+	}
+	*ret_enclave = enclave;
+	return SECPOOL_OK;
+}
+
+void enclave_stop(struct enclave *enclave)
+{
+	struct msg stop = {.type = MSG_ENC_STOP};
+	uint64_t deadline_ns = clock_now_ns() + STOP_NS;
+
+	if (enclave->guardian <= 0)
+		return;
+	/* whether it answers or not, it is gone afterwards */
+	if (sock_call(enclave->socket, &stop, NULL, 0, MSG_REPLY, NULL, NULL, deadline_ns))
+		deadline_ns = 0;
+	os_close(&enclave->socket);
+	os_close(&enclave->listener);
+	end_guardian(enclave->guardian, deadline_ns);
+	enclave->guardian = 0;
+	enclave->pid = 0;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "enclave/enclave_main.h"
+
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "enclave/guardian.h"
+#include "enclave/requests.h"
+#include "enclave/sandbox.h"
+#include "enclave/secmem.h"
+#include "enclave/selftest.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+#define FOREVER_NS UINT64_MAX
+/* How long the front may take to read an answer. */
+#define ANSWER_NS (10 * CLOCK_NS_PER_S)
+
+/* M_PERTURB, mallopt(3): freed memory is overwritten. tpm2-tss unseals into an ordinary block. */
+enum { FREED_BYTE = 0xa5 };
+/* Descriptors beside the sessions': stderr, the sockets, a key's, a message's. */
+enum { OTHER_FDS = 32 };
+
+/* ---- start ---- */
+
+/* Before anything is read: no debugger, no dump, and the guardian's hold is checked. */
+static enum secpool_error shut_out(void)
+{
+	enum secpool_error error = sandbox_harden();
+
+	if (!error)
+		error = guardian_check();
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	/* a sanitizer brings an allocator of its own, with an option of its own: enclave.c */
+	if (!error && mallopt(M_PERTURB, FREED_BYTE) != 1)
+		error = err_set(SECPOOL_E_SYSTEM, "mallopt: freed memory can't be overwritten");
+#endif
+	return error;
+}
+
+/* The policy first, because it looks user names up; then the verifier, because it must not inherit a key. */
+static enum secpool_error load(
+	struct requests *requests, const struct enclave_options *options, unsigned *ret_fds)
+{
+	const struct policy_settings *settings;
+	struct policy *policy = NULL;
+	enum secpool_error error;
+	int policy_fd = options->policy_fd;
+
+	error = sandbox_raise_limits(SESSIONS_MOST + OTHER_FDS, ret_fds);
+	if (!error && *ret_fds <= OTHER_FDS)
+		error = err_set(
+			SECPOOL_E_LIMIT, "only %u descriptors: raise RLIMIT_NOFILE", *ret_fds);
+	if (!error)
+		error = policy_load_fd(policy_fd, options->policy_name, &policy);
+	os_close(&policy_fd);
+	if (error)
+		return error;
+	requests->policy = policy;
+	settings = policy_settings(policy);
+	error = verifier_start(&requests->verifier);
+	if (!error)
+		error = secmem_init(
+			settings->allow_memfd_without_secret ? SECMEM_ALLOW_LOCKED : SECMEM_REFUSE);
+	if (!error)
+		error = selftest_run();
+	return error;
+}
+
+/* One signature before the sandbox: OpenSSL sets up random numbers and tables at its first. */
+static enum secpool_error warm_up(const struct requests *requests)
+{
+	static struct msg_enc_receipt facts = {.region = 1,
+		.tenant = "warm-up",
+		.readback = MSG_READBACK_UNREACHABLE,
+		.client = MSG_CLIENT_DEAD};
+	static char document[MSG_RECEIPT_BYTES];
+	size_t bytes = 0;
+
+	return receipt_sign(&requests->keys.signer, &facts, document, &bytes);
+}
+
+static enum secpool_error enter_sandbox(const struct requests *requests)
+{
+	enum secpool_error error = warm_up(requests);
+
+	if (!error)
+		error = sandbox_drop_capabilities();
+	if (!error)
+		error = sandbox_enter(SANDBOX_ENCLAVE, requests->verifier.pid);
+	return error;
+}
+
+/* All of the start; *ret_listener is the clients' socket. */
+static enum secpool_error start(
+	struct requests *requests, const struct enclave_options *options, int *ret_listener)
+{
+	unsigned fds = 0;
+	enum secpool_error error = shut_out();
+
+	if (!error)
+		error = load(requests, options, &fds);
+	if (!error)
+		error = hostkeys_open(options->tpm, options->state_dir,
+			policy_settings(requests->policy)->host_pcrs, options->store_exists,
+			&requests->keys);
+	if (error)
+		return error;
+	vault_init(&requests->vault, &requests->keys.root);
+	sessions_init(&requests->sessions, fds - OTHER_FDS);
+	error = sock_listen(options->socket_path, 0666, ret_listener);
+	if (!error)
+		error = enter_sandbox(requests);
+	if (!error)
+		requests->state = REQUESTS_SERVING;
+	return error;
+}
+
+static enum secpool_error say_ready(const struct requests *requests, int socket, int listener)
+{
+	struct msg ready = {.type = MSG_ENC_READY};
+
+	ready.u.enc_ready.pid = (uint32_t)getpid();
+	ready.u.enc_ready.provisioned = requests->keys.provisioned;
+	ready.u.enc_ready.secret_memory = secmem_is_secret();
+	return sock_send(socket, &ready, &listener, 1, clock_now_ns() + ANSWER_NS);
+}
+
+/* ---- service ---- */
+
+/* Until the front stops it or is gone (SECPOOL_OK), or does what it may not. */
+static enum secpool_error serve(struct requests *requests, int socket)
+{
+	static struct msg request, answer;
+	struct sock_extra extra;
+	enum secpool_error error;
+
+	for (;;) {
+		extra.fd_count = 0;
+		error = sock_receive(socket, &request, &extra, FOREVER_NS);
+		if (error == SECPOOL_E_DAEMON_GONE)
+			return SECPOOL_OK;
+		if (error)
+			return error;
+		bool go_on = requests_serve(requests, &request, &extra, &answer);
+		error = sock_send(socket, &answer, NULL, 0, clock_now_ns() + ANSWER_NS);
+		if (!error && !go_on && requests->state != REQUESTS_STOPPING)
+			_exit(1); /* the answer has said why */
+		if (error || !go_on)
+			return error;
+	}
+}
+
+_Noreturn void enclave_main_run(const struct enclave_options *options, int socket)
+{
+	static struct requests requests;
+	enum secpool_error error;
+	int listener = -1;
+
+	log_init("secpool-enclave", LOG_LEVEL_INFO);
+	requests.verifier.socket = -1;
+	/* /proc/self/exe would be shown as "exe"; a failure changes only that */
+	if (prctl(PR_SET_NAME, "secpool-enclave", 0, 0, 0) != 0)
+		log_event(LOG_LEVEL_WARNING, "no-process-name", "role=enclave");
+	error = start(&requests, options, &listener);
+	if (!error)
+		error = say_ready(&requests, socket, listener);
+	os_close(&listener);
+	if (!error)
+		error = serve(&requests, socket);
+	if (error) {
+		log_error("enclave-ends", error);
+		if (sock_reply(socket, 0, error, clock_now_ns() + ANSWER_NS))
+			log_event(LOG_LEVEL_WARNING, "front-gone", "untold=%s", err_name(error));
+	}
+	verifier_stop(&requests.verifier);
+	sessions_done(&requests.sessions);
+	vault_done(&requests.vault);
+	hostkeys_done(&requests.keys);
+	/* no exit handlers: there is nothing to flush, and they call what the sandbox refuses */
+	_exit(error ? 1 : 0);
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "enclave/requests.h"
+
+#include <string.h>
+
+#include "enclave/pagecipher.h"
+#include "enclave/secmem.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+_Static_assert(sizeof((struct msg_enc_session_open *)0)->wrapped == VAULT_TENANT_BLOB_BYTES, "");
+_Static_assert(sizeof((struct msg_enc_key_wrapped *)0)->wrapped == WRAP_BLOB_BYTES_MOST, "");
+
+static enum secpool_error session_open(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_session_open *in = &request->u.enc_session_open;
+	struct msg_enc_session_opened *out = &answer->u.enc_session_opened;
+	uint64_t life_ns = policy_settings(requests->policy)->session_ns;
+	struct session session = {.expires_ns = life_ns == 0 ? 0 : clock_now_ns() + life_ns};
+	struct policy_quota quota;
+	struct sock_peer peer;
+	uint64_t handle = 0;
+	enum secpool_error error;
+
+	if (in->wrapped_bytes > sizeof in->wrapped)
+		return err_set(SECPOOL_E_INVALID, "a wrapped key of %u bytes", in->wrapped_bytes);
+	/* the kernel's word, not the front's */
+	error = sock_peer(extra->fds[0], &peer);
+	if (!error)
+		error = policy_may_be_tenant(
+			requests->policy, in->tenant, peer.uid, peer.gid, &quota);
+	if (!error)
+		error = vault_open_tenant(&requests->vault, in->tenant, in->wrapped,
+			in->wrapped_bytes, &session.tenant);
+	if (error)
+		return error;
+	session.uid = peer.uid;
+	session.pid = peer.pid;
+	error = sessions_open(&requests->sessions, &session, &extra->fds[0], &handle);
+	if (error)
+		return error;
+	const struct vault_tenant *tenant = &requests->vault.tenants[session.tenant];
+	answer->type = MSG_ENC_SESSION_OPENED;
+	out->session = handle;
+	out->uid = peer.uid;
+	out->pid = (uint32_t)peer.pid;
+	out->wrapped_bytes = (uint32_t)tenant->wrapped_bytes;
+	memcpy(out->wrapped, tenant->wrapped, tenant->wrapped_bytes);
+	return SECPOOL_OK;
+}
+
+static enum secpool_error session_close(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	(void)extra;
+	(void)answer;
+	return sessions_close(&requests->sessions, request->u.enc_session_close.session);
+}
+
+/* Each device that copies are placed on must have evidence that is fresh now. */
+static enum secpool_error check_devices(
+	const struct requests *requests, const struct msg_enc_key_create *in)
+{
+	const char *const ids[MSG_COPIES_MAX] = {
+		in->device0, in->device1, in->device2, in->device3};
+	struct verdicts_device device;
+	enum secpool_error error = SECPOOL_OK;
+
+	if (in->device_count == 0 || in->device_count > MSG_COPIES_MAX)
+		return err_set(SECPOOL_E_INVALID, "a region on %u devices", in->device_count);
+	for (uint32_t i = 0; i < in->device_count && !error; i++)
+		error = verdicts_fresh(&requests->verdicts, ids[i], clock_now_ns(), &device);
+	return error;
+}
+
+/* To the client, which checks the sender's credentials. Never waits for one that does not read. */
+static enum secpool_error send_key(
+	const struct session *session, const struct msg_enc_key_create *in, int fd)
+{
+	struct msg msg = {.type = MSG_REGION_KEY};
+	enum secpool_error error;
+
+	msg.u.region_key.region = in->region;
+	msg.u.region_key.epoch = in->epoch;
+	msg.u.region_key.page_bytes = in->page_bytes;
+	msg.u.region_key.protection = MSG_PROTECTION_XTS_GMAC;
+	error = sock_send(session->socket, &msg, &fd, 1, 0);
+	if (error == SECPOOL_E_TIMEOUT)
+		error = err_set(SECPOOL_E_TIMEOUT,
+			"process %d does not read its socket: its key can't be sent", session->pid);
+	return error;
+}
+
+static enum secpool_error key_create(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_key_create *in = &request->u.enc_key_create;
+	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
+	const struct pagecipher_binding binding = {in->region, in->epoch, in->page_bytes};
+	const struct session *session = NULL;
+	enum secpool_error error;
+	size_t bytes = 0;
+	int fd = -1;
+
+	(void)extra;
+	error = sessions_get(&requests->sessions, in->session, clock_now_ns(), &session);
+	if (!error)
+		error = check_devices(requests, in);
+	if (!error)
+		error = vault_make_region(&requests->vault, session->tenant, &binding,
+			MSG_PROTECTION_XTS_GMAC, &fd, out->wrapped, &bytes);
+	if (error)
+		return error;
+	error = send_key(session, in, fd);
+	os_close(&fd);
+	if (error) {
+		vault_destroy_region(&requests->vault, in->region);
+		secmem_wipe(out->wrapped, sizeof out->wrapped);
+		return error;
+	}
+	answer->type = MSG_ENC_KEY_WRAPPED;
+	out->region = in->region;
+	out->epoch = in->epoch;
+	out->wrapped_bytes = (uint32_t)bytes;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error key_destroy(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
+	uint64_t region = request->u.enc_key_destroy.region;
+
+	(void)extra;
+	if (region == 0)
+		return err_set(SECPOOL_E_INVALID, "a region without a number");
+	answer->type = MSG_ENC_KEY_DESTROYED;
+	out->region = region;
+	out->generation = vault_destroy_region(&requests->vault, region);
+	out->destroyed_ns = clock_calendar_ns();
+	return SECPOOL_OK;
+}
+
+static enum secpool_error receipt(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	size_t bytes = 0;
+
+	(void)extra;
+	answer->type = MSG_RECEIPT;
+	return receipt_sign(&requests->keys.signer, &request->u.enc_receipt,
+		answer->u.receipt.document, &bytes);
+}
+
+static enum secpool_error status(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct msg_enc_status_reply *out = &answer->u.enc_status_reply;
+
+	(void)request;
+	(void)extra;
+	answer->type = MSG_ENC_STATUS_REPLY;
+	out->sessions = requests->sessions.count;
+	out->generation = requests->vault.generation;
+	out->secret_memory = secmem_is_secret();
+	out->sandboxed = 1; /* requests are served in the sandbox only: REQUESTS_SERVING */
+	MSG_SET(out->tpm, requests->keys.tpm);
+	MSG_SET(out->cipher, pagecipher_name());
+	return SECPOOL_OK;
+}
+
+static enum secpool_error stop(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	(void)request;
+	(void)extra;
+	(void)answer;
+	requests->state = REQUESTS_STOPPING;
+	return SECPOOL_OK;
+}
+
+#define IN(state) (1u << REQUESTS_##state)
+
+static const struct row {
+	uint32_t type;
+	unsigned states; /* bits of enum requests_state */
+	unsigned fds;	 /* descriptors that must come with it, neither more nor fewer */
+	enum secpool_error (*handler)(
+		struct requests *, const struct msg *, struct sock_extra *, struct msg *) MUST_USE;
+} rows[] = {
+	{MSG_ENC_SESSION_OPEN, IN(SERVING), 1, session_open},
+	{MSG_ENC_SESSION_CLOSE, IN(SERVING), 0, session_close},
+	{MSG_ENC_KEY_CREATE, IN(SERVING), 0, key_create},
+	{MSG_ENC_KEY_DESTROY, IN(SERVING), 0, key_destroy},
+	{MSG_ATTEST_BEGIN, IN(SERVING), 0, requests_attest_begin},
+	{MSG_ATTEST_EVIDENCE, IN(SERVING), 0, requests_attest_evidence},
+	{MSG_ENC_DEVICE_CHECK, IN(SERVING), 0, requests_device_check},
+	{MSG_ENC_DEVICE_VOID, IN(SERVING), 0, requests_device_void},
+	{MSG_ENC_DEVICE_KNOWN, IN(SERVING), 0, requests_device_known},
+	{MSG_ENC_RECEIPT, IN(SERVING), 0, receipt},
+	{MSG_ENC_STATUS, IN(SERVING), 0, status},
+	{MSG_ENC_STOP, IN(SERVING), 0, stop},
+};
+
+static const struct row *find_row(uint32_t type)
+{
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (rows[i].type == type)
+			return &rows[i];
+	return NULL;
+}
+
+bool requests_allowed(uint32_t type, enum requests_state state)
+{
+	const struct row *row = find_row(type);
+
+	return row && state < REQUESTS_STATES && (row->states & (1u << state)) != 0;
+}
+
+unsigned requests_fds(uint32_t type)
+{
+	const struct row *row = find_row(type);
+
+	return row ? row->fds : 0;
+}
+
+void requests_refuse(struct msg *answer, enum secpool_error error)
+{
+	uint32_t number = answer->number;
+
+	memset(answer, 0, sizeof *answer);
+	answer->type = MSG_REPLY;
+	answer->number = number;
+	answer->u.reply.error = (uint32_t)error;
+	MSG_SET(answer->u.reply.detail, error == SECPOOL_OK ? "" : err_detail());
+}
+
+bool requests_serve(struct requests *requests, const struct msg *request, struct sock_extra *extra,
+	struct msg *ret_answer)
+{
+	const struct row *row = find_row(request->type);
+	enum secpool_error error;
+	bool go_on = true;
+
+	memset(ret_answer, 0, sizeof *ret_answer);
+	ret_answer->number = request->number;
+	err_clear();
+	if (!requests_allowed(request->type, requests->state) || extra->fd_count != row->fds) {
+		error = err_set(SECPOOL_E_PROTOCOL,
+			"the enclave does not take %s with %u descriptors in state %d",
+			msg_name(request->type), extra->fd_count, (int)requests->state);
+		log_error("request-not-allowed", error);
+		go_on = false;
+	} else {
+		error = row->handler(requests, request, extra, ret_answer);
+		go_on = requests->state == REQUESTS_SERVING;
+	}
+	sock_close_fds(extra);
+	if (error || ret_answer->type == 0)
+		requests_refuse(ret_answer, error);
+	return go_on;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the enclave answers: one table of requests with the states in which each is allowed, the descriptors it needs, and its handler
+ * (STYLE.md rule 20). A request that the table does not allow ends the enclave, because only a broken or hostile front sends one.
+ *
+ * A handler checks everything, then does it; an error means that nothing changed. The front is not believed: who a client is comes from its socket, what a
+ * tenant may do from the policy that the starter opened, which devices are good from evidence.
+ * Threads: one at a time for each struct requests.
+ */
+#ifndef SECPOOL_ENCLAVE_REQUESTS_H
+#define SECPOOL_ENCLAVE_REQUESTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "enclave/hostkeys.h"
+#include "enclave/sessions.h"
+#include "enclave/vault.h"
+#include "enclave/verdicts.h"
+#include "enclave/verifier.h"
+#include "lib/wire/sock.h"
+#include "policy/policy.h"
+
+enum requests_state {
+	REQUESTS_STARTING = 0, /* not in the sandbox yet */
+	REQUESTS_SERVING = 1,
+	REQUESTS_STOPPING = 2, /* ENC_STOP was taken */
+	REQUESTS_STATES = 3,
+};
+
+/* PCRs of a device that are quoted: 0 firmware, 2 identity. */
+enum { REQUESTS_DEVICE_PCRS = 0x5, REQUESTS_DEVICE_PCR_COUNT = 2 };
+
+/* All that an enclave has. Large: static, not on a stack. */
+struct requests {
+	enum requests_state state;
+	const struct policy *policy; /* borrowed */
+	struct hostkeys keys;        /* its root is moved into the vault */
+	struct vault vault;
+	struct sessions sessions;
+	struct verdicts verdicts;
+	struct verifier verifier;
+};
+
+/* Whether a request of this type is allowed in this state. */
+bool requests_allowed(uint32_t type, enum requests_state state);
+
+/* How many descriptors must come with it; 0 also for one that is not in the table. */
+unsigned requests_fds(uint32_t type);
+
+/*
+ * Serves one request. extra: its descriptors; those that were not taken are closed. ret_answer is the answer to send (number included), a REPLY where the request failed or has none
+ * of its own. False when the enclave must end after sending it: the request was not allowed, or was ENC_STOP.
+ */
+bool requests_serve(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *ret_answer);
+
+/* Makes answer a REPLY with this error and the thread's detail. */
+void requests_refuse(struct msg *answer, enum secpool_error error);
+
+/* The handlers of attestation (requests_attest.c), as the table calls them. */
+enum secpool_error requests_attest_begin(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_device_check(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_device_void(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_device_known(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+
+#endif

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "enclave/quote_verify.h"
+#include "enclave/requests.h"
+#include "enclave/secmem.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+/* Room for "device:<id>:<bytes>" and "firmware:<firmware>". */
+enum { MEASURED_BYTES = MSG_NAME_BYTES + 32, SHOWN_BYTES = 4 };
+
+_Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
+_Static_assert(REQUESTS_DEVICE_PCR_COUNT *TPM_PCR_BYTES <=
+		       sizeof((struct msg_attest_evidence *)0)->pcr_values,
+	"PCR values");
+
+/* Policy and memory together: may this id be used with this EK and firmware? */
+static enum secpool_error may_use(const struct requests *requests,
+	const struct verdicts_challenge *challenge, bool *ret_listed)
+{
+	const struct msg_attest_begin *claim = &challenge->claim;
+	bool first_use = true;
+	enum secpool_error error;
+
+	error = policy_may_use_device(
+		requests->policy, claim->id, challenge->ek_name, claim->firmware, &first_use);
+	if (!error)
+		error = verdicts_may_claim(
+			&requests->verdicts, claim->id, challenge->ek_name, !first_use);
+	*ret_listed = !first_use;
+	return error;
+}
+
+/* Has the verifier make the credential, into the answer; fills in the challenge. */
+static enum secpool_error make_challenge(struct requests *requests,
+	struct verdicts_challenge *challenge, struct msg_attest_challenge *out)
+{
+	static struct msg_verify_credential credential;
+	struct msg_verify_begin ask = {0};
+	enum secpool_error error;
+
+	os_random(challenge->nonce, sizeof challenge->nonce);
+	os_random(challenge->secret, sizeof challenge->secret);
+	ask.ek_bytes = challenge->claim.ek_bytes;
+	memcpy(ask.ek, challenge->claim.ek, sizeof ask.ek);
+	ask.ak_bytes = challenge->claim.ak_bytes;
+	memcpy(ask.ak, challenge->claim.ak, sizeof ask.ak);
+	memcpy(ask.secret, challenge->secret, sizeof ask.secret);
+	error = verifier_make_credential(&requests->verifier, &ask, &credential);
+	secmem_wipe(&ask, sizeof ask);
+	if (error)
+		return error;
+	memcpy(challenge->ek_name, credential.ek_name, sizeof challenge->ek_name);
+	MSG_SET(out->id, challenge->claim.id);
+	memcpy(out->nonce, challenge->nonce, sizeof out->nonce);
+	out->pcrs = REQUESTS_DEVICE_PCRS;
+	out->credential_bytes = credential.credential_bytes;
+	memcpy(out->credential, credential.credential, sizeof out->credential);
+	out->secret_bytes = credential.secret_bytes;
+	memcpy(out->secret, credential.secret, sizeof out->secret);
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_attest_begin(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct verdicts_challenge challenge = {.claim = request->u.attest_begin};
+	const struct msg_attest_begin *claim = &challenge.claim;
+	enum secpool_error error = SECPOOL_OK;
+	bool listed = false;
+
+	(void)extra;
+	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' ||
+		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%s' names no id or firmware, or a key too long", claim->id);
+	error = make_challenge(requests, &challenge, &answer->u.attest_challenge);
+	/* known already that it will be refused: then say so now. It is asked again when the EK is proved. */
+	if (!error)
+		error = may_use(requests, &challenge, &listed);
+	if (!error) {
+		challenge.made_ns = clock_now_ns();
+		verdicts_put_challenge(&requests->verdicts, &challenge);
+		answer->type = MSG_ATTEST_CHALLENGE;
+	} else {
+		verdicts_void(&requests->verdicts, claim->id, err_detail());
+	}
+	secmem_wipe(&challenge, sizeof challenge);
+	return error;
+}
+
+static void show_start(const uint8_t *value, char text[2 * SHOWN_BYTES + 1])
+{
+	for (size_t i = 0; i < SHOWN_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", value[i]);
+}
+
+/* One PCR against the reference value of what the device says it is. */
+static enum secpool_error check_pcr(
+	const char *id, const char *what, unsigned pcr, const char *text, const uint8_t *value)
+{
+	char found[2 * SHOWN_BYTES + 1], wanted[2 * SHOWN_BYTES + 1];
+	uint8_t expected[TPM_PCR_BYTES];
+
+	quote_expected_pcr(text, expected);
+	if (CRYPTO_memcmp(expected, value, sizeof expected) == 0)
+		return SECPOOL_OK;
+	show_start(value, found);
+	show_start(expected, wanted);
+	return err_set(SECPOOL_E_ATTESTATION,
+		"device %s: %s measurement differs: PCR %u is %s..., but '%s' gives %s...", id,
+		what, pcr, found, text, wanted);
+}
+
+static enum secpool_error check_measurements(
+	const struct msg_attest_begin *claim, const struct msg_attest_evidence *in)
+{
+	char firmware[MEASURED_BYTES], device[MEASURED_BYTES];
+	enum secpool_error error;
+
+	snprintf(firmware, sizeof firmware, "firmware:%s", claim->firmware);
+	snprintf(device, sizeof device, "device:%s:%llu", claim->id,
+		(unsigned long long)claim->bytes);
+	error = check_pcr(claim->id, "firmware", 0, firmware, in->pcr_values);
+	if (!error)
+		error = check_pcr(claim->id, "identity", 2, device, in->pcr_values + TPM_PCR_BYTES);
+	return error;
+}
+
+/* Everything that evidence must show, in the order: this TPM, this quote, these measurements, this policy. */
+static enum secpool_error check_evidence(struct requests *requests,
+	const struct verdicts_challenge *challenge, const struct msg_attest_evidence *in,
+	uint32_t *ret_reset_count)
+{
+	static struct msg_verify_evidence ask;
+	const struct msg_attest_begin *claim = &challenge->claim;
+	struct msg_verify_facts facts = {0};
+	enum secpool_error error;
+
+	if (in->activated_bytes != QUOTE_SECRET_BYTES ||
+		CRYPTO_memcmp(in->activated, challenge->secret, QUOTE_SECRET_BYTES) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its TPM did not open the credential: it does not hold the EK "
+			"and AK "
+			"that it names",
+			claim->id);
+	if (in->attest_bytes > sizeof in->attest || in->signature_bytes > sizeof in->signature ||
+		in->pcr_count != REQUESTS_DEVICE_PCR_COUNT)
+		return err_set(SECPOOL_E_ATTESTATION, "device %s: its evidence has wrong lengths",
+			claim->id);
+	memset(&ask, 0, sizeof ask);
+	ask.ek_bytes = claim->ek_bytes;
+	memcpy(ask.ek, claim->ek, sizeof ask.ek);
+	ask.ak_bytes = claim->ak_bytes;
+	memcpy(ask.ak, claim->ak, sizeof ask.ak);
+	ask.attest_bytes = in->attest_bytes;
+	memcpy(ask.attest, in->attest, sizeof ask.attest);
+	ask.signature_bytes = in->signature_bytes;
+	memcpy(ask.signature, in->signature, sizeof ask.signature);
+	memcpy(ask.nonce, challenge->nonce, sizeof ask.nonce);
+	ask.pcrs = REQUESTS_DEVICE_PCRS;
+	ask.pcr_count = in->pcr_count;
+	memcpy(ask.pcr_values, in->pcr_values, sizeof ask.pcr_values);
+	error = verifier_check_quote(&requests->verifier, &ask, &facts);
+	if (!error)
+		error = check_measurements(claim, in);
+	*ret_reset_count = facts.reset_count;
+	return error;
+}
+
+enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_attest_evidence *in = &request->u.attest_evidence;
+	struct msg_attest_verdict *out = &answer->u.attest_verdict;
+	static struct verdicts_challenge challenge;
+	uint64_t now = clock_now_ns();
+	uint64_t expires = now + policy_settings(requests->policy)->max_age_ns;
+	enum secpool_error error;
+	uint32_t reset_count = 0;
+	bool listed = false, taken;
+
+	(void)extra;
+	error = verdicts_take_challenge(&requests->verdicts, in->id, now, &challenge);
+	taken = !error;
+	if (!error)
+		error = check_evidence(requests, &challenge, in, &reset_count);
+	if (!error) {
+		memcpy(out->ek_name, challenge.ek_name, sizeof out->ek_name);
+		error = may_use(requests, &challenge, &listed);
+	}
+	if (!error)
+		error = verdicts_accept(&requests->verdicts, in->id, challenge.ek_name, listed,
+			reset_count, expires);
+	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
+	if (error && taken)
+		verdicts_void(&requests->verdicts, in->id, err_detail());
+	secmem_wipe(&challenge, sizeof challenge);
+	answer->type = MSG_ATTEST_VERDICT;
+	MSG_SET(out->id, in->id);
+	out->error = (uint32_t)error;
+	MSG_SET(out->reason, error ? err_detail() : "");
+	out->expires_ns = error ? 0 : expires;
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_device_check(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const char *id = request->u.enc_device_check.id;
+	struct msg_attest_verdict *out = &answer->u.attest_verdict;
+	struct verdicts_device device = {.known = false};
+	enum secpool_error error;
+
+	(void)extra;
+	error = verdicts_fresh(&requests->verdicts, id, clock_now_ns(), &device);
+	answer->type = MSG_ATTEST_VERDICT;
+	MSG_SET(out->id, id);
+	out->error = (uint32_t)error;
+	MSG_SET(out->reason, error ? err_detail() : "");
+	out->expires_ns = error ? 0 : device.expires_ns;
+	if (!error)
+		memcpy(out->ek_name, device.ek_name, sizeof out->ek_name);
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_device_void(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	(void)extra;
+	(void)answer;
+	verdicts_void(&requests->verdicts, request->u.enc_device_void.id,
+		"it was lost or refused, attest it again");
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_device_known(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_device_known *in = &request->u.enc_device_known;
+
+	(void)extra;
+	(void)answer;
+	return verdicts_know(&requests->verdicts, in->id, in->ek_name);
+}

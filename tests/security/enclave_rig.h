@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A real enclave on a real secpool-vtpm for a test that plays the front, the client and the device. Everything is below one folder of its own.
+ * Any failure of the rig itself ends the test. Threads: one.
+ */
+#ifndef SECPOOL_TESTS_SECURITY_ENCLAVE_RIG_H
+#define SECPOOL_TESTS_SECURITY_ENCLAVE_RIG_H
+
+#include <sys/mman.h>
+
+#include "enclave/enclave.h"
+#include "enclave/quote_verify.h"
+#include "enclave/tpm.h"
+#include "lib/wire/sock.h"
+#include "tests/unit/vtpm_process.h"
+
+#define RIG_FIRMWARE "secpool-emulated-1.0"
+#define RIG_WAIT_NS  (20 * CLOCK_NS_PER_S)
+enum { RIG_DEVICE_BYTES = 1 << 20, RIG_PATH_BYTES = 128 };
+
+struct rig {
+	struct vtpm host;
+	char state_dir[RIG_PATH_BYTES];
+	char socket_path[RIG_PATH_BYTES];
+	struct enclave enclave;
+};
+
+/* A device: its TPM, open, with what it sends. */
+struct rig_device {
+	struct vtpm vtpm;
+	struct tpm *tpm;
+	struct msg_attest_begin claim;
+};
+
+static inline void rig_ok(enum secpool_error error, const char *what)
+{
+	if (!error)
+		return;
+	fprintf(stderr, "enclave_rig.h: %s: %s: %s\n", what, err_name(error), err_detail());
+	exit(1);
+}
+
+static inline void rig_init(struct rig *rig)
+{
+	memset(rig, 0, sizeof *rig);
+	rig->enclave.socket = rig->enclave.listener = -1;
+	vtpm_init(&rig->host);
+	vtpm_start(&rig->host, (const char *const[]){"--provision", NULL});
+	snprintf(rig->state_dir, sizeof rig->state_dir, "%s/keys", rig->host.folder);
+	snprintf(rig->socket_path, sizeof rig->socket_path, "%s/keymgr.sock", rig->host.folder);
+	rig_ok(os_make_dir(rig->state_dir, 0700), "state folder");
+	if (chmod(rig->host.folder, 0711) != 0)
+		vtpm_fail("chmod");
+}
+
+/* Starts the enclave with a policy that has a tenant "mine" for the caller and "theirs" for user 65533. */
+static inline enum secpool_error rig_start_with(
+	struct rig *rig, unsigned session_seconds, const char *tpm, bool store_exists)
+{
+	char text[1024];
+	int count = snprintf(text, sizeof text,
+		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\n"
+		"allow: {memfd_without_secret: true}\n"
+		"tenants:\n"
+		"  - name: mine\n    users: [\"%%self\"]\n"
+		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
+		"  - name: theirs\n    users: [\"65533\"]\n"
+		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
+		"devices:\n  enrol: first-use\n  max_age_seconds: 600\n  firmware: [" RIG_FIRMWARE "]\n",
+		session_seconds);
+	struct enclave_options options = {.policy_fd = memfd_create("policy", MFD_CLOEXEC),
+		.policy_name = "rig.yaml",
+		.tpm = tpm,
+		.state_dir = rig->state_dir,
+		.socket_path = rig->socket_path,
+		.store_exists = store_exists};
+	enum secpool_error error;
+
+	rig_ok(os_write_all(options.policy_fd, text, (size_t)count), "policy");
+	error = enclave_start(&options, &rig->enclave);
+	os_close(&options.policy_fd);
+	return error;
+}
+
+static inline enum secpool_error rig_start(struct rig *rig)
+{
+	return rig_start_with(rig, 0, rig->host.where, false);
+}
+
+static inline void rig_done(struct rig *rig)
+{
+	enclave_stop(&rig->enclave);
+	vtpm_done(&rig->host);
+}
+
+/* One request to the enclave. */
+static inline enum secpool_error rig_ask(
+	struct rig *rig, struct msg *request, uint32_t want, struct msg *ret_answer)
+{
+	return sock_call(rig->enclave.socket, request, NULL, 0, want, ret_answer, NULL,
+		clock_now_ns() + RIG_WAIT_NS);
+}
+
+/* A client's connection: its own end and the front's. */
+static inline void rig_connect(struct rig *rig, int *ret_client, int *ret_front)
+{
+	rig_ok(sock_connect(rig->socket_path, ret_client), "connect");
+	rig_ok(sock_want_credentials(*ret_client), "credentials");
+	rig_ok(sock_accept(rig->enclave.listener, ret_front), "accept");
+}
+
+/* Passes the front's end to the enclave; closes it here. */
+static inline enum secpool_error rig_session(
+	struct rig *rig, const char *tenant, int *front, struct msg *ret_answer)
+{
+	struct msg open = {.type = MSG_ENC_SESSION_OPEN};
+	enum secpool_error error;
+
+	MSG_SET(open.u.enc_session_open.tenant, tenant);
+	error = sock_call(rig->enclave.socket, &open, front, 1, MSG_ENC_SESSION_OPENED, ret_answer,
+		NULL, clock_now_ns() + RIG_WAIT_NS);
+	os_close(front);
+	return error;
+}
+
+static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint64_t region,
+	const char *device, struct msg *ret_answer)
+{
+	struct msg create = {.type = MSG_ENC_KEY_CREATE};
+
+	create.u.enc_key_create.session = session;
+	create.u.enc_key_create.region = region;
+	create.u.enc_key_create.epoch = 1;
+	create.u.enc_key_create.page_bytes = 4096;
+	create.u.enc_key_create.device_count = 1;
+	MSG_SET(create.u.enc_key_create.device0, device);
+	return rig_ask(rig, &create, MSG_ENC_KEY_WRAPPED, ret_answer);
+}
+
+/* ---- devices ---- */
+
+/* measured: the firmware that its TPM really measured. */
+static inline void rig_device_init(
+	struct rig_device *device, const char *id, const char *firmware, const char *measured)
+{
+	char first[128], second[128];
+	uint8_t blob[TPM_BLOB_BYTES];
+	struct tpm_public ek, ak;
+	size_t bytes = 0;
+
+	memset(device, 0, sizeof *device);
+	snprintf(first, sizeof first, "0:firmware:%s", measured);
+	snprintf(second, sizeof second, "2:device:%s:%d", id, (int)RIG_DEVICE_BYTES);
+	vtpm_init(&device->vtpm);
+	vtpm_start(&device->vtpm, (const char *const[]){"--provision", "--extend", first, "--extend",
+					  second, NULL});
+	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
+	rig_ok(tpm_attestation_key(device->tpm, blob, &bytes, &ek, &ak), "device's AK");
+	MSG_SET(device->claim.id, id);
+	MSG_SET(device->claim.firmware, firmware);
+	device->claim.bytes = RIG_DEVICE_BYTES;
+	device->claim.ek_bytes = (uint32_t)ek.bytes;
+	memcpy(device->claim.ek, ek.area, sizeof device->claim.ek);
+	device->claim.ak_bytes = (uint32_t)ak.bytes;
+	memcpy(device->claim.ak, ak.area, sizeof device->claim.ak);
+}
+
+static inline void rig_device_done(struct rig_device *device)
+{
+	tpm_close(device->tpm);
+	vtpm_done(&device->vtpm);
+}
+
+static inline enum secpool_error rig_begin(
+	struct rig *rig, const struct rig_device *device, struct msg_attest_challenge *ret_challenge)
+{
+	struct msg msg = {.type = MSG_ATTEST_BEGIN};
+	enum secpool_error error;
+
+	msg.u.attest_begin = device->claim;
+	error = rig_ask(rig, &msg, MSG_ATTEST_CHALLENGE, &msg);
+	if (!error)
+		*ret_challenge = msg.u.attest_challenge;
+	return error;
+}
+
+/* The device's honest answer to a challenge. */
+static inline void rig_answer(struct rig_device *device,
+	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *ret_evidence)
+{
+	size_t activated_bytes = 0;
+	struct tpm_quote quote;
+
+	memset(ret_evidence, 0, sizeof *ret_evidence);
+	memcpy(ret_evidence->id, challenge->id, sizeof ret_evidence->id);
+	rig_ok(tpm_activate(device->tpm, challenge->credential, challenge->credential_bytes,
+		       challenge->secret, challenge->secret_bytes, ret_evidence->activated,
+		       &activated_bytes),
+		"activate");
+	rig_ok(tpm_quote(device->tpm, challenge->pcrs, challenge->nonce, sizeof challenge->nonce,
+		       &quote),
+		"quote");
+	ret_evidence->activated_bytes = (uint32_t)activated_bytes;
+	ret_evidence->attest_bytes = (uint32_t)quote.attest_bytes;
+	memcpy(ret_evidence->attest, quote.attest, sizeof ret_evidence->attest);
+	ret_evidence->signature_bytes = (uint32_t)quote.signature_bytes;
+	memcpy(ret_evidence->signature, quote.signature, sizeof ret_evidence->signature);
+	ret_evidence->pcr_count = quote.pcr_count;
+	memcpy(ret_evidence->pcr_values, quote.pcr_values, sizeof ret_evidence->pcr_values);
+}
+
+/* The verdict's error, with its reason as err_detail. */
+static inline enum secpool_error rig_judge(
+	struct rig *rig, const struct msg_attest_evidence *evidence, struct msg *ret_verdict)
+{
+	struct msg msg = {.type = MSG_ATTEST_EVIDENCE};
+	enum secpool_error error;
+
+	msg.u.attest_evidence = *evidence;
+	rig_ok(rig_ask(rig, &msg, MSG_ATTEST_VERDICT, &msg), "evidence");
+	if (ret_verdict)
+		*ret_verdict = msg;
+	error = err_from_number(msg.u.attest_verdict.error);
+	return error ? err_set(error, "%s", msg.u.attest_verdict.reason) : SECPOOL_OK;
+}
+
+static inline enum secpool_error rig_attest(
+	struct rig *rig, struct rig_device *device, struct msg *ret_verdict)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	enum secpool_error error = rig_begin(rig, device, &challenge);
+
+	if (error)
+		return error;
+	rig_answer(device, &challenge, &evidence);
+	return rig_judge(rig, &evidence, ret_verdict);
+}
+
+#endif

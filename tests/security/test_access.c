@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who is refused, and how: another user, another tenant, an unknown tenant, an expired session, used-up quotas, wrong roles, malformed,
+ * short and over-long messages. After each the daemon goes on (the same process, and a good client is served). timeout: 120
+ */
+#include <grp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+#include "lib/wire/msg.h"
+#include "lib/wire/sock.h"
+#include "tests/support/support.h"
+
+enum { LOCAL_BYTES = 4 << 20, MIB = 1 << 20 };
+
+static pid_t keymgrd;
+
+/* The daemon is the one that it was, and serves. */
+static void check_alive(void)
+{
+	int fd;
+
+	SUPPORT_CHECK(support_daemon("keymgrd") == keymgrd);
+	SUPPORT_OK(support_session("alpha", LOCAL_BYTES, &fd));
+	close(fd);
+}
+
+static void expect_refused(const char *tenant, enum secpool_error expected)
+{
+	int fd;
+	enum secpool_error error = support_session(tenant, LOCAL_BYTES, &fd);
+
+	if (error != expected)
+		support_fail(
+			"tenant %s: %s instead of %s", tenant, err_name(error), err_name(expected));
+	if (!strstr(err_detail(), tenant))
+		support_fail("the refusal does not name the tenant: %s", err_detail());
+}
+
+static void test_tenants(void)
+{
+	expect_refused("nobodys-tenant", SECPOOL_E_UNKNOWN_TENANT);
+	expect_refused("beta", SECPOOL_E_DENIED);
+	check_alive();
+}
+
+static void become_nobody(void)
+{
+	struct passwd *nobody = getpwnam("nobody");
+
+	SUPPORT_CHECK(nobody != NULL);
+	SUPPORT_CHECK(setgroups(0, NULL) == 0 && setgid(nobody->pw_gid) == 0 &&
+		      setuid(nobody->pw_uid) == 0);
+}
+
+/* HELLO in a role, then a list: refused somewhere on the way. */
+static bool role_is_refused(const char *socket, enum msg_role role, uint32_t what)
+{
+	struct msg request = {.type = MSG_LIST}, answer;
+	enum secpool_error error;
+	int fd = -1;
+
+	error = sock_connect_as(support_path("%s", socket), role, &fd);
+	if (error)
+		return true;
+	request.u.list.what = what;
+	request.number = 1;
+	error = sock_send(fd, &request, NULL, 0, clock_now_ns() + CLOCK_NS_PER_S);
+	if (!error)
+		error = sock_receive(fd, &answer, NULL, clock_now_ns() + 5 * CLOCK_NS_PER_S);
+	close(fd);
+	if (error == SECPOOL_E_TIMEOUT)
+		return false;
+	return error || (answer.type == MSG_REPLY && answer.u.reply.error != SECPOOL_OK);
+}
+
+static int be_nobody(void *arg)
+{
+	int fd;
+
+	(void)arg;
+	become_nobody();
+	expect_refused("alpha", SECPOOL_E_DENIED);
+	SUPPORT_OK(support_session("beta", LOCAL_BYTES, &fd));
+	close(fd);
+	SUPPORT_CHECK(role_is_refused("keymgr.sock", MSG_ROLE_ADMIN, MSG_LIST_REGIONS));
+	SUPPORT_CHECK(role_is_refused("keymgr.sock", MSG_ROLE_HOTPLUG, MSG_LIST_REGIONS));
+	SUPPORT_CHECK(role_is_refused("hotplug.sock", MSG_ROLE_ADMIN, MSG_LIST_DEVICES));
+	/* nor can it read what lies about */
+	SUPPORT_CHECK(access(support_path("state/root.sealed"), R_OK) != 0);
+	SUPPORT_CHECK(access(support_path("state/directory.db"), R_OK) != 0);
+	SUPPORT_CHECK(access(support_path("devices/dev0/media"), R_OK) != 0);
+	SUPPORT_CHECK(access(support_path("tpm.sock"), W_OK) != 0);
+	return 0;
+}
+
+static void test_other_user(void)
+{
+	if (getuid() != 0) {
+		printf("not root: the other user is left out\n");
+		return;
+	}
+	SUPPORT_CHECK(support_join(support_fork(be_nobody, NULL), 20000) == 0);
+	check_alive();
+	/* the roles themselves do work for the daemon's own user */
+	SUPPORT_CHECK(!role_is_refused("keymgr.sock", MSG_ROLE_ADMIN, MSG_LIST_STATUS));
+}
+
+static enum secpool_error create_region(int fd, uint64_t bytes, uint64_t *ret_region)
+{
+	struct msg request = {.type = MSG_REGION_CREATE}, answer;
+	enum secpool_error error;
+	int key = -1;
+
+	request.u.region_create.bytes = bytes;
+	request.u.region_create.page_bytes = 4096;
+	request.u.region_create.copies = 1;
+	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
+	MSG_SET(request.u.region_create.name, "access");
+	error = support_ask(fd, &request, MSG_REGION_CREATED, &answer, &key);
+	os_close(&key);
+	if (!error)
+		*ret_region = answer.u.region_created.region;
+	return error;
+}
+
+static enum secpool_error ask_extents(int fd, uint64_t region)
+{
+	struct msg request = {.type = MSG_EXTENTS_GET}, answer;
+
+	request.u.extents_get.region = region;
+	return support_ask(fd, &request, MSG_EXTENTS, &answer, NULL);
+}
+
+/* Another tenant's session gets neither places nor keys of a region, can't end it and can't take it over. */
+static void test_other_tenant(void)
+{
+	struct msg release = {.type = MSG_REGION_RELEASE}, resume = {.type = MSG_REGION_RESUME};
+	struct msg replace = {.type = MSG_REGION_REPLACE}, answer;
+	struct msg *requests[] = {&release, &resume, &replace};
+	uint64_t region = 0;
+	int mine, key = -1;
+
+	SUPPORT_OK(support_session("alpha", LOCAL_BYTES, &mine));
+	SUPPORT_OK(create_region(mine, 4 * MIB, &region));
+	SUPPORT_OK(ask_extents(mine, region));
+	release.u.region_release.region = region;
+	resume.u.region_resume.region = region;
+	replace.u.region_replace.region = region;
+	for (int i = -1; i < 3; i++) {
+		int other;
+		SUPPORT_OK(support_session("alpha2", LOCAL_BYTES, &other));
+		enum secpool_error error =
+			i < 0 ? ask_extents(other, region)
+			      : support_ask(other, requests[i], i == 0 ? MSG_RECEIPT : MSG_REPLY,
+					&answer, &key);
+		if (!error)
+			support_fail("another tenant's request %d was served", i);
+		close(other);
+	}
+	SUPPORT_CHECK(key < 0);
+	SUPPORT_OK(ask_extents(mine, region));
+	SUPPORT_OK(support_ask(mine, &release, MSG_RECEIPT, &answer, NULL));
+	close(mine);
+	check_alive();
+}
+
+static void test_quotas(void)
+{
+	uint64_t region = 0;
+	int fd, second;
+
+	SUPPORT_OK(support_session("small", LOCAL_BYTES, &fd));
+	SUPPORT_CHECK(support_session("small", LOCAL_BYTES, &second) == SECPOOL_E_QUOTA);
+	SUPPORT_CHECK(create_region(fd, 16 * MIB, &region) == SECPOOL_E_QUOTA);
+	SUPPORT_OK(create_region(fd, 4 * MIB, &region));
+	SUPPORT_CHECK(create_region(fd, 2 * MIB, &region) == SECPOOL_E_QUOTA);
+	close(fd);
+	check_alive();
+}
+
+/* Sends bytes on a new connection, after HELLO or not; the daemon answers with an error or closes, and no more. */
+static void send_raw(bool hello, const void *bytes, size_t count, const char *what)
+{
+	struct msg answer;
+	enum secpool_error error;
+	int fd = -1;
+
+	if (hello)
+		SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_CLIENT, &fd));
+	else
+		SUPPORT_OK(sock_connect(support_path("keymgr.sock"), &fd));
+	SUPPORT_CHECK(send(fd, bytes, count, MSG_NOSIGNAL) == (ssize_t)count);
+	error = sock_receive(fd, &answer, NULL, clock_now_ns() + 5 * CLOCK_NS_PER_S);
+	if (!error && (answer.type != MSG_REPLY || answer.u.reply.error == SECPOOL_OK))
+		support_fail("%s: answered by %s", what, msg_name(answer.type));
+	if (error && error != SECPOOL_E_DAEMON_GONE)
+		support_fail("%s: %s", what, err_name(error));
+	/* the connection has ended */
+	if (!error && sock_receive(fd, &answer, NULL, clock_now_ns() + 5 * CLOCK_NS_PER_S) !=
+			      SECPOOL_E_DAEMON_GONE)
+		support_fail("%s: the connection goes on", what);
+	close(fd);
+	check_alive();
+}
+
+static size_t encode(struct msg *msg, uint8_t *bytes)
+{
+	size_t count;
+
+	msg->number = 7;
+	SUPPORT_OK(msg_encode(msg, bytes, MSG_BYTES_MAX, &count));
+	return count;
+}
+
+static void test_malformed(void)
+{
+	struct msg open = {.type = MSG_SESSION_OPEN}, hello = {.type = MSG_HELLO};
+	struct msg stop = {.type = MSG_ENC_STOP}, destroy = {.type = MSG_ENC_KEY_DESTROY};
+	struct msg state = {.type = MSG_DEVICE_STATE}, create = {.type = MSG_REGION_CREATE};
+	uint8_t bytes[4 * MSG_BYTES_MAX] = {0};
+	size_t count;
+
+	os_random(bytes, 512);
+	send_raw(true, bytes, 512, "noise");
+	send_raw(false, bytes, 512, "noise before HELLO");
+	MSG_SET(open.u.session_open.tenant, "alpha");
+	count = encode(&open, bytes);
+	send_raw(false, bytes, count, "SESSION_OPEN before HELLO");
+	for (size_t cut = 1; cut < count; cut += cut < 16 ? 1 : 17)
+		send_raw(true, bytes, cut, "a short message");
+	send_raw(true, bytes, count + 1, "a message that is one byte too long");
+	send_raw(true, bytes, sizeof bytes, "an over-long message");
+	/* the tenant's name without its end */
+	memset(open.u.session_open.tenant, 'x', sizeof open.u.session_open.tenant - 1);
+	count = encode(&open, bytes);
+	uint8_t *end = memchr(bytes, 'x', count);
+	SUPPORT_CHECK(end != NULL);
+	memset(end, 'x', sizeof open.u.session_open.tenant);
+	send_raw(true, bytes, count, "a text without its end");
+	hello.u.hello.version = MSG_VERSION + 1;
+	hello.u.hello.role = MSG_ROLE_CLIENT;
+	send_raw(false, bytes, encode(&hello, bytes), "another version");
+	hello.u.hello.version = MSG_VERSION;
+	hello.u.hello.role = 99;
+	send_raw(false, bytes, encode(&hello, bytes), "an unknown role");
+	/* well-formed, but not for this role or state */
+	send_raw(true, bytes, encode(&stop, bytes), "ENC_STOP from a client");
+	send_raw(true, bytes, encode(&destroy, bytes), "ENC_KEY_DESTROY from a client");
+	send_raw(true, bytes, encode(&state, bytes), "DEVICE_STATE from a client");
+	send_raw(true, bytes, encode(&create, bytes), "REGION_CREATE without a session");
+}
+
+/* The other socket too. */
+static void test_malformed_hotplug(void)
+{
+	uint8_t noise[300];
+	pid_t hotplugd = support_daemon("hotplugd");
+	struct msg answer;
+	int fd;
+
+	os_random(noise, sizeof noise);
+	SUPPORT_OK(sock_connect(support_path("hotplug.sock"), &fd));
+	SUPPORT_CHECK(send(fd, noise, sizeof noise, MSG_NOSIGNAL) == (ssize_t)sizeof noise);
+	enum secpool_error error =
+		sock_receive(fd, &answer, NULL, clock_now_ns() + 5 * CLOCK_NS_PER_S);
+	SUPPORT_CHECK(error == SECPOOL_E_DAEMON_GONE ||
+		      (!error && answer.type == MSG_REPLY && answer.u.reply.error != SECPOOL_OK));
+	close(fd);
+	SUPPORT_CHECK(support_daemon("hotplugd") == hotplugd);
+	SUPPORT_CHECK(support_cli(NULL, 0, "device", "list", NULL) == 0);
+}
+
+/* A session has an end: after it no key is handed out. */
+static void test_expired(void)
+{
+	uint64_t region = 0;
+	int fd;
+
+	SUPPORT_OK(support_session("brief", LOCAL_BYTES, &fd));
+	SUPPORT_OK(create_region(fd, 2 * MIB, &region));
+	clock_sleep_ns(3 * CLOCK_NS_PER_S);
+	enum secpool_error error = create_region(fd, 2 * MIB, &region);
+	if (error != SECPOOL_E_SESSION_EXPIRED && error != SECPOOL_E_DAEMON_GONE)
+		support_fail("a region after the session's end: %s", err_name(error));
+	close(fd);
+	SUPPORT_OK(support_session("brief", LOCAL_BYTES, &fd));
+	SUPPORT_OK(create_region(fd, 2 * MIB, &region));
+	close(fd);
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	support_up(2, "32M", NULL);
+	keymgrd = support_daemon("keymgrd");
+	SUPPORT_CHECK(keymgrd > 0);
+	test_tenants();
+	test_other_user();
+	test_other_tenant();
+	test_quotas();
+	test_malformed();
+	test_malformed_hotplug();
+	support_down();
+	support_up(2, "32M", support_policy(2));
+	test_expired();
+	support_down();
+	return 0;
+}

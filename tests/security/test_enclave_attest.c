@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attestation through a real enclave and real TPMs: what is accepted, and every way of cheating that is refused with its own reason. timeout: 120 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/security/enclave_rig.h"
+
+static struct rig rig;
+static struct rig_device device;
+
+static int start(void **state)
+{
+	(void)state;
+	rig_init(&rig);
+	rig_ok(rig_start(&rig), "start");
+	rig_device_init(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	return 0;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	rig_device_done(&device);
+	rig_done(&rig);
+	return 0;
+}
+
+static void expect_refused(enum secpool_error got, const char *word)
+{
+	assert_int_equal(got, SECPOOL_E_ATTESTATION);
+	if (!strstr(err_detail(), word))
+		fail_msg("'%s' does not say '%s'", err_detail(), word);
+}
+
+/* Whether the enclave would let data onto the device. */
+static enum secpool_error check(const char *id, struct msg *ret_verdict)
+{
+	struct msg msg = {.type = MSG_ENC_DEVICE_CHECK};
+
+	MSG_SET(msg.u.enc_device_check.id, id);
+	rig_ok(rig_ask(&rig, &msg, MSG_ATTEST_VERDICT, &msg), "check");
+	if (ret_verdict)
+		*ret_verdict = msg;
+	return err_from_number(msg.u.attest_verdict.error);
+}
+
+static void say(uint32_t type, const char *id)
+{
+	struct msg msg = {.type = type};
+
+	MSG_SET(msg.u.enc_device_void.id, id);
+	rig_ok(rig_ask(&rig, &msg, MSG_REPLY, NULL), "say");
+}
+
+static void good_device_is_accepted(void **state)
+{
+	uint8_t name[QUOTE_NAME_BYTES];
+	struct msg verdict, checked;
+
+	(void)state;
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	rig_ok(rig_attest(&rig, &device, &verdict), "attest");
+	rig_ok(quote_public_name(device.claim.ek, device.claim.ek_bytes, name), "name");
+	assert_memory_equal(verdict.u.attest_verdict.ek_name, name, sizeof name);
+	assert_in_range(verdict.u.attest_verdict.expires_ns, clock_now_ns() + 590 * CLOCK_NS_PER_S,
+		clock_now_ns() + 600 * CLOCK_NS_PER_S);
+	assert_int_equal(check("d0", &checked), SECPOOL_OK);
+	assert_int_equal(checked.u.attest_verdict.expires_ns, verdict.u.attest_verdict.expires_ns);
+	assert_int_equal(check("d1", NULL), SECPOOL_E_NOT_ATTESTED);
+	say(MSG_ENC_DEVICE_VOID, "d0");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	rig_ok(rig_attest(&rig, &device, NULL), "again");
+}
+
+static void key_needs_fresh_devices(void **state)
+{
+	struct msg opened, wrapped;
+	int client = -1, front = -1;
+	uint64_t session;
+
+	(void)state;
+	rig_connect(&rig, &client, &front);
+	rig_ok(rig_session(&rig, "mine", &front, &opened), "session");
+	session = opened.u.enc_session_opened.session;
+	assert_int_equal(rig_key(&rig, session, 1, "d0", &wrapped), SECPOOL_E_NOT_ATTESTED);
+	assert_non_null(strstr(err_detail(), "d0"));
+	rig_ok(rig_attest(&rig, &device, NULL), "attest");
+	assert_int_equal(rig_key(&rig, session, 1, "d0", &wrapped), SECPOOL_OK);
+	assert_int_equal(rig_key(&rig, session, 1, "d0", &wrapped), SECPOOL_E_EXISTS);
+	say(MSG_ENC_DEVICE_VOID, "d0");
+	assert_int_equal(rig_key(&rig, session, 2, "d0", &wrapped), SECPOOL_E_NOT_ATTESTED);
+	os_close(&client);
+}
+
+static void replayed_evidence_is_refused(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence, old;
+
+	(void)state;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &old);
+	rig_ok(rig_judge(&rig, &old, NULL), "first time");
+	expect_refused(rig_judge(&rig, &old, NULL), "no challenge is open");
+	/* it was not about the device: what was good stays good */
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+	/* the old quote with the new secret: the nonce is another */
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	memcpy(evidence.attest, old.attest, sizeof evidence.attest);
+	evidence.attest_bytes = old.attest_bytes;
+	memcpy(evidence.signature, old.signature, sizeof evidence.signature);
+	evidence.signature_bytes = old.signature_bytes;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "nonce");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+}
+
+static void changed_evidence_is_refused(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+
+	(void)state;
+	for (unsigned i = 0; i < 7; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		if (i == 0)
+			evidence.activated[0] ^= 1;
+		else if (i == 1)
+			evidence.activated_bytes = 0;
+		else if (i == 2)
+			evidence.attest[evidence.attest_bytes - 1] ^= 1;
+		else if (i == 3)
+			evidence.signature[evidence.signature_bytes - 1] ^= 1;
+		else if (i == 4)
+			evidence.pcr_values[0] ^= 1;
+		else if (i == 5)
+			evidence.pcr_count = 1;
+		else
+			evidence.attest_bytes = 4000;
+		expect_refused(rig_judge(&rig, &evidence, NULL), "");
+		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	}
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
+}
+
+static void other_firmware_is_refused(void **state)
+{
+	struct rig_device liar, old;
+
+	(void)state;
+	rig_device_init(&liar, "d1", RIG_FIRMWARE, "secpool-emulated-evil");
+	expect_refused(rig_attest(&rig, &liar, NULL), "firmware measurement differs: PCR 0");
+	rig_device_init(&old, "d2", "secpool-emulated-0.9", "secpool-emulated-0.9");
+	expect_refused(rig_attest(&rig, &old, NULL), "secpool-emulated-0.9");
+	/* an honest TPM under another id, or with another size, than was measured */
+	MSG_SET(device.claim.id, "d9");
+	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	MSG_SET(device.claim.id, "d0");
+	device.claim.bytes *= 2;
+	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	rig_device_done(&liar);
+	rig_device_done(&old);
+}
+
+/* A second TPM under an id that is known, and one TPM under two ids. */
+static void identities_are_kept(void **state)
+{
+	struct msg known = {.type = MSG_ENC_DEVICE_KNOWN};
+	struct rig_device other;
+	struct msg verdict;
+
+	(void)state;
+	rig_ok(rig_attest(&rig, &device, &verdict), "attest");
+	rig_device_init(&other, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	expect_refused(
+		rig_attest(&rig, &other, NULL), "not the one this id was first accepted with");
+	rig_ok(rig_attest(&rig, &device, &verdict), "the first one again");
+	MSG_SET(device.claim.id, "d5");
+	expect_refused(rig_attest(&rig, &device, NULL), "that of device d0, which is in use");
+	MSG_SET(known.u.enc_device_known.id, "d0");
+	memcpy(known.u.enc_device_known.ek_name, verdict.u.attest_verdict.ek_name,
+		QUOTE_NAME_BYTES);
+	assert_int_equal(rig_ask(&rig, &known, MSG_REPLY, NULL), SECPOOL_OK);
+	known.u.enc_device_known.ek_name[5] ^= 1;
+	assert_int_equal(rig_ask(&rig, &known, MSG_REPLY, NULL), SECPOOL_E_EXISTS);
+	MSG_SET(known.u.enc_device_known.id, "d7");
+	assert_int_equal(rig_ask(&rig, &known, MSG_REPLY, NULL), SECPOOL_OK);
+	MSG_SET(other.claim.id, "d7");
+	expect_refused(rig_attest(&rig, &other, NULL), "d7");
+	rig_device_done(&other);
+}
+
+/* One TPM's evidence for another's challenge: relayed keys don't help. */
+static void relayed_challenge_is_refused(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct rig_device other;
+	uint8_t secret[64];
+	size_t bytes = 0;
+
+	(void)state;
+	rig_device_init(&other, "d1", RIG_FIRMWARE, RIG_FIRMWARE);
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	assert_int_equal(tpm_activate(other.tpm, challenge.credential, challenge.credential_bytes,
+				 challenge.secret, challenge.secret_bytes, secret, &bytes),
+		SECPOOL_E_TPM);
+	rig_answer(&device, &challenge, &evidence);
+	MSG_SET(evidence.id, "d1");
+	expect_refused(rig_judge(&rig, &evidence, NULL), "no challenge is open");
+	rig_device_done(&other);
+}
+
+static void garbage_keys_are_refused(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_begin good = device.claim;
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++) {
+		device.claim = good;
+		if (i == 0)
+			device.claim.ek_bytes = 513;
+		else if (i == 1)
+			memset(device.claim.ek, 0xff, sizeof device.claim.ek);
+		else if (i == 2)
+			device.claim.ak_bytes = 0;
+		else if (i == 3)
+			device.claim.ak[7] ^= 0xff;
+		else
+			memset(device.claim.id, 0, sizeof device.claim.id);
+		expect_refused(rig_begin(&rig, &device, &challenge), "");
+	}
+	device.claim = good;
+	rig_ok(rig_attest(&rig, &device, NULL), "the verifier still works");
+}
+
+/* A verifier that is killed, or hangs, refuses; the enclave goes on. */
+static void dead_verifier_refuses(void **state)
+{
+	char path[64], *text = NULL;
+	struct msg status = {.type = MSG_ENC_STATUS};
+	struct msg_attest_challenge challenge;
+	uint64_t start_ns = clock_now_ns();
+	size_t bytes = 0;
+
+	(void)state;
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)rig.enclave.pid,
+		(int)rig.enclave.pid);
+	rig_ok(os_read_file(path, 4096, &text, &bytes), "children");
+	pid_t verifier = (pid_t)strtol(text, NULL, 10);
+	free(text);
+	assert_int_equal(kill(verifier, *state ? SIGSTOP : SIGKILL), 0);
+	expect_refused(rig_begin(&rig, &device, &challenge), "verifier process failed");
+	assert_true(clock_now_ns() - start_ns < 5 * CLOCK_NS_PER_S);
+	expect_refused(rig_begin(&rig, &device, &challenge), "until secpool-keymgrd is restarted");
+	rig_ok(rig_ask(&rig, &status, MSG_ENC_STATUS_REPLY, &status), "the enclave goes on");
+}
+
+static void reset_counter_never_goes_back(void **state)
+{
+	char command[256];
+
+	(void)state;
+	/* an old state of the TPM is put back: the same EK and measurements, an older counter */
+	rig_ok(rig_attest(&rig, &device, NULL), "attest");
+	tpm_close(device.tpm);
+	vtpm_end(&device.vtpm, SIGTERM);
+	snprintf(command, sizeof command, "cp -a %s/state %s/old", device.vtpm.folder,
+		device.vtpm.folder);
+	assert_int_equal(system(command), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		char id[64];
+		snprintf(id, sizeof id, "2:device:d0:%d", (int)RIG_DEVICE_BYTES);
+		vtpm_start(&device.vtpm, (const char *const[]){"--extend",
+						 "0:firmware:" RIG_FIRMWARE, "--extend", id, NULL});
+		uint8_t blob[TPM_BLOB_BYTES];
+		struct tpm_public ek, ak;
+		size_t bytes = 0;
+		rig_ok(tpm_open(device.vtpm.where, &device.tpm), "open");
+		rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
+		device.claim.ak_bytes = (uint32_t)ak.bytes;
+		memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
+		if (i < 3) {
+			rig_ok(rig_attest(&rig, &device, NULL), "after a restart");
+			tpm_close(device.tpm);
+			vtpm_end(&device.vtpm, SIGTERM);
+		} else {
+			expect_refused(rig_attest(&rig, &device, NULL), "reset counter went back");
+		}
+		if (i == 2) {
+			snprintf(command, sizeof command, "rm -r %s/state && mv %s/old %s/state",
+				device.vtpm.folder, device.vtpm.folder, device.vtpm.folder);
+			assert_int_equal(system(command), 0);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static int stop = SIGSTOP;
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(good_device_is_accepted, start, end),
+		cmocka_unit_test_setup_teardown(key_needs_fresh_devices, start, end),
+		cmocka_unit_test_setup_teardown(replayed_evidence_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(changed_evidence_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(other_firmware_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
+		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
+		cmocka_unit_test_setup_teardown(reset_counter_never_goes_back, start, end),
+		cmocka_unit_test_setup_teardown(dead_verifier_refuses, start, end),
+		cmocka_unit_test_prestate_setup_teardown(dead_verifier_refuses, start, end, &stop),
+	};
+	int status = 0;
+
+	if (enclave_is_child(argc, argv, &status))
+		return status;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

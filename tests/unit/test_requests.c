@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The enclave's table of requests: every message in every state, with and without the descriptors it needs, and what each answers when it is empty. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "enclave/requests.h"
+#include "enclave/secmem.h"
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+static const char policy_text[] =
+	"version: 1\n"
+	"tenants:\n"
+	"  - name: mine\n    users: [\"%self\"]\n"
+	"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
+	"devices: {enrol: first-use, max_age_seconds: 60, firmware: [good]}\n";
+
+/* What the table must say, written a second time: requests that are served, with their descriptors. */
+static const struct {
+	uint32_t type;
+	unsigned fds;
+} served[] = {
+	{MSG_ENC_SESSION_OPEN, 1},
+	{MSG_ENC_SESSION_CLOSE, 0},
+	{MSG_ENC_KEY_CREATE, 0},
+	{MSG_ENC_KEY_DESTROY, 0},
+	{MSG_ATTEST_BEGIN, 0},
+	{MSG_ATTEST_EVIDENCE, 0},
+	{MSG_ENC_DEVICE_CHECK, 0},
+	{MSG_ENC_DEVICE_VOID, 0},
+	{MSG_ENC_DEVICE_KNOWN, 0},
+	{MSG_ENC_RECEIPT, 0},
+	{MSG_ENC_STATUS, 0},
+	{MSG_ENC_STOP, 0},
+};
+
+static const uint32_t all_types[] = {
+#define MESSAGE(number, NAME, name, fields) number,
+#include "lib/wire/msg.def"
+#undef MESSAGE
+};
+
+static struct requests requests;
+static struct policy *policy;
+
+static int set_up(void **state)
+{
+	uint8_t *root = secmem_new(WRAP_KEY_BYTES);
+
+	(void)state;
+	memset(&requests, 0, sizeof requests);
+	os_random(root, WRAP_KEY_BYTES);
+	vault_init(&requests.vault, &root);
+	sessions_init(&requests.sessions, 4);
+	requests.verifier.socket = -1;
+	requests.policy = policy;
+	requests.state = REQUESTS_SERVING;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	sessions_done(&requests.sessions);
+	vault_done(&requests.vault);
+	return 0;
+}
+
+static bool is_served(uint32_t type, unsigned *ret_fds)
+{
+	for (size_t i = 0; i < sizeof served / sizeof *served; i++) {
+		if (served[i].type == type) {
+			*ret_fds = served[i].fds;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool is_open(int fd)
+{
+	int copy = dup(fd);
+
+	if (copy >= 0)
+		close(copy);
+	return copy >= 0;
+}
+
+/* Serves an empty message of this type with so many descriptors; they are closed afterwards unless a session took them. */
+static bool serve(uint32_t type, unsigned fds, struct msg *answer)
+{
+	struct msg request = {.type = type, .number = 77};
+	struct sock_extra extra = {.fd_count = 0};
+	int kept[MSG_FDS_MAX];
+
+	for (unsigned i = 0; i < fds; i++) {
+		kept[i] = memfd_create("passed", MFD_CLOEXEC);
+		extra.fds[extra.fd_count++] = kept[i];
+	}
+	bool go_on = requests_serve(&requests, &request, &extra, answer);
+	for (unsigned i = 0; i < fds; i++)
+		assert_false(is_open(kept[i]));
+	assert_int_equal(answer->number, 77);
+	return go_on;
+}
+
+static void expect_not_allowed(uint32_t type, unsigned fds)
+{
+	enum requests_state before = requests.state;
+	struct msg answer;
+
+	assert_false(serve(type, fds, &answer));
+	assert_int_equal(answer.type, MSG_REPLY);
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_PROTOCOL);
+	assert_non_null(strstr(answer.u.reply.detail, msg_name(type)));
+	assert_int_equal(requests.state, before);
+}
+
+static void every_request_in_every_state(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof all_types / sizeof *all_types; i++) {
+		for (int at = 0; at < REQUESTS_STATES; at++) {
+			uint32_t type = all_types[i];
+			unsigned fds = 0;
+			struct msg answer;
+			bool allowed = is_served(type, &fds) && at == REQUESTS_SERVING;
+
+			requests.state = (enum requests_state)at;
+			assert_int_equal(requests_allowed(type, requests.state), allowed);
+			if (!allowed) {
+				expect_not_allowed(type, fds);
+				continue;
+			}
+			assert_int_equal(requests_fds(type), fds);
+			expect_not_allowed(type, fds + 1);
+			if (fds > 0)
+				expect_not_allowed(type, fds - 1);
+			assert_int_equal(serve(type, fds, &answer), type != MSG_ENC_STOP);
+			assert_int_equal(requests.state,
+				type == MSG_ENC_STOP ? REQUESTS_STOPPING : REQUESTS_SERVING);
+		}
+	}
+	assert_false(requests_allowed(9999, REQUESTS_SERVING));
+	assert_false(requests_allowed(MSG_ENC_STATUS, REQUESTS_STATES));
+	assert_int_equal(requests_fds(9999), 0);
+	assert_int_equal(requests.sessions.count, 0);
+	assert_int_equal(requests.vault.region_count, 0);
+}
+
+/* The error that an empty request gives: nothing in it may be taken for good. */
+static void empty_requests(void **state)
+{
+	static const struct {
+		uint32_t type;
+		enum secpool_error error;
+	} wanted[] = {
+		{MSG_ENC_SESSION_OPEN, SECPOOL_E_SYSTEM}, /* a memfd is no socket */
+		{MSG_ENC_SESSION_CLOSE, SECPOOL_E_SESSION_EXPIRED},
+		{MSG_ENC_KEY_CREATE, SECPOOL_E_SESSION_EXPIRED},
+		{MSG_ENC_KEY_DESTROY, SECPOOL_E_INVALID},
+		{MSG_ATTEST_BEGIN, SECPOOL_E_ATTESTATION},
+		{MSG_ENC_DEVICE_VOID, SECPOOL_OK},
+		{MSG_ENC_DEVICE_KNOWN, SECPOOL_E_INVALID},
+		{MSG_ENC_RECEIPT, SECPOOL_E_INVALID},
+	};
+	struct msg answer;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		assert_true(serve(wanted[i].type, requests_fds(wanted[i].type), &answer));
+		assert_int_equal(answer.type, MSG_REPLY);
+		assert_int_equal(answer.u.reply.error, wanted[i].error);
+	}
+	assert_true(serve(MSG_ATTEST_EVIDENCE, 0, &answer));
+	assert_int_equal(answer.type, MSG_ATTEST_VERDICT);
+	assert_int_equal(answer.u.attest_verdict.error, SECPOOL_E_ATTESTATION);
+	assert_true(serve(MSG_ENC_DEVICE_CHECK, 0, &answer));
+	assert_int_equal(answer.type, MSG_ATTEST_VERDICT);
+	assert_int_equal(answer.u.attest_verdict.error, SECPOOL_E_NOT_ATTESTED);
+	assert_true(serve(MSG_ENC_STATUS, 0, &answer));
+	assert_int_equal(answer.type, MSG_ENC_STATUS_REPLY);
+}
+
+static enum secpool_error open_session(
+	const char *tenant, uint32_t wrapped_bytes, struct msg *answer)
+{
+	struct msg request = {.type = MSG_ENC_SESSION_OPEN};
+	struct sock_extra extra = {.fd_count = 1};
+	int ends[2];
+
+	assert_int_equal(sock_pair(ends), SECPOOL_OK);
+	extra.fds[0] = ends[0];
+	MSG_SET(request.u.enc_session_open.tenant, tenant);
+	request.u.enc_session_open.wrapped_bytes = wrapped_bytes;
+	assert_true(requests_serve(&requests, &request, &extra, answer));
+	os_close(&ends[1]);
+	return answer->type == MSG_REPLY ? answer->u.reply.error : SECPOOL_OK;
+}
+
+static void sessions_and_keys(void **state)
+{
+	struct msg opened, answer, request = {.type = MSG_ENC_KEY_CREATE};
+	struct msg_enc_key_create *create = &request.u.enc_key_create;
+	struct sock_extra none = {.fd_count = 0};
+	uint8_t ek_name[QUOTE_NAME_BYTES] = {1};
+
+	(void)state;
+	assert_int_equal(open_session("mine", 257, &opened), SECPOOL_E_INVALID);
+	assert_int_equal(open_session("other", 0, &opened), SECPOOL_E_UNKNOWN_TENANT);
+	assert_int_equal(requests.vault.tenant_count, 0);
+	assert_int_equal(open_session("mine", 0, &opened), SECPOOL_OK);
+	assert_int_equal(opened.u.enc_session_opened.uid, getuid());
+	assert_int_equal(opened.u.enc_session_opened.pid, getpid());
+	assert_int_equal(verdicts_accept(&requests.verdicts, "d0", ek_name, false, 1,
+				 clock_now_ns() + CLOCK_NS_PER_S * 60),
+		SECPOOL_OK);
+	create->session = opened.u.enc_session_opened.session;
+	create->region = 3;
+	create->page_bytes = 4096;
+	MSG_SET(create->device0, "d0");
+	MSG_SET(create->device1, "d1");
+	for (uint32_t count = 0; count <= 5; count++) {
+		create->device_count = count;
+		if (count == 1)
+			continue;
+		assert_true(requests_serve(&requests, &request, &none, &answer));
+		assert_int_equal(answer.u.reply.error,
+			count == 0 || count > 4 ? SECPOOL_E_INVALID : SECPOOL_E_NOT_ATTESTED);
+	}
+	/* the client is gone: no key is left behind for a region that nobody has */
+	create->device_count = 1;
+	assert_true(requests_serve(&requests, &request, &none, &answer));
+	assert_int_equal(answer.type, MSG_REPLY);
+	assert_int_not_equal(answer.u.reply.error, SECPOOL_OK);
+	assert_int_equal(requests.vault.region_count, 0);
+}
+
+/* Generations rise by one with each destruction, also of a region of an earlier run. */
+static void destruction_counts(void **state)
+{
+	struct msg answer, request = {.type = MSG_ENC_KEY_DESTROY};
+	struct sock_extra none = {.fd_count = 0};
+	uint64_t before = clock_calendar_ns();
+
+	(void)state;
+	for (uint64_t i = 1; i < 4; i++) {
+		request.u.enc_key_destroy.region = 40 + i;
+		assert_true(requests_serve(&requests, &request, &none, &answer));
+		assert_int_equal(answer.type, MSG_ENC_KEY_DESTROYED);
+		assert_int_equal(answer.u.enc_key_destroyed.generation, i);
+		assert_int_equal(answer.u.enc_key_destroyed.region, 40 + i);
+		assert_true(answer.u.enc_key_destroyed.destroyed_ns >= before);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(every_request_in_every_state, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(empty_requests, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sessions_and_keys, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(destruction_counts, set_up, tear_down),
+	};
+	int status;
+
+	log_init("test_requests", (enum log_level)0); /* 150 refusals are wanted here */
+	if (secmem_init(SECMEM_ALLOW_LOCKED) ||
+		policy_load_text(policy_text, sizeof policy_text - 1, "test.yaml", &policy)) {
+		fprintf(stderr, "test_requests: %s\n", err_detail());
+		return 1;
+	}
+	status = cmocka_run_group_tests(tests, NULL, NULL);
+	policy_free(policy);
+	return status;
+}
