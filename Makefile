@@ -37,14 +37,14 @@ $(error SAN is asan or tsan, not '$(SAN)')
 endif
 LINK_HARDENING := -Wl,-z,relro,-z,now,-z,noexecstack
 CFLAGS   ?= -O2 -g
-CPPFLAGS := -D_GNU_SOURCE -I. -DSECPOOL_VERSION='"$(VERSION)"'
+CPPFLAGS := -D_GNU_SOURCE -I. -iquote lib/base -DSECPOOL_VERSION='"$(VERSION)"'
 SP_CFLAGS := -std=gnu17 -fPIC -pthread -fvisibility=hidden $(WARNINGS) $(if $(WERROR),-Werror) $(HARDENING) $(SANFLAGS) $(CFLAGS)
 SP_LDFLAGS := -pthread $(SANFLAGS) $(LINK_HARDENING) $(LDFLAGS)
 
 pkg = $(shell pkg-config --libs $(1) 2>/dev/null)
 CRYPTO_LIBS := -lcrypto
 TSS_LIBS     = $(call pkg,tss2-esys tss2-mu tss2-rc)
-DAEMON_LIBS  = $(call pkg,libsystemd libseccomp sqlite3) -lcyaml -ljson-c
+DAEMON_LIBS  = $(call pkg,libsystemd libseccomp sqlite3) -lcyaml -lyaml -ljson-c
 ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS)
 
 # ---- compiling ----

@@ -96,10 +96,10 @@ static const struct rule rules[] = {
 	{CALL(ptrace), GUARDIAN, 1, {IS(0, PTRACE_LISTEN)}},
 };
 
-/* An error from a function that gives a negative errno value (libseccomp). */
+/* An error from a function that gives a negative error number (libseccomp). */
 static enum secpool_error seccomp_error(int result, const char *what)
 {
-	errno = -result;
+	errno = -result; /* lint: errno is where os_error looks */
 	return os_error("seccomp: %s", what);
 }
 

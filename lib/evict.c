@@ -9,7 +9,8 @@
 #define RETRY_NS (200ull * 1000)
 
 /* The page's bytes as the evicting worker reads them, and where its frame is to be put back. */
-static const uint8_t *frame_of(const struct worker *worker, const struct secpool_region *region, uint64_t pgno)
+static const uint8_t *frame_of(
+	const struct worker *worker, const struct secpool_region *region, uint64_t pgno)
 {
 	if (region->pool->uffd.has_move)
 		return worker->moved;
@@ -28,13 +29,14 @@ static enum secpool_error hold(struct worker *worker, struct secpool_region *reg
 }
 
 /* Steps a page out of EVICTING and wakes who waits for it. */
-static void leave(struct secpool_region *region, uint64_t pgno, enum page_event event,
-	uint64_t version)
+static void leave(
+	struct secpool_region *region, uint64_t pgno, enum page_event event, uint64_t version)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	while (!page_step(page, &seen, event, event == PAGE_EVICT_UNDO ? 0 : page_copies(seen), version))
+	while (!page_step(
+		page, &seen, event, event == PAGE_EVICT_UNDO ? 0 : page_copies(seen), version))
 		;
 	if (seen & PAGE_WAITERS)
 		uffd_wake(&region->pool->uffd, region->address + pgno * region->page_bytes,
@@ -42,7 +44,8 @@ static void leave(struct secpool_region *region, uint64_t pgno, enum page_event 
 }
 
 /* The page goes back to being resident and dirty. */
-static void undo(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version)
+static void undo(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version)
 {
 	const struct uffd *uffd = &region->pool->uffd;
 	uint8_t *at = region->address + pgno * region->page_bytes;
@@ -68,8 +71,8 @@ static enum secpool_error write_out(
 }
 
 /* Steps an evicted page to ABSENT, unless its last copy went meanwhile. */
-static bool step_absent(struct secpool_region *region, uint64_t pgno, enum page_event event,
-	uint64_t *seen)
+static bool step_absent(
+	struct secpool_region *region, uint64_t pgno, enum page_event event, uint64_t *seen)
 {
 	struct page *page = &region->pages[pgno];
 
@@ -108,8 +111,8 @@ static enum secpool_error evict_dirty(
 			return SECPOOL_E_NO_SPACE;
 		}
 		seen = atomic_load(&region->pages[pgno].word);
-		while (!page_step(&region->pages[pgno], &seen, PAGE_EVICT_DONE,
-			page_copies(seen), version + 1))
+		while (!page_step(&region->pages[pgno], &seen, PAGE_EVICT_DONE, page_copies(seen),
+			version + 1))
 			;
 		loss_orphan(region, pgno);
 	}
@@ -122,14 +125,16 @@ static enum secpool_error evict_dirty(
 }
 
 /* A clean page is write-protected, and no writer gets past that while it is EVICTING: it can be dropped where it is. */
-static enum secpool_error evict_clean(struct secpool_region *region, uint64_t pgno, uint64_t version)
+static enum secpool_error evict_clean(
+	struct secpool_region *region, uint64_t pgno, uint64_t version)
 {
 	uint8_t *at = region->address + pgno * region->page_bytes;
 	struct page *page = &region->pages[pgno];
 	uint64_t seen;
 
 	if (version > 0 && page_copies(atomic_load(&page->word)) == 0) {
-		leave(region, pgno, PAGE_EVICT_UNDO, version); /* its copies went: now it is dirty */
+		leave(region, pgno, PAGE_EVICT_UNDO,
+			version); /* its copies went: now it is dirty */
 		return SECPOOL_E_BUSY;
 	}
 	if (uffd_drop(at, region->page_bytes) != SECPOOL_OK) {
@@ -172,7 +177,8 @@ static enum secpool_error evict_victim(struct worker *worker, const struct cache
 		}
 	}
 	seen = atomic_load(&page->word);
-	if (error && (page_busy(seen) || page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY))
+	if (error && (page_busy(seen) || page_state(seen) == PAGE_CLEAN ||
+			     page_state(seen) == PAGE_DIRTY))
 		cache_push(&pool->cache, victim->region, victim->pgno);
 	pool_leave(region);
 	return error;
@@ -206,7 +212,8 @@ enum secpool_error evict_make_room(struct worker *worker, size_t bytes)
 }
 
 /* After a flush with MOVE: the page comes back, write-protected. */
-static enum secpool_error map_again(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+static enum secpool_error map_again(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
 	const struct uffd *uffd = &region->pool->uffd;
 	uint8_t *at = region->address + pgno * region->page_bytes;

@@ -88,7 +88,8 @@ void fault_serve(struct worker *worker, const struct uffd_fault *fault)
 	uint64_t pgno;
 
 	if (!region) { /* released meanwhile: the access is made again until its mapping is gone */
-		uffd_wake(&pool->uffd, (void *)(fault->address & ~(uintptr_t)(PAGECIPHER_PAGE_BYTES_LEAST - 1)),
+		uffd_wake(&pool->uffd,
+			(void *)(fault->address & ~(uintptr_t)(PAGECIPHER_PAGE_BYTES_LEAST - 1)),
 			PAGECIPHER_PAGE_BYTES_LEAST);
 		return;
 	}

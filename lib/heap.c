@@ -52,13 +52,15 @@ static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size
 }
 
 /* Extents stay regions until the pool is closed, are not split off, and are never given back page by page. */
-static bool keep_extent(extent_hooks_t *hooks, void *at, size_t size, bool committed, unsigned arena)
+static bool keep_extent(
+	extent_hooks_t *hooks, void *at, size_t size, bool committed, unsigned arena)
 {
 	(void)hooks, (void)at, (void)size, (void)committed, (void)arena;
 	return true;
 }
 
-static bool keep_part(extent_hooks_t *hooks, void *at, size_t size, size_t offset, size_t length, unsigned arena)
+static bool keep_part(
+	extent_hooks_t *hooks, void *at, size_t size, size_t offset, size_t length, unsigned arena)
 {
 	(void)hooks, (void)at, (void)size, (void)offset, (void)length, (void)arena;
 	return true;
@@ -72,10 +74,11 @@ static bool allow_split(extent_hooks_t *hooks, void *at, size_t size, size_t fir
 }
 
 /* Parts of one extent may be merged again; two regions never touch, for the directory leaves a gap between them. */
-static bool allow_merge(extent_hooks_t *hooks, void *at, size_t size, void *other, size_t other_size,
-	bool committed, unsigned arena)
+static bool allow_merge(extent_hooks_t *hooks, void *at, size_t size, void *other,
+	size_t other_size, bool committed, unsigned arena)
 {
-	(void)hooks, (void)at, (void)size, (void)other, (void)other_size, (void)committed, (void)arena;
+	(void)hooks, (void)at, (void)size, (void)other, (void)other_size, (void)committed,
+		(void)arena;
 	return false;
 }
 

@@ -14,15 +14,17 @@ static enum secpool_error check(
 	if (!region || (bytes > 0 && !buffer))
 		return err_set(SECPOOL_E_INVALID, "a region and a buffer are needed");
 	if (offset > region->bytes || bytes > region->bytes - offset)
-		return err_set(SECPOOL_E_INVALID, "%zu bytes at %zu go beyond the region's end (%zu)",
-			bytes, offset, region->bytes);
+		return err_set(SECPOOL_E_INVALID,
+			"%zu bytes at %zu go beyond the region's end (%zu)", bytes, offset,
+			region->bytes);
 	return SECPOOL_OK;
 }
 
 static enum secpool_error lost(size_t offset, size_t bytes)
 {
 	return err_set(SECPOOL_E_LOST,
-		"%zu bytes at %zu can't be reached whole: secpool_region_lost says which ranges are lost",
+		"%zu bytes at %zu can't be reached whole: secpool_region_lost says which ranges "
+		"are lost",
 		bytes, offset);
 }
 

@@ -76,7 +76,8 @@ static enum secpool_error error_of(const struct msg *answer, uint32_t want)
 	if (answer->type == want && want != MSG_REPLY)
 		return SECPOOL_OK;
 	if (answer->type != MSG_REPLY)
-		return err_set(SECPOOL_E_PROTOCOL, "keymgrd answered with %s", msg_name(answer->type));
+		return err_set(
+			SECPOOL_E_PROTOCOL, "keymgrd answered with %s", msg_name(answer->type));
 	error = err_from_number(answer->u.reply.error);
 	if (error)
 		return err_set(error, "%s", answer->u.reply.detail);
@@ -143,7 +144,8 @@ enum secpool_error keyclient_take_key(struct keyclient *client, uint64_t region,
 		if (!extra.has_sender || extra.sender.pid != client->enclave.pid ||
 			extra.sender.uid != client->enclave.uid)
 			error = err_set(SECPOOL_E_PROTOCOL,
-				"a key came from process %d, which is not the enclave", extra.sender.pid);
+				"a key came from process %d, which is not the enclave",
+				extra.sender.pid);
 		else if (extra.fd_count != 1)
 			error = err_set(SECPOOL_E_PROTOCOL, "a key came without its descriptor");
 		else
@@ -182,8 +184,7 @@ static enum secpool_error open_session(
 enum secpool_error keyclient_open(struct keyclient *client, const char *socket_path,
 	const char *tenant, uint64_t local_bytes, int *ret_faultfd)
 {
-	enum secpool_error error =
-		sock_connect_as(socket_path, MSG_ROLE_CLIENT, &client->fd);
+	enum secpool_error error = sock_connect_as(socket_path, MSG_ROLE_CLIENT, &client->fd);
 
 	if (!error)
 		error = sock_want_credentials(client->fd);
@@ -191,8 +192,9 @@ enum secpool_error keyclient_open(struct keyclient *client, const char *socket_p
 		error = sock_peer(client->fd, &client->enclave);
 	/* somebody else's daemon can't be given this tenant's data */
 	if (!error && client->enclave.uid != 0 && client->enclave.uid != geteuid())
-		error = err_set(SECPOOL_E_DENIED, "%s is served by user %u, neither root nor this user",
-			socket_path, client->enclave.uid);
+		error = err_set(SECPOOL_E_DENIED,
+			"%s is served by user %u, neither root nor this user", socket_path,
+			client->enclave.uid);
 	if (!error)
 		error = open_session(client, tenant, local_bytes, ret_faultfd);
 	if (error)

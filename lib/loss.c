@@ -23,9 +23,9 @@ void loss_tell(struct secpool *pool, const struct secpool_event *event)
 			.region = event->region->id,
 			.offset = event->range.offset,
 			.bytes = event->range.bytes,
-			.cause = event->cause == SECPOOL_CAUSE_INTEGRITY ? MSG_CAUSE_TAG
-				: event->cause == SECPOOL_CAUSE_NO_SPACE ? MSG_CAUSE_NO_SPACE
-									 : MSG_CAUSE_REMOVED,
+			.cause = event->cause == SECPOOL_CAUSE_INTEGRITY  ? MSG_CAUSE_TAG
+				 : event->cause == SECPOOL_CAUSE_NO_SPACE ? MSG_CAUSE_NO_SPACE
+									  : MSG_CAUSE_REMOVED,
 		};
 		for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
 			if (strcmp(d->id, event->device) == 0)
@@ -39,7 +39,8 @@ void loss_orphan(struct secpool_region *region, uint64_t pgno)
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	while (page_state(seen) == PAGE_ABSENT && page_version(seen) > 0 && page_copies(seen) == 0) {
+	while (page_state(seen) == PAGE_ABSENT && page_version(seen) > 0 &&
+		page_copies(seen) == 0) {
 		if (!page_step(page, &seen, PAGE_COPIES_GONE, 0, page_version(seen)))
 			continue;
 		fill_lost(region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
@@ -53,7 +54,8 @@ struct lost_run {
 	uint64_t first, count;
 };
 
-static void end_run(struct secpool_region *region, const struct device *device, struct lost_run *run)
+static void end_run(
+	struct secpool_region *region, const struct device *device, struct lost_run *run)
 {
 	struct secpool_event event = {
 		.type = SECPOOL_EVENT_REGION_LOST,
@@ -68,7 +70,8 @@ static void end_run(struct secpool_region *region, const struct device *device, 
 	memcpy(event.device, device->id, sizeof event.device);
 	atomic_fetch_add(&region->lost_pages, run->count);
 	(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
-		event.range.bytes); /* a page that was not poisoned is when it is asked for: fault_serve */
+		event.range
+			.bytes); /* a page that was not poisoned is when it is asked for: fault_serve */
 	loss_tell(region->pool, &event);
 	run->count = 0;
 }
@@ -105,7 +108,8 @@ static bool strike(struct secpool_region *region, const struct device *device)
 }
 
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
-static void replace(struct secpool *pool, struct secpool_region *region, const struct device *device)
+static void replace(
+	struct secpool *pool, struct secpool_region *region, const struct device *device)
 {
 	struct msg request = {.type = MSG_REGION_REPLACE};
 	enum secpool_error error;

@@ -29,8 +29,7 @@ bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offs
 static enum secpool_error read_copy(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint64_t version, struct device *device, uint64_t at)
 {
-	enum secpool_error error =
-		device_read(device, at, worker->ciphertext, region->page_bytes);
+	enum secpool_error error = device_read(device, at, worker->ciphertext, region->page_bytes);
 
 	if (error)
 		return error;
@@ -155,8 +154,7 @@ enum secpool_error mirror_write(
 {
 	struct page *page = &region->pages[pgno];
 	const struct placement *placement = mirror_placement(region);
-	unsigned written =
-		mirror_add(placement, worker, region, pgno, (1u << MSG_COPIES_MAX) - 1);
+	unsigned written = mirror_add(placement, worker, region, pgno, (1u << MSG_COPIES_MAX) - 1);
 	uint64_t seen = atomic_load(&page->word);
 
 	while (!page_step(page, &seen, PAGE_EVICT_WRITTEN, written, version))

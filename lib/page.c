@@ -6,7 +6,9 @@
 
 static const uint8_t table[PAGE_STATES][PAGE_EVENTS] = {
 	[PAGE_FRESH] = {[PAGE_FILL_BEGIN] = TO(PAGE_FILLING)},
-	[PAGE_ABSENT] = {[PAGE_FILL_BEGIN] = TO(PAGE_FILLING), [PAGE_COPY_GONE] = TO(PAGE_ABSENT), [PAGE_COPIES_GONE] = TO(PAGE_LOST)},
+	[PAGE_ABSENT] = {[PAGE_FILL_BEGIN] = TO(PAGE_FILLING),
+		[PAGE_COPY_GONE] = TO(PAGE_ABSENT),
+		[PAGE_COPIES_GONE] = TO(PAGE_LOST)},
 	[PAGE_FILLING] = {[PAGE_FILL_CLEAN] = TO(PAGE_CLEAN),
 		[PAGE_FILL_DIRTY] = TO(PAGE_DIRTY),
 		[PAGE_FILL_UNDO] = TO(PAGE_ABSENT),
@@ -80,7 +82,7 @@ bool page_drop_copies(struct page *page, unsigned copies)
 		if (page_step(page, &seen, left ? PAGE_COPY_GONE : PAGE_COPIES_GONE, left,
 			    page_version(seen)))
 			return page_next(before, left ? PAGE_COPY_GONE : PAGE_COPIES_GONE) ==
-				PAGE_LOST;
+			       PAGE_LOST;
 		if (page_next(page_state(seen), PAGE_COPY_GONE) == PAGE_REFUSED)
 			return false; /* such a state has no copies */
 	}

@@ -49,7 +49,8 @@ static enum secpool_error add_place(struct secpool *pool, const struct secpool_r
 	if (!place.device)
 		return SECPOOL_OK; /* a device that is not here: as if the copy had no place */
 	if (place.offset > place.device->bytes || place.bytes > place.device->bytes - place.offset)
-		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named a place beyond the end of %s", place.device->id);
+		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named a place beyond the end of %s",
+			place.device->id);
 	if (placement->count[copy] > 0) {
 		const struct place *last = &placement->places[copy][placement->count[copy] - 1];
 		if (place.region_offset < last->region_offset + last->bytes)
@@ -86,7 +87,8 @@ enum secpool_error places_read(
 		total = rows->total;
 		if (rows->region != region->id || rows->count > MSG_EXTENTS_MAX ||
 			(rows->count == 0 && first < total))
-			error = err_set(SECPOOL_E_PROTOCOL, "keymgrd's list of places makes no sense");
+			error = err_set(
+				SECPOOL_E_PROTOCOL, "keymgrd's list of places makes no sense");
 		for (uint32_t row = 0; !error && row < rows->count; row++)
 			error = add_place(pool, region, placement, rows, row);
 		first += error ? 0 : rows->count;

@@ -101,7 +101,8 @@ enum secpool_error pool_lock_range(const struct secpool *pool, void *start, size
 	if (mlock2(start, bytes, MLOCK_ONFAULT) != 0 && !pool->allow_unlocked) {
 		(void)!os_error("mlock");
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY,
-			"%zu bytes can't be locked (%s): keymgrd raises RLIMIT_MEMLOCK where it may; else raise it, "
+			"%zu bytes can't be locked (%s): keymgrd raises RLIMIT_MEMLOCK where it "
+			"may; else raise it, "
 			"or set allow.unlocked_memory in the policy",
 			bytes, err_detail());
 	}
@@ -129,18 +130,23 @@ enum secpool_error pool_new_locked(const struct secpool *pool, size_t bytes, uin
 static enum secpool_error check_options(const char *tenant, const struct secpool_options *options)
 {
 	if (!tenant || !*tenant || strlen(tenant) >= MSG_NAME_BYTES)
-		return err_set(SECPOOL_E_INVALID, "a tenant's name has 1 to %d bytes", MSG_NAME_BYTES - 1);
+		return err_set(
+			SECPOOL_E_INVALID, "a tenant's name has 1 to %d bytes", MSG_NAME_BYTES - 1);
 	if (options->size != sizeof *options)
 		return err_set(SECPOOL_E_INVALID, "options.size is %zu, this library's is %zu",
 			options->size, sizeof *options);
 	if (options->fault_mode == SECPOOL_FAULT_INLINE)
-		return err_set(SECPOOL_E_UNSUPPORTED, "fault mode inline is not available yet: use thread");
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"fault mode inline is not available yet: use thread");
 	if (options->fault_mode != SECPOOL_FAULT_THREAD)
-		return err_set(SECPOOL_E_INVALID, "fault mode %d is not known", (int)options->fault_mode);
+		return err_set(
+			SECPOOL_E_INVALID, "fault mode %d is not known", (int)options->fault_mode);
 	if (options->fault_threads > POOL_FAULT_THREADS_MOST)
-		return err_set(SECPOOL_E_INVALID, "at most %d fault threads", POOL_FAULT_THREADS_MOST);
+		return err_set(
+			SECPOOL_E_INVALID, "at most %d fault threads", POOL_FAULT_THREADS_MOST);
 	if (options->local_bytes != 0 && options->local_bytes < LOCAL_BYTES_LEAST)
-		return err_set(SECPOOL_E_INVALID, "local_bytes is at least %d MiB", LOCAL_BYTES_LEAST >> 20);
+		return err_set(SECPOOL_E_INVALID, "local_bytes is at least %d MiB",
+			LOCAL_BYTES_LEAST >> 20);
 	return SECPOOL_OK;
 }
 
@@ -155,8 +161,8 @@ static enum secpool_error prepare_process(void)
 	pthread_mutex_lock(&lock);
 	if (done && pid != getpid()) {
 		/* secret memory is not inherited: its OpenSSL has nothing to stand on */
-		error = err_set(SECPOOL_E_CLOSED,
-			"a child of a process that used secpool can't open a pool: let it exec first");
+		error = err_set(SECPOOL_E_CLOSED, "a child of a process that used secpool can't "
+						  "open a pool: let it exec first");
 	} else if (!done) {
 		error = secmem_init(SECMEM_REFUSE);
 		if (!error)
@@ -202,14 +208,16 @@ static enum secpool_error new_pool(
 	pool->uffd = (struct uffd){.fd = -1, .empty_fd = -1};
 	MSG_SET(pool->tenant, tenant);
 	pool->pid = getpid();
-	pool->fault_threads = options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
+	pool->fault_threads =
+		options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
 	pool->local_bytes = options->local_bytes ? options->local_bytes : LOCAL_BYTES_DEFAULT;
 	/* each worker holds up to two pages beside the mapped ones */
 	workers_bytes = (size_t)(pool->fault_threads + 1) * 2 * PAGECIPHER_PAGE_BYTES_LEAST;
 	error = events_init(&pool->events);
 	if (!error)
 		error = cache_init(&pool->cache, pool->local_bytes - workers_bytes);
-	zeros = mmap(NULL, PAGECIPHER_PAGE_BYTES_MOST, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	zeros = mmap(
+		NULL, PAGECIPHER_PAGE_BYTES_MOST, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!error && zeros == MAP_FAILED)
 		error = os_error("a page of zeros");
 	pool->zeros = zeros == MAP_FAILED ? NULL : zeros;
@@ -272,7 +280,8 @@ int secpool_event_fd(struct secpool *pool)
 enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event *ret_event)
 {
 	if (!pool || !ret_event || ret_event->size != sizeof *ret_event)
-		return err_set(SECPOOL_E_INVALID, "secpool_event_next: a pool, and an event with size set");
+		return err_set(SECPOOL_E_INVALID,
+			"secpool_event_next: a pool, and an event with size set");
 	return events_take(&pool->events, ret_event);
 }
 

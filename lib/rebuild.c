@@ -22,7 +22,8 @@ static void give_back(struct secpool_region *region, uint64_t pgno, unsigned wri
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	while (!page_step(page, &seen, PAGE_FILL_UNDO, page_copies(seen) | written, page_version(seen)))
+	while (!page_step(
+		page, &seen, PAGE_FILL_UNDO, page_copies(seen) | written, page_version(seen)))
 		;
 	if (seen & PAGE_WAITERS)
 		uffd_wake(&region->pool->uffd, region->address + pgno * region->page_bytes,
@@ -30,7 +31,8 @@ static void give_back(struct secpool_region *region, uint64_t pgno, unsigned wri
 }
 
 /* An absent page that lacks copies gets them. Returns whether anything was written. */
-static bool rebuild_absent(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
+static bool rebuild_absent(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
 {
 	struct page *page = &region->pages[pgno];
 	const struct placement *placement = mirror_placement(region);

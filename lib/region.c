@@ -54,7 +54,8 @@ static enum secpool_error reserve_workers(struct secpool *pool, size_t page_byte
 		return SECPOOL_OK;
 	if (page_bytes * (2 * workers + PAGES_LEAST) > pool->local_bytes)
 		return err_set(SECPOOL_E_LIMIT,
-			"pages of %zu bytes need at least %zu bytes of local memory, this pool has %zu",
+			"pages of %zu bytes need at least %zu bytes of local memory, this pool has "
+			"%zu",
 			page_bytes, page_bytes * (2 * workers + PAGES_LEAST), pool->local_bytes);
 	more = 2 * workers * (page_bytes - service->page_bytes_most);
 	error = evict_make_room(worker, more);
@@ -63,7 +64,8 @@ static enum secpool_error reserve_workers(struct secpool *pool, size_t page_byte
 	return error;
 }
 
-static enum secpool_error map_memory(struct secpool *pool, struct secpool_region *region, uint64_t address)
+static enum secpool_error map_memory(
+	struct secpool *pool, struct secpool_region *region, uint64_t address)
 {
 	void *wanted = (void *)(uintptr_t)address;
 	void *at = mmap(wanted, region->bytes, PROT_READ | PROT_WRITE,
@@ -85,8 +87,8 @@ static enum secpool_error map_memory(struct secpool *pool, struct secpool_region
 
 static enum secpool_error map_pages(struct secpool_region *region)
 {
-	void *pages = mmap(NULL, region->page_count * sizeof *region->pages,
-		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *pages = mmap(NULL, region->page_count * sizeof *region->pages, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (pages == MAP_FAILED)
 		return os_error("page table of %llu pages", (unsigned long long)region->page_count);
@@ -99,8 +101,7 @@ static enum secpool_error take_key(struct secpool *pool, struct secpool_region *
 	struct pagecipher_binding binding = {
 		.region = region->id, .epoch = region->epoch, .page_bytes = region->page_bytes};
 	int fd = -1;
-	enum secpool_error error =
-		keyclient_take_key(&pool->service->client, region->id, &fd);
+	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
 
 	if (!error)
 		error = pagecipher_new(fd, &binding, pool->fault_threads + 1, &region->cipher);
@@ -152,7 +153,8 @@ static void run_create(struct secpool *pool, struct service_call *call)
 
 	request.u.region_create = create->ask;
 	if (!error)
-		error = keyclient_call(&pool->service->client, &request, MSG_REGION_CREATED, &answer);
+		error = keyclient_call(
+			&pool->service->client, &request, MSG_REGION_CREATED, &answer);
 	if (!error) {
 		error = set_up(pool, create, &answer.u.region_created, &create->region);
 		if (error) { /* give it back; its receipt is nobody's */
@@ -196,9 +198,11 @@ static enum secpool_error check_redundancy(
 				MSG_COPIES_MAX, options->copies);
 		break;
 	case SECPOOL_REDUNDANCY_EC:
-		return err_set(SECPOOL_E_UNSUPPORTED, "erasure coding is not available yet: use mirror");
+		return err_set(
+			SECPOOL_E_UNSUPPORTED, "erasure coding is not available yet: use mirror");
 	default:
-		return err_set(SECPOOL_E_INVALID, "redundancy %d is not known", (int)options->redundancy);
+		return err_set(
+			SECPOOL_E_INVALID, "redundancy %d is not known", (int)options->redundancy);
 	}
 	return SECPOOL_OK;
 }
@@ -226,7 +230,7 @@ static enum secpool_error check_on_loss(
 		return err_set(SECPOOL_E_INVALID, "on_loss %d is not known", (int)options->on_loss);
 	}
 	create->ask.on_loss = create->on_loss == SECPOOL_ON_LOSS_FAILOVER ? MSG_ON_LOSS_FAILOVER
-									    : MSG_ON_LOSS_SIGBUS;
+									  : MSG_ON_LOSS_SIGBUS;
 	if (options->refill || options->refill_arg)
 		return err_set(SECPOOL_E_UNSUPPORTED, "refill callbacks are not available yet");
 	return SECPOOL_OK;
@@ -257,15 +261,16 @@ static enum secpool_error create_region(struct secpool *pool,
 	enum secpool_error error;
 
 	if (!pool || !options || !ret_region || options->size != sizeof *options)
-		return err_set(SECPOOL_E_INVALID,
-			"secpool_region_create: pool, options with size set, and a place for the result");
+		return err_set(SECPOOL_E_INVALID, "secpool_region_create: pool, options with size "
+						  "set, and a place for the result");
 	error = check_sizes(options, &create);
 	if (!error)
 		error = check_redundancy(options, &create);
 	if (!error)
 		error = check_on_loss(options, &create);
 	if (!error && options->name && strlen(options->name) >= MSG_NAME_BYTES)
-		error = err_set(SECPOOL_E_INVALID, "a region's name has at most %d bytes", MSG_NAME_BYTES - 1);
+		error = err_set(SECPOOL_E_INVALID, "a region's name has at most %d bytes",
+			MSG_NAME_BYTES - 1);
 	if (error)
 		return error;
 	MSG_SET(create.ask.name, options->name ? options->name : "");
@@ -316,7 +321,8 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	request.u.region_release.region = region->id;
 	call->error = keyclient_send(&pool->service->client, &request, &call->number);
 	if (call->error)
-		free_region(region); /* keymgrd releases it when it is back and this process is dead */
+		free_region(
+			region); /* keymgrd releases it when it is back and this process is dead */
 	else
 		call->deferred = true;
 }
@@ -327,9 +333,11 @@ enum secpool_error region_released(struct service_call *call, const struct msg *
 
 	free_region(release->region);
 	if (answer->type == MSG_REPLY)
-		return err_set(err_from_number(answer->u.reply.error), "%s", answer->u.reply.detail);
+		return err_set(
+			err_from_number(answer->u.reply.error), "%s", answer->u.reply.detail);
 	if (answer->type != MSG_RECEIPT)
-		return err_set(SECPOOL_E_PROTOCOL, "a release was answered by %s", msg_name(answer->type));
+		return err_set(
+			SECPOOL_E_PROTOCOL, "a release was answered by %s", msg_name(answer->type));
 	if (release->receipt)
 		memcpy(release->receipt->text, answer->u.receipt.document,
 			sizeof release->receipt->text);
@@ -342,7 +350,8 @@ enum secpool_error secpool_region_release(
 	struct release release = {.region = region, .receipt = ret_receipt};
 
 	if (!region || (ret_receipt && ret_receipt->size != sizeof *ret_receipt))
-		return err_set(SECPOOL_E_INVALID, "secpool_region_release: a region, and a receipt with size set");
+		return err_set(SECPOOL_E_INVALID,
+			"secpool_region_release: a region, and a receipt with size set");
 	return service_call(region->pool, run_release, &release);
 }
 
@@ -365,11 +374,14 @@ enum secpool_error secpool_region_lost(struct secpool_region *region, struct sec
 	bool in_range = false;
 
 	if (!region || !ret_count || (count > 0 && !ranges))
-		return err_set(SECPOOL_E_INVALID, "secpool_region_lost: a region, room for ranges, and a place for their number");
-	for (uint64_t pgno = 0; atomic_load(&region->lost_pages) > 0 && pgno < region->page_count; pgno++) {
+		return err_set(SECPOOL_E_INVALID, "secpool_region_lost: a region, room for ranges, "
+						  "and a place for their number");
+	for (uint64_t pgno = 0; atomic_load(&region->lost_pages) > 0 && pgno < region->page_count;
+		pgno++) {
 		bool lost = page_state(atomic_load(&region->pages[pgno].word)) == PAGE_LOST;
 		if (lost && !in_range && found++ < count)
-			ranges[found - 1] = (struct secpool_range){.offset = pgno * region->page_bytes};
+			ranges[found - 1] =
+				(struct secpool_range){.offset = pgno * region->page_bytes};
 		if (lost && found <= count)
 			ranges[found - 1].bytes += region->page_bytes;
 		in_range = lost;

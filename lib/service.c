@@ -100,7 +100,8 @@ static void fail_deferred(struct service *service)
 	}
 }
 
-static void take_device(struct secpool *pool, const struct msg_device *info, struct sock_extra *extra)
+static void take_device(
+	struct secpool *pool, const struct msg_device *info, struct sock_extra *extra)
 {
 	struct secpool_event event = {.type = SECPOOL_EVENT_DEVICE_ONLINE};
 	struct device *device;
@@ -232,7 +233,8 @@ static void wait_for_work(struct service *service, bool busy)
  */
 static enum secpool_error own_descriptors(struct service *service)
 {
-	unsigned low = (unsigned)service->wake_fd, high = (unsigned)service->pool->events.service_fd;
+	unsigned low = (unsigned)service->wake_fd,
+		 high = (unsigned)service->pool->events.service_fd;
 	int null;
 
 	if (low > high) {
@@ -240,7 +242,8 @@ static enum secpool_error own_descriptors(struct service *service)
 		low = high;
 		high = other;
 	}
-	if ((low > FIRST_FD && syscall(SYS_close_range, FIRST_FD, low - 1, CLOSE_RANGE_UNSHARE) != 0) ||
+	if ((low > FIRST_FD &&
+		    syscall(SYS_close_range, FIRST_FD, low - 1, CLOSE_RANGE_UNSHARE) != 0) ||
 		(high > low + 1 &&
 			syscall(SYS_close_range, low + 1, high - 1, CLOSE_RANGE_UNSHARE) != 0) ||
 		syscall(SYS_close_range, high + 1, ~0u, CLOSE_RANGE_UNSHARE) != 0)
@@ -269,8 +272,8 @@ static enum secpool_error set_up(struct service *service)
 			pool->local_bytes, &service->faultfd);
 	if (!error) {
 		pool->allow_unlocked = service->client.session.allow_unlocked != 0;
-		signals_set_window(service->client.session.window_base,
-			service->client.session.window_bytes);
+		signals_set_window(
+			service->client.session.window_base, service->client.session.window_bytes);
 		error = uffd_open(&pool->uffd, service->faultfd, 0);
 	}
 	if (!error)

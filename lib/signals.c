@@ -54,21 +54,21 @@ static void do_default(const siginfo_t *info)
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
-	int saved = errno;
+	int saved = errno; /* lint: errno is left as it was by a handler */
 	uint64_t one = 1;
 
 	if (guarded_copy_fixup(context))
 		return;
 	if (info->si_code == SI_TKILL && wake_fd_of_thread != NOT_OURS) {
-		if (wake_fd_of_thread >= 0 && write(wake_fd_of_thread, &one, sizeof one) < 0)
-			errno = saved; /* the counter is full: it is awake */
-		errno = saved;
+		if (wake_fd_of_thread >= 0)
+			(void)!write(wake_fd_of_thread, &one, sizeof one); /* full: it is awake */
+		errno = saved; /* lint: errno as above */
 		return;
 	}
 	if (program_action.sa_flags & SA_SIGINFO)
 		program_action.sa_sigaction(number, info, context);
 	else if (program_action.sa_handler == SIG_DFL ||
-		(program_action.sa_handler == SIG_IGN && info->si_code > 0))
+		 (program_action.sa_handler == SIG_IGN && info->si_code > 0))
 		do_default(info); /* a fault can't be ignored: signal(7) */
 	else if (program_action.sa_handler != SIG_IGN)
 		program_action.sa_handler(number);
@@ -108,7 +108,8 @@ enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void
 	failed = pthread_create(ret_thread, NULL, run, arg);
 	real.pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (failed)
-		return err_set(SECPOOL_E_NO_MEMORY, "a thread could not be started: %s", strerror(failed));
+		return err_set(
+			SECPOOL_E_NO_MEMORY, "a thread could not be started: %s", strerror(failed));
 	return SECPOOL_OK;
 }
 
@@ -146,6 +147,13 @@ void signals_end_thread(pthread_t thread)
 }
 
 /* ---- interposed for the program ---- */
+
+/* What a function of libc does when it fails. */
+static int fail_with(int number)
+{
+	errno = number; /* lint: errno is what our versions of libc's functions must set */
+	return -1;
+}
 
 PUBLIC int sigaction(int number, const struct sigaction *act, struct sigaction *old)
 {
@@ -201,11 +209,7 @@ PUBLIC int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 {
 	int failed = change_mask(how, set, old);
 
-	if (failed) {
-		errno = failed;
-		return -1;
-	}
-	return 0;
+	return failed ? fail_with(failed) : 0;
 }
 
 static bool in_window(const void *start, size_t bytes)
@@ -213,24 +217,20 @@ static bool in_window(const void *start, size_t bytes)
 	uint64_t first = (uintptr_t)start;
 
 	return bytes > 0 && first < atomic_load(&window_end) &&
-		first + bytes > atomic_load(&window_start);
+	       first + bytes > atomic_load(&window_start);
 }
 
 PUBLIC int munmap(void *start, size_t bytes)
 {
-	if (in_window(start, bytes)) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (in_window(start, bytes))
+		return fail_with(EINVAL);
 	return (int)syscall(SYS_munmap, start, bytes);
 }
 
 PUBLIC int madvise(void *start, size_t bytes, int advice)
 {
-	if (in_window(start, bytes)) {
-		errno = EINVAL;
-		return -1;
-	}
+	if (in_window(start, bytes))
+		return fail_with(EINVAL);
 	return (int)syscall(SYS_madvise, start, bytes, advice);
 }
 
@@ -244,7 +244,7 @@ PUBLIC void *mremap(void *start, size_t bytes, size_t new_bytes, int flags, ...)
 		to = va_arg(args, void *);
 	va_end(args);
 	if (in_window(start, bytes) || ((flags & MREMAP_FIXED) && in_window(to, new_bytes))) {
-		errno = EINVAL;
+		fail_with(EINVAL);
 		return MAP_FAILED;
 	}
 	return (void *)syscall(SYS_mremap, start, bytes, new_bytes, flags, to);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/uffd.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
@@ -14,8 +13,8 @@
 
 /* Debian 12's headers are Linux 6.1's: what came later, from the kernel's Documentation/admin-guide/mm/userfaultfd.rst and its ABI */
 #ifndef UFFDIO_POISON
-#define _UFFDIO_POISON       0x08
-#define UFFD_FEATURE_POISON  (1 << 14)
+#define _UFFDIO_POISON	    0x08
+#define UFFD_FEATURE_POISON (1 << 14)
 struct uffdio_poison {
 	struct uffdio_range range;
 	__u64 mode;
@@ -24,8 +23,8 @@ struct uffdio_poison {
 #define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 #endif
 #ifndef UFFDIO_MOVE
-#define _UFFDIO_MOVE       0x05
-#define UFFD_FEATURE_MOVE  (1 << 16)
+#define _UFFDIO_MOVE	  0x05
+#define UFFD_FEATURE_MOVE (1 << 16)
 struct uffdio_move {
 	__u64 dst;
 	__u64 src;
@@ -78,7 +77,8 @@ enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned without)
 	os_close(&probe);
 	if (!(had & UFFD_FEATURE_PAGEFAULT_FLAG_WP))
 		return err_set(SECPOOL_E_NO_FAULTFD,
-			"this kernel's userfaultfd can't write-protect: Linux 5.19 or later is needed");
+			"this kernel's userfaultfd can't write-protect: "
+			"Linux 5.19 or later is needed");
 	uffd->has_move = (had & UFFD_FEATURE_MOVE) && !(without & UFFD_WITHOUT_MOVE);
 	uffd->has_poison = (had & UFFD_FEATURE_POISON) && !(without & UFFD_WITHOUT_POISON);
 	if (uffd->has_move)
@@ -159,7 +159,7 @@ enum secpool_error uffd_copy(
 			break;
 		if (copy.copy > 0)
 			done += (size_t)copy.copy;
-		else if (errno == EEXIST)
+		else if (os_exists())
 			done += KERNEL_PAGE_BYTES;
 		else if (os_would_block())
 			sched_yield(); /* the address space is changing */
@@ -197,8 +197,7 @@ static enum secpool_error move_some(
 enum secpool_error uffd_move(const struct uffd *uffd, void *to, void *from, size_t bytes)
 {
 	size_t moved, back;
-	enum secpool_error error =
-		move_some(uffd, (uintptr_t)to, (uintptr_t)from, bytes, &moved);
+	enum secpool_error error = move_some(uffd, (uintptr_t)to, (uintptr_t)from, bytes, &moved);
 
 	if (error && moved > 0) {
 		enum secpool_error undo =
@@ -255,7 +254,7 @@ static enum secpool_error poison_some(const struct uffd *uffd, uintptr_t start, 
 			break;
 		if (poison.updated > 0)
 			done += (size_t)poison.updated;
-		else if (errno == EEXIST) /* poisoned before */
+		else if (os_exists()) /* poisoned before */
 			done += KERNEL_PAGE_BYTES;
 		else if (os_would_block())
 			sched_yield();

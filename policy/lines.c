@@ -120,7 +120,7 @@ static enum secpool_error check_keys(
 	return SECPOOL_OK;
 }
 
-/* Nothing may follow the first document: libcyaml would ignore it, and a reader would believe it. */
+/* Nothing may follow the first document: libcyaml would ignore it, a reader believe it. */
 static enum secpool_error check_end(yaml_parser_t *parser, const char *name)
 {
 	yaml_document_t next;

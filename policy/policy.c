@@ -87,6 +87,11 @@ const char *policy_tenant_users(const struct policy *policy, size_t index)
 	return index < policy->tenant_count ? policy->tenants[index].users_text : NULL;
 }
 
+const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index)
+{
+	return index < policy->tenant_count ? &policy->tenants[index].quota : NULL;
+}
+
 const struct model_tenant *model_tenant(const struct policy *policy, const char *name)
 {
 	for (size_t i = 0; i < policy->tenant_count; i++)

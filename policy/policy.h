@@ -53,6 +53,8 @@ const struct policy_settings *policy_settings(const struct policy *policy);
 const char *policy_tenant_name(const struct policy *policy, size_t index);
 /* "root, alice, @staff" as written, for listings. Borrowed. */
 const char *policy_tenant_users(const struct policy *policy, size_t index);
+/* What the tenant may have; NULL beyond the last. Borrowed. */
+const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index);
 
 /*
  * Whether a process of this user (uid, and its primary gid) may be the tenant.

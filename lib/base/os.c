@@ -71,6 +71,16 @@ bool os_interrupted(void)
 	return errno == EINTR;
 }
 
+bool os_exists(void)
+{
+	return errno == EEXIST;
+}
+
+bool os_aborted(void)
+{
+	return errno == ECONNABORTED;
+}
+
 enum secpool_error os_eventfd(int *ret_fd)
 {
 	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -117,7 +127,8 @@ enum secpool_error os_read_fd(
 			break;
 		used += (size_t)got;
 		if (used > max_bytes) {
-			error = err_set(SECPOOL_E_LIMIT, "%s is longer than %zu bytes", name, max_bytes);
+			error = err_set(
+				SECPOOL_E_LIMIT, "%s is longer than %zu bytes", name, max_bytes);
 			goto out;
 		}
 		if (used == capacity) {
@@ -267,7 +278,8 @@ enum secpool_error os_runtime_dir(const char *given, char *path, size_t path_byt
 	if (length < 0 || (size_t)length >= path_bytes ||
 		(size_t)length + RUNTIME_NAME_BYTES > sizeof(((struct sockaddr_un *)0)->sun_path))
 		return err_set(SECPOOL_E_LIMIT,
-			"runtime folder %s is too long for a socket address, choose a shorter one", from);
+			"runtime folder %s is too long for a socket address, choose a shorter one",
+			from);
 	return SECPOOL_OK;
 }
 
@@ -305,7 +317,7 @@ bool os_process_alive(const struct os_process *process)
 	struct os_process now;
 
 	return os_process_find(process->pid, &now) == SECPOOL_OK &&
-		now.start_ticks == process->start_ticks;
+	       now.start_ticks == process->start_ticks;
 }
 
 void os_random(void *bytes, size_t count)

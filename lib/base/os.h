@@ -25,6 +25,10 @@ enum secpool_error os_error(const char *format, ...) PRINTF_LIKE(1, 2) MUST_USE;
 bool os_would_block(void);
 bool os_interrupted(void);
 
+/* Whether the call that just failed found its object there already (EEXIST), or its peer gone before it was accepted (ECONNABORTED). */
+bool os_exists(void);
+bool os_aborted(void);
+
 /* A non-blocking eventfd whose number is above the standard streams'. */
 enum secpool_error os_eventfd(int *ret_fd) MUST_USE;
 

@@ -24,8 +24,8 @@ struct layout {
 };
 
 #define FIELD(k, f, n) {.kind = (k), .offset = offsetof(message, f), .count = (n)},
-#define U32(f)         FIELD(FIELD_U32, f, 1)
-#define U64(f)         FIELD(FIELD_U64, f, 1)
+#define U32(f)	       FIELD(FIELD_U32, f, 1)
+#define U64(f)	       FIELD(FIELD_U64, f, 1)
 #define TEXT(f, n)     FIELD(FIELD_TEXT, f, n)
 #define BYTES(f, n)    FIELD(FIELD_BYTES, f, n)
 #define U64S(f, n)     FIELD(FIELD_U64S, f, n)
@@ -145,7 +145,8 @@ enum secpool_error msg_decode(const uint8_t *bytes, size_t count, struct msg *re
 
 	memset(&msg, 0, sizeof msg);
 	if (buf_get_number(&r, 2) != HEADER_MAGIC || r.failed)
-		return err_set(SECPOOL_E_PROTOCOL, "a packet of %zu bytes is no secpool message", count);
+		return err_set(
+			SECPOOL_E_PROTOCOL, "a packet of %zu bytes is no secpool message", count);
 	msg.type = (uint32_t)buf_get_number(&r, 2);
 	msg.number = (uint32_t)buf_get_number(&r, 4);
 	length = buf_get_number(&r, 4);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/wire/sock.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,7 +58,7 @@ enum secpool_error sock_accept(int listener, int *ret_fd)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-	if (fd < 0 && (os_would_block() || os_interrupted() || errno == ECONNABORTED))
+	if (fd < 0 && (os_would_block() || os_interrupted() || os_aborted()))
 		return SECPOOL_E_NO_EVENT;
 	if (fd < 0)
 		return os_error("accept");
@@ -212,7 +211,8 @@ enum secpool_error sock_receive(
 {
 	uint8_t bytes[MSG_BYTES_MAX + 1];
 	union {
-		char bytes[CMSG_SPACE(sizeof(int) * MSG_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
+		char bytes[CMSG_SPACE(sizeof(int) * MSG_FDS_MAX) +
+			   CMSG_SPACE(sizeof(struct ucred))];
 		struct cmsghdr align;
 	} control;
 	struct iovec part = {.iov_base = bytes, .iov_len = sizeof bytes};
@@ -293,8 +293,7 @@ enum secpool_error sock_call(int fd, struct msg *request, const int *fds, unsign
 	error = sock_receive(fd, &answer, &extra, deadline_ns);
 	if (error)
 		return error;
-	if (answer.number != request->number ||
-		(answer.type != want && answer.type != MSG_REPLY)) {
+	if (answer.number != request->number || (answer.type != want && answer.type != MSG_REPLY)) {
 		error = err_set(SECPOOL_E_PROTOCOL, "%s was answered by %s",
 			msg_name(request->type), msg_name(answer.type));
 	} else if (answer.type == MSG_REPLY) {
@@ -325,11 +324,11 @@ enum secpool_error sock_connect_as(const char *path, enum msg_role role, int *re
 		return error;
 	hello.u.hello.version = MSG_VERSION;
 	hello.u.hello.role = role;
-	error = sock_call(
-		fd, &hello, NULL, 0, MSG_HELLO, &hello, NULL, clock_now_ns() + HELLO_NS);
+	error = sock_call(fd, &hello, NULL, 0, MSG_HELLO, &hello, NULL, clock_now_ns() + HELLO_NS);
 	if (!error && hello.u.hello.version != MSG_VERSION)
-		error = err_set(SECPOOL_E_PROTOCOL, "%s speaks version %u, this program %u: install the same",
-			path, hello.u.hello.version, (unsigned)MSG_VERSION);
+		error = err_set(SECPOOL_E_PROTOCOL,
+			"%s speaks version %u, this program %u: install the same", path,
+			hello.u.hello.version, (unsigned)MSG_VERSION);
 	if (error)
 		os_close(&fd);
 	else

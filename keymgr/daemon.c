@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/daemon.h"
+
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/wire/sock.h"
+
+/* How long the enclave may take: it only computes; its verifier has a deadline of its own below this. */
+#define ASK_NS (10 * CLOCK_NS_PER_S)
+
+enum secpool_error daemon_ask(
+	struct daemon *daemon, struct msg *request, int fd, uint32_t want, struct msg *ret_answer)
+{
+	enum secpool_error error = sock_call(daemon->enclave, request, &fd, fd >= 0 ? 1 : 0, want,
+		ret_answer, NULL, clock_now_ns() + ASK_NS);
+
+	if (error == SECPOOL_E_DAEMON_GONE || error == SECPOOL_E_TIMEOUT ||
+		error == SECPOOL_E_PROTOCOL)
+		daemon_fail(daemon, "enclave-gone", error);
+	return error;
+}
+
+void daemon_fail(struct daemon *daemon, const char *event, enum secpool_error error)
+{
+	log_error(event, error);
+	sd_event_exit(daemon->loop, 1);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of the key manager's front share: one struct with a pointer to each part, made by main.c and passed to all.
+ * A part is used only by its own header. Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_DAEMON_H
+#define SECPOOL_KEYMGR_DAEMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "lib/base/err.h"
+#include "lib/wire/msg.h"
+
+struct policy;
+struct directory;
+struct server;
+struct devices;
+struct sessions;
+struct owners;
+struct releases;
+struct events;
+
+struct daemon {
+	sd_event *loop;
+	const struct policy *policy;
+	struct directory *directory;
+	struct server *server;
+	struct devices *devices;
+	struct sessions *sessions;
+	struct owners *owners;
+	struct releases *releases;
+	struct events *events;
+	int enclave;     /* the socket to the enclave */
+	pid_t enclave_pid;
+	bool provisioned; /* the enclave made a new root key at this start */
+	int faultfd;      /* /dev/userfaultfd, or -1 */
+	uint64_t start_ns;
+};
+
+/*
+ * Asks the enclave and waits for its answer (sock_call), with up to one descriptor (-1: none). An enclave that does not answer, or
+ * not in the protocol, ends the daemon's loop with status 1: nothing goes on without it.
+ */
+enum secpool_error daemon_ask(struct daemon *daemon, struct msg *request, int fd, uint32_t want,
+	struct msg *ret_answer) MUST_USE;
+
+/* Ends the loop with status 1 after an error that leaves the daemon unable to keep its promises. */
+void daemon_fail(struct daemon *daemon, const char *event, enum secpool_error error);
+
+#endif

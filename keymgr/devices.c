@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/devices.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "keymgr/directory.h"
+#include "keymgr/devstore.h"
+#include "keymgr/events.h"
+#include "keymgr/releases.h"
+#include "keymgr/server.h"
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+
+/* The most a device may have, so that sums of offsets never overflow. */
+#define DEVICE_BYTES_MOST (1ull << 46)
+/* How often in a second one device is looked at because a client asked. */
+enum { CHECKS_PER_S = 50 };
+
+struct devices_row *devices_find(struct devices *devices, const char *id)
+{
+	for (size_t i = 0; i < devices->count; i++)
+		if (strcmp(devices->rows[i]->id, id) == 0)
+			return devices->rows[i];
+	return NULL;
+}
+
+struct devices_row *devices_at(struct devices *devices, uint64_t slot)
+{
+	/* 0 is the slot of a row that is not in the directory yet */
+	for (size_t i = 0; i < devices->count && slot != 0; i++)
+		if (devices->rows[i]->slot == slot)
+			return devices->rows[i];
+	return NULL;
+}
+
+bool devices_word(const char *text)
+{
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+
+	return *text && strspn(text, allowed) == strlen(text);
+}
+
+enum secpool_error devices_expect(
+	struct devices *devices, const char *id, struct devices_row **ret_row)
+{
+	struct devices_row *row;
+
+	if (devices->count == DEVICES_MOST)
+		return err_set(SECPOOL_E_LIMIT, "device %s: keymgrd knows %d devices already", id,
+			DEVICES_MOST);
+	row = calloc(1, sizeof *row);
+	if (!row)
+		return err_set(SECPOOL_E_NO_MEMORY, "device %s: out of memory", id);
+	row->media_fd = -1;
+	row->state = MSG_DEVICE_ABSENT;
+	row->checks = (struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = CHECKS_PER_S};
+	MSG_SET(row->id, id);
+	devices->rows[devices->count++] = row;
+	*ret_row = row;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error tell_enclave_ek(struct daemon *daemon, const struct devices_row *row)
+{
+	struct msg msg = {.type = MSG_ENC_DEVICE_KNOWN};
+
+	MSG_SET(msg.u.enc_device_known.id, row->id);
+	memcpy(msg.u.enc_device_known.ek_name, row->ek, sizeof row->ek);
+	return daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL);
+}
+
+static enum secpool_error load(struct daemon *daemon, struct devices *devices)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(daemon->directory,
+		"SELECT slot, id, media, bytes, domain, ek FROM devices ORDER BY slot",
+		DIRECTORY_VALUES(), &rows);
+
+	while (!error && directory_next(rows, &error)) {
+		struct devices_row *row = NULL;
+		char id[MSG_NAME_BYTES];
+
+		directory_get_text(rows, 1, id, sizeof id);
+		error = devices_expect(devices, id, &row);
+		if (error)
+			break;
+		row->slot = directory_get_number(rows, 0);
+		row->media = directory_get_number(rows, 2);
+		row->bytes = directory_get_number(rows, 3);
+		directory_get_text(rows, 4, row->domain, sizeof row->domain);
+		row->ek_known =
+			directory_get_bytes(rows, 5, row->ek, sizeof row->ek) == sizeof row->ek;
+		if (row->ek_known)
+			error = tell_enclave_ek(daemon, row);
+	}
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error devices_new(struct daemon *daemon, struct devices **ret_devices)
+{
+	struct devices *devices = calloc(1, sizeof *devices);
+	enum secpool_error error;
+
+	if (!devices)
+		return err_set(SECPOOL_E_NO_MEMORY, "devices: out of memory");
+	error = load(daemon, devices);
+	if (error)
+		devices_free(devices);
+	else
+		*ret_devices = devices;
+	return error;
+}
+
+void devices_free(struct devices *devices)
+{
+	if (!devices)
+		return;
+	for (size_t i = 0; i < devices->count; i++) {
+		os_close(&devices->rows[i]->media_fd);
+		free(devices->rows[i]);
+	}
+	free(devices);
+}
+
+static void send_row(struct server_connection *connection, const struct devices_row *row)
+{
+	struct msg msg = {.type = MSG_DEVICE};
+
+	msg.u.device.slot = row->slot;
+	msg.u.device.media = row->media;
+	msg.u.device.bytes = row->bytes;
+	msg.u.device.state = row->state;
+	msg.u.device.since_ns = row->since_ns;
+	MSG_SET(msg.u.device.id, row->id);
+	MSG_SET(msg.u.device.domain, row->domain);
+	server_send(connection, &msg, row->state == MSG_DEVICE_ONLINE ? row->media_fd : -1);
+}
+
+void devices_tell(struct daemon *daemon, struct server_connection *connection)
+{
+	for (size_t i = 0; i < daemon->devices->count; i++)
+		if (daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE)
+			send_row(connection, daemon->devices->rows[i]);
+}
+
+static void tell_all(struct daemon *daemon, const struct devices_row *row)
+{
+	for (struct server_connection *c = server_first(daemon->server); c; c = c->next)
+		if (c->state == SERVER_SESSION && !c->closing)
+			send_row(c, row);
+}
+
+static enum secpool_error ask_fresh(struct daemon *daemon, const char *id)
+{
+	struct msg msg = {.type = MSG_ENC_DEVICE_CHECK}, answer;
+	enum secpool_error error;
+
+	MSG_SET(msg.u.enc_device_check.id, id);
+	error = daemon_ask(daemon, &msg, -1, MSG_ATTEST_VERDICT, &answer);
+	if (!error && answer.u.attest_verdict.error)
+		error = err_set(SECPOOL_E_NOT_ATTESTED, "device %.63s: %.180s", id,
+			answer.u.attest_verdict.reason);
+	return error;
+}
+
+/* A media that is shorter than the device is not there (a pulled emulated device is truncated). */
+static bool media_whole(int fd, uint64_t bytes)
+{
+	struct stat status;
+
+	return fstat(fd, &status) == 0 && status.st_size >= 0 && (uint64_t)status.st_size >= bytes;
+}
+
+static enum secpool_error check_state(
+	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
+{
+	if (!devices_word(state->id) || !devices_word(state->domain) ||
+		state->kind != MSG_KIND_EMULATED)
+		return err_set(SECPOOL_E_PROTOCOL,
+			"hotplugd names a device, domain or kind that is not valid");
+	if (state->bytes < EXTENTS_UNIT_BYTES || state->bytes > DEVICE_BYTES_MOST)
+		return err_set(SECPOOL_E_PROTOCOL, "device %s: %llu bytes are no possible size",
+			state->id, (unsigned long long)state->bytes);
+	if (media_fd < 0 || !media_whole(media_fd, state->bytes))
+		return err_set(SECPOOL_E_DEVICE_GONE,
+			"device %s: its media is missing or shorter than the device", state->id);
+	return ask_fresh(daemon, state->id);
+}
+
+static void leave(struct daemon *daemon, struct devices_row *device, uint32_t state,
+	const char *cause, bool void_verdict);
+
+/* The row for what hotplugd says, in the directory and here. */
+static enum secpool_error settle_row(
+	struct daemon *daemon, const struct msg_device_state *state, struct devices_row **ret_row)
+{
+	struct devices_row *row = devices_find(daemon->devices, state->id);
+	enum secpool_error error;
+
+	if (!row) {
+		error = devices_expect(daemon->devices, state->id, &row);
+		if (error)
+			return error;
+	}
+	if (row->slot != 0 && row->media == state->media && row->bytes == state->bytes &&
+		strcmp(row->domain, state->domain) == 0) {
+		*ret_row = row;
+		return SECPOOL_OK;
+	}
+	/* clients hear of the end of the old media before they get the new; the verdict is the new media's already */
+	if (row->media_fd >= 0)
+		leave(daemon, row, MSG_DEVICE_LOST, "its media changed", false);
+	error = row->slot == 0 ? devstore_add(daemon->directory, row, state)
+			       : devstore_change(daemon->directory, row, state);
+	if (error)
+		return error;
+	row->media = state->media;
+	row->bytes = state->bytes;
+	MSG_SET(row->domain, state->domain);
+	*ret_row = row;
+	return SECPOOL_OK;
+}
+
+enum secpool_error devices_online(
+	struct daemon *daemon, const struct msg_device_state *state, int *media_fd)
+{
+	struct devices_row *row = NULL;
+	struct events_about about = {.device = state->id};
+	bool was_online;
+	enum secpool_error error = check_state(daemon, state, *media_fd);
+
+	if (!error)
+		error = settle_row(daemon, state, &row);
+	if (error) {
+		os_close(media_fd);
+		return error;
+	}
+	was_online = row->state == MSG_DEVICE_ONLINE;
+	os_close(&row->media_fd);
+	row->media_fd = *media_fd;
+	*media_fd = -1;
+	row->seen = true;
+	row->state = MSG_DEVICE_ONLINE;
+	if (was_online)
+		return SECPOOL_OK;
+	row->since_ns = clock_now_ns();
+	tell_all(daemon, row);
+	about.bytes = row->bytes;
+	events_record(daemon, "device-online", &about, "slot %llu, domain %s",
+		(unsigned long long)row->slot, row->domain);
+	releases_kick(daemon);
+	return SECPOOL_OK;
+}
+
+static void record_failovers(struct daemon *daemon, const struct devices_row *device)
+{
+	static const char sql[] =
+		"SELECT DISTINCT r.id, r.tenant, r.copies FROM extents e JOIN regions r"
+		" ON r.id = e.region WHERE e.slot = ?1 AND e.state = ?2";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(daemon->directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(device->slot), DIRECTORY_N(EXTENTS_IN_USE)), &rows);
+
+	while (!error && directory_next(rows, &error)) {
+		char tenant[MSG_NAME_BYTES];
+		struct events_about about = {.device = device->id,
+			.tenant = tenant,
+			.region = directory_get_number(rows, 0)};
+		uint64_t copies = directory_get_number(rows, 2);
+
+		directory_get_text(rows, 1, tenant, sizeof tenant);
+		events_record(daemon, copies > 1 ? "failover" : "region-hit", &about,
+			copies > 1 ? "a copy is gone, the others serve"
+				   : "what is on the device and not in local memory is lost");
+	}
+	directory_done(rows);
+	if (error)
+		log_error("events-not-stored", error);
+}
+
+static void void_evidence(struct daemon *daemon, const struct devices_row *device)
+{
+	struct msg msg = {.type = MSG_ENC_DEVICE_VOID};
+
+	MSG_SET(msg.u.enc_device_void.id, device->id);
+	if (daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL) != SECPOOL_OK)
+		log_event(LOG_LEVEL_WARNING, "verdict-not-void", "device=%s detail=\"%s\"",
+			device->id, err_detail());
+}
+
+static void leave(struct daemon *daemon, struct devices_row *device, uint32_t state,
+	const char *cause, bool void_verdict)
+{
+	struct events_about about = {.device = device->id};
+	bool was_there = device->media_fd >= 0;
+	char kind[32] = "device-";
+
+	device->seen = true;
+	if (device->state == state && !was_there)
+		return;
+	device->state = state;
+	device->since_ns = clock_now_ns();
+	if (state != MSG_DEVICE_DRAINING)
+		os_close(&device->media_fd);
+	tell_all(daemon, device);
+	if (void_verdict)
+		void_evidence(daemon, device);
+	msg_set_text(kind + 7, sizeof kind - 7, msg_device_state_name(state));
+	events_record(daemon, kind, &about, "%s", cause);
+	if (was_there && device->media_fd < 0)
+		record_failovers(daemon, device);
+	releases_kick(daemon);
+}
+
+void devices_leave(
+	struct daemon *daemon, struct devices_row *device, uint32_t state, const char *cause)
+{
+	/* while an attestation is under way or done its verdict stays: hotplugd tells the steps */
+	bool on_the_way = device->media_fd < 0 &&
+			  (state == MSG_DEVICE_DISCOVERED || state == MSG_DEVICE_ATTESTING);
+
+	leave(daemon, device, state, cause, !on_the_way);
+}
+
+bool devices_look(struct daemon *daemon, struct devices_row *device)
+{
+	if (device->media_fd < 0)
+		return true;
+	if (media_whole(device->media_fd, device->bytes))
+		return false;
+	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found the media truncated");
+	return true;
+}
+
+enum secpool_error devices_remember_ek(
+	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES])
+{
+	struct devices_row *row = devices_find(daemon->devices, id);
+	enum secpool_error error;
+
+	if (!row || row->ek_known)
+		return SECPOOL_OK;
+	/* a row that is not in the directory yet gets there with its EK when it comes online */
+	error = directory_run(daemon->directory, "UPDATE devices SET ek = ?2 WHERE slot = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_B(ek, DEVICES_EK_BYTES)));
+	if (error)
+		return error;
+	memcpy(row->ek, ek, sizeof row->ek);
+	row->ek_known = true;
+	return SECPOOL_OK;
+}
+
+enum secpool_error devices_usable(
+	struct daemon *daemon, struct extents_device *list, size_t *ret_count)
+{
+	struct devices *devices = daemon->devices;
+	enum secpool_error error = SECPOOL_OK;
+	size_t count = 0;
+
+	for (size_t i = 0; i < devices->count && !error; i++) {
+		struct devices_row *row = devices->rows[i];
+
+		if (row->state != MSG_DEVICE_ONLINE || devices_look(daemon, row))
+			continue;
+		error = ask_fresh(daemon, row->id);
+		if (!error)
+			list[count++] =
+				(struct extents_device){.slot = row->slot, .domain = row->domain};
+		else if (error == SECPOOL_E_NOT_ATTESTED || error == SECPOOL_E_ATTESTATION)
+			error = SECPOOL_OK; /* not usable now */
+	}
+	if (!error)
+		*ret_count = count;
+	return error;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The devices as the key manager knows them: what hotplugd says, checked against the enclave's verdict, the media itself and
+ * the directory. A device is used for placement only while it is online and the enclave finds its evidence fresh.
+ *
+ * A row lives as long as the daemon; its slot is the number clients and the directory know it by. Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_DEVICES_H
+#define SECPOOL_KEYMGR_DEVICES_H
+
+#include "keymgr/daemon.h"
+#include "keymgr/extents.h"
+#include "lib/base/log.h"
+#include "lib/wire/msg.h"
+
+enum { DEVICES_MOST = 1024, DEVICES_EK_BYTES = 34 };
+
+struct server_connection;
+
+struct devices_row {
+	uint64_t slot, bytes, media;
+	uint64_t since_ns; /* clock_now_ns of the last change of state */
+	uint32_t state;    /* enum msg_state */
+	int media_fd;      /* -1 when its media can't be reached */
+	bool seen;         /* hotplugd spoke of it since the daemon's start */
+	bool ek_known;
+	uint8_t ek[DEVICES_EK_BYTES];
+	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
+	struct log_limit checks;
+};
+
+struct devices {
+	struct devices_row *rows[DEVICES_MOST];
+	size_t count;
+	struct server_connection *hotplug; /* hotplugd's connection, NULL when there is none */
+};
+
+/* Reads the directory's devices and tells the enclave the EKs they were first accepted with. */
+enum secpool_error devices_new(struct daemon *daemon, struct devices **ret_devices) MUST_USE;
+void devices_free(struct devices *devices);
+
+/* NULL when there is none; borrowed. */
+struct devices_row *devices_find(struct devices *devices, const char *id);
+struct devices_row *devices_at(struct devices *devices, uint64_t slot);
+
+/* Whether an id or a domain from outside is a word of letters, digits, '_', '.', '-'. */
+bool devices_word(const char *text);
+
+/*
+ * The device is online with this media (media_fd is moved, closed on error). The same media as the directory knows keep their extents; with
+ * others all places on it are lost and the whole device is scrubbed before use.
+ * Errors: SECPOOL_E_NOT_ATTESTED (the enclave has no fresh verdict), SECPOOL_E_PROTOCOL (no media, shorter than said), SECPOOL_E_STORE,
+ * SECPOOL_E_LIMIT. The device then is not online.
+ */
+enum secpool_error devices_online(
+	struct daemon *daemon, const struct msg_device_state *state, int *media_fd) MUST_USE;
+
+/* The device is in another state than online: clients are told first, then its verdict is void and the rest follows. */
+void devices_leave(struct daemon *daemon, struct devices_row *device, uint32_t state, const char *cause);
+
+/* Looks at the media: a truncated one is lost at once. True when the device is gone. */
+bool devices_look(struct daemon *daemon, struct devices_row *device);
+
+/* A row, in memory only, for a device that was attested and will come online. Errors: SECPOOL_E_LIMIT, SECPOOL_E_NO_MEMORY. */
+enum secpool_error devices_expect(
+	struct devices *devices, const char *id, struct devices_row **ret_row) MUST_USE;
+
+/* The EK that the device id was first accepted with, stored for the next start. */
+enum secpool_error devices_remember_ek(
+	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES]) MUST_USE;
+
+/* Devices on which space may be taken now: online, and the enclave says fresh. *ret_count of at most DEVICES_MOST. */
+enum secpool_error devices_usable(
+	struct daemon *daemon, struct extents_device *list, size_t *ret_count) MUST_USE;
+
+/* One DEVICE message for each online device. */
+void devices_tell(struct daemon *daemon, struct server_connection *connection);
+
+#endif

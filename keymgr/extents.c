@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/extents.h"
+
+#include "keymgr/placement.h"
+
+static void read_row(struct directory_rows *rows, struct extents_row *row)
+{
+	*row = (struct extents_row){
+		.id = directory_get_number(rows, 0),
+		.slot = directory_get_number(rows, 1),
+		.offset = directory_get_number(rows, 2),
+		.bytes = directory_get_number(rows, 3),
+		.region = directory_get_number(rows, 4),
+		.copy = directory_get_number(rows, 5),
+		.region_offset = directory_get_number(rows, 6),
+		.state = (enum extents_state)directory_get_number(rows, 7),
+	};
+}
+
+enum secpool_error extents_reset_device(struct directory *directory, uint64_t slot, uint64_t bytes)
+{
+	uint64_t whole = bytes / EXTENTS_UNIT_BYTES * EXTENTS_UNIT_BYTES;
+	enum secpool_error error = directory_run(directory, "DELETE FROM extents WHERE slot = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(slot)));
+
+	if (!error && whole > 0)
+		error = directory_run(directory,
+			"INSERT INTO extents (slot, offset, bytes, state) VALUES (?1, 0, ?2, ?3)",
+			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(whole),
+				DIRECTORY_N(EXTENTS_UNKNOWN)));
+	return error;
+}
+
+/* Cuts a row in two: the row keeps its first `bytes`. */
+static enum secpool_error split_row(
+	struct directory *directory, const struct extents_row *row, uint64_t bytes)
+{
+	enum secpool_error error;
+
+	if (bytes >= row->bytes)
+		return SECPOOL_OK;
+	error = directory_run(directory, "UPDATE extents SET bytes = ?2 WHERE id = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(bytes)));
+	if (error)
+		return error;
+	return directory_run(directory,
+		"INSERT INTO extents (slot, offset, bytes, state) VALUES (?1, ?2, ?3, ?4)",
+		DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_N(row->offset + bytes),
+			DIRECTORY_N(row->bytes - bytes), DIRECTORY_N(row->state)));
+}
+
+enum secpool_error extents_find_free(
+	struct directory *directory, uint64_t slot, struct extents_row *ret_row)
+{
+	static const char sql[] = "SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
+				  " WHERE state = ?2 AND slot = ?1 ORDER BY offset LIMIT 1";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_FREE)), &rows);
+
+	if (!error && directory_next(rows, &error))
+		read_row(rows, ret_row);
+	else if (!error)
+		error = err_set(SECPOOL_E_NOT_FOUND, "no free space on this device");
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
+	uint64_t bytes, uint64_t region, uint64_t copy, uint64_t region_offset)
+{
+	enum secpool_error error = split_row(directory, row, bytes);
+
+	if (error)
+		return error;
+	return directory_run(directory,
+		"UPDATE extents SET state = ?2, region = ?3, copy = ?4, region_offset = ?5"
+		" WHERE id = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(region), DIRECTORY_N(copy), DIRECTORY_N(region_offset)));
+}
+
+enum secpool_error extents_release(struct directory *directory, uint64_t region)
+{
+	return directory_run(directory,
+		"UPDATE extents SET state = ?2 WHERE region = ?1 AND state IN (?3, ?4)",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(EXTENTS_SET_ASIDE)));
+}
+
+enum secpool_error extents_restart(struct directory *directory)
+{
+	return directory_run(directory,
+		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?2 ELSE ?3 END"
+		" WHERE state = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_UNKNOWN),
+			DIRECTORY_N(EXTENTS_RELEASING)));
+}
+
+static enum secpool_error find_work(
+	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
+{
+	/* what was released comes before what is unknown */
+	static const char sql[] = "SELECT id, slot, offset, bytes, IFNULL(region, 0), copy,"
+				  " region_offset, state FROM extents WHERE slot = ?1"
+				  " AND state IN (?2, ?3) ORDER BY state DESC, offset LIMIT 1";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error;
+
+	error = directory_query(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(released_only ? EXTENTS_RELEASING : EXTENTS_UNKNOWN)),
+		&rows);
+	if (!error && directory_next(rows, &error))
+		read_row(rows, ret_row);
+	else if (!error)
+		error = err_set(SECPOOL_E_NOT_FOUND, "nothing to scrub on this device");
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error extents_scrub_next(
+	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
+{
+	struct extents_row row;
+	enum secpool_error error = find_work(directory, slot, released_only, &row);
+
+	if (!error && row.state == EXTENTS_UNKNOWN && row.bytes > EXTENTS_SCRUB_BYTES) {
+		error = split_row(directory, &row, EXTENTS_SCRUB_BYTES);
+		row.bytes = EXTENTS_SCRUB_BYTES;
+	}
+	if (!error)
+		error = directory_run(directory, "UPDATE extents SET state = ?2 WHERE id = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(row.id), DIRECTORY_N(EXTENTS_SCRUBBING)));
+	if (error)
+		return error;
+	row.state = EXTENTS_SCRUBBING;
+	*ret_row = row;
+	return SECPOOL_OK;
+}
+
+/* Joins a row of this state with neighbours of the same state: the first of them stays. */
+static enum secpool_error merge_around(
+	struct directory *directory, const struct extents_row *row, enum extents_state state)
+{
+	static const char before_sql[] =
+		"SELECT IFNULL(MIN(offset), ?3) FROM extents WHERE slot = ?1"
+		" AND state = ?2 AND offset + bytes = ?3";
+	static const char after_sql[] = "SELECT IFNULL(MAX(offset + bytes), ?3) FROM extents"
+					" WHERE slot = ?1 AND state = ?2 AND offset = ?3";
+	uint64_t start = 0, end = 0;
+	enum secpool_error error;
+
+	error = directory_number(directory, before_sql,
+		DIRECTORY_VALUES(
+			DIRECTORY_N(row->slot), DIRECTORY_N(state), DIRECTORY_N(row->offset)),
+		&start);
+	if (!error)
+		error = directory_number(directory, after_sql,
+			DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_N(state),
+				DIRECTORY_N(row->offset + row->bytes)),
+			&end);
+	if (!error)
+		error = directory_run(directory,
+			"DELETE FROM extents WHERE slot = ?1 AND offset > ?2 AND offset < ?3",
+			DIRECTORY_VALUES(
+				DIRECTORY_N(row->slot), DIRECTORY_N(start), DIRECTORY_N(end)));
+	if (!error)
+		error = directory_run(directory,
+			"UPDATE extents SET bytes = ?3 - offset, state = ?4, region = NULL,"
+			" copy = 0, region_offset = 0 WHERE slot = ?1 AND offset = ?2",
+			DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_N(start),
+				DIRECTORY_N(end), DIRECTORY_N(state)));
+	return error;
+}
+
+enum secpool_error extents_scrub_end(struct directory *directory, const struct extents_row *row,
+	enum msg_readback readback, bool *ret_done)
+{
+	static const char still_sql[] = "SELECT COUNT(*) FROM extents WHERE id = ?1 AND state = ?2"
+					" AND slot = ?3 AND offset = ?4 AND bytes = ?5";
+	uint64_t count = 0;
+	enum secpool_error error = directory_number(directory, still_sql,
+		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(EXTENTS_SCRUBBING),
+			DIRECTORY_N(row->slot), DIRECTORY_N(row->offset), DIRECTORY_N(row->bytes)),
+		&count);
+
+	if (!error && count == 1) {
+		switch (readback) {
+		case MSG_READBACK_MATCHED:
+			error = merge_around(directory, row, EXTENTS_FREE);
+			break;
+		case MSG_READBACK_UNREACHABLE:
+			error = merge_around(directory, row, EXTENTS_UNKNOWN);
+			break;
+		case MSG_READBACK_DIFFERED:
+			error = directory_run(directory,
+				"UPDATE extents SET state = ?2, region = NULL WHERE id = ?1",
+				DIRECTORY_VALUES(
+					DIRECTORY_N(row->id), DIRECTORY_N(EXTENTS_DIFFERED)));
+			break;
+		}
+	}
+	if (!error)
+		*ret_done = count == 1;
+	return error;
+}
+
+enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot)
+{
+	return directory_run(directory,
+		"UPDATE extents SET state = ?3, region = NULL, copy = 0, region_offset = 0"
+		" WHERE slot = ?1 AND state = ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(EXTENTS_UNKNOWN)));
+}
+
+enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
+	struct extents_row *rows, size_t most, size_t *ret_count, uint64_t *ret_total)
+{
+	static const char sql[] = "SELECT id, slot, offset, bytes, region, copy, region_offset,"
+				  " state FROM extents WHERE region = ?1 AND state = ?2"
+				  " ORDER BY copy, region_offset LIMIT ?3 OFFSET ?4";
+	struct directory_rows *found = NULL;
+	uint64_t total = 0;
+	size_t count = 0;
+	enum secpool_error error = directory_number(directory,
+		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND state = ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE)), &total);
+
+	if (!error)
+		error = directory_query(directory, sql,
+			DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE),
+				DIRECTORY_N(most), DIRECTORY_N(first)),
+			&found);
+	while (!error && count < most && directory_next(found, &error))
+		read_row(found, &rows[count++]);
+	directory_done(found);
+	if (!error) {
+		*ret_count = count;
+		*ret_total = total;
+	}
+	return error;
+}
+
+enum secpool_error extents_count_use(
+	struct directory *directory, uint64_t slot, struct extents_use *ret_use)
+{
+	static const char sql[] =
+		"SELECT IFNULL(SUM(bytes * (state IN (?2, ?3))), 0),"
+		" IFNULL(SUM(bytes * (state = ?4)), 0),"
+		" IFNULL(SUM(bytes * (state NOT IN (?2, ?3, ?4))), 0) FROM extents WHERE slot = ?1";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_FREE)),
+		&rows);
+
+	if (!error && directory_next(rows, &error))
+		*ret_use = (struct extents_use){
+			.used = directory_get_number(rows, 0),
+			.free = directory_get_number(rows, 1),
+			.unscrubbed = directory_get_number(rows, 2),
+		};
+	directory_done(rows);
+	return error;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who has which space of which device. The extents of a device cover all of it, without overlap, in units of
+ * EXTENTS_UNIT_BYTES; neighbours that are both free, or both unknown, are one row.
+ *
+ *   unknown -> scrubbing -> free -> in use -> releasing -> scrubbing -> free
+ *                                   in use -> set aside (given up, but its client may still write there) -> releasing
+ *
+ * Only free space is handed out, and only a scrub with a matching read-back makes space free. All functions that change
+ * something are called within a change of the directory (directory_begin). Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_EXTENTS_H
+#define SECPOOL_KEYMGR_EXTENTS_H
+
+#include "keymgr/directory.h"
+#include "lib/wire/msg.h"
+
+#define EXTENTS_UNIT_BYTES  (2ull << 20)
+/* Unknown space is scrubbed in pieces, so that released space never waits long for its turn. */
+#define EXTENTS_SCRUB_BYTES (64ull << 20)
+
+enum extents_state {
+	EXTENTS_UNKNOWN = 0,
+	EXTENTS_SCRUBBING = 1,
+	EXTENTS_FREE = 2,
+	EXTENTS_IN_USE = 3,
+	EXTENTS_RELEASING = 4,
+	EXTENTS_SET_ASIDE = 5,
+	EXTENTS_DIFFERED = 6, /* the read-back after a scrub differed: never handed out until the media is new */
+};
+
+struct extents_row {
+	uint64_t id;
+	uint64_t slot, offset, bytes;
+	uint64_t region; /* 0: none */
+	uint64_t copy, region_offset;
+	enum extents_state state;
+};
+
+/* A device on which space may be taken now. domain is borrowed. */
+struct extents_device {
+	uint64_t slot;
+	const char *domain;
+};
+
+/* How the space of a device is used; bytes. */
+struct extents_use {
+	uint64_t used, free, unscrubbed;
+};
+
+/* The device's whole space becomes one unknown extent; what was there is forgotten. bytes is rounded down to units. */
+enum secpool_error extents_reset_device(
+	struct directory *directory, uint64_t slot, uint64_t bytes) MUST_USE;
+
+/*
+ * Takes space for `copies` copies of bytes (rounded up to units), where no two copies of one part of the region are in the same fault
+ * domain; domains and devices with the most free space first, first fit on each.
+ * Errors: SECPOOL_E_NOT_ATTESTED (fewer domains with a usable device than copies), SECPOOL_E_NO_SPACE, each with a
+ * sentence that says how many there are; SECPOOL_E_STORE. The caller takes the change back.
+ */
+enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t copies,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count) MUST_USE;
+
+/*
+ * Gives up what the region has on a device (the space is set aside until the region ends) and takes space for the same parts in domains
+ * that hold no other copy of them. Errors: SECPOOL_E_NO_SPACE: given up, nothing taken: the change is to be kept; SECPOOL_E_STORE.
+ */
+enum secpool_error extents_replace(struct directory *directory, uint64_t region, uint64_t slot,
+	const struct extents_device *devices, size_t device_count) MUST_USE;
+
+/* All that the region has or had becomes releasing. */
+enum secpool_error extents_release(struct directory *directory, uint64_t region) MUST_USE;
+
+/* After a restart: what was being scrubbed is scrubbed again. */
+enum secpool_error extents_restart(struct directory *directory) MUST_USE;
+
+/*
+ * The next space to scrub on this device, made `scrubbing`: released, else (unless released_only) a piece of unknown.
+ * Errors: SECPOOL_E_NOT_FOUND (nothing to do), SECPOOL_E_STORE.
+ */
+enum secpool_error extents_scrub_next(
+	struct directory *directory, uint64_t slot, bool released_only,
+	struct extents_row *ret_row) MUST_USE;
+
+/*
+ * The end of a scrub: MATCHED makes it free and merges it; DIFFERED keeps it away from all; UNREACHABLE makes it unknown again.
+ * Nothing happens when the row is no longer `scrubbing` (the device's media changed meanwhile); *ret_done says which.
+ */
+enum secpool_error extents_scrub_end(struct directory *directory, const struct extents_row *row,
+	enum msg_readback readback, bool *ret_done) MUST_USE;
+
+/* The device can't be reached: releasing space there becomes unknown, without its region. */
+enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot) MUST_USE;
+
+/* Rows of the region's places in use, in order, from the first-th on; *ret_total is how many there are in all. */
+enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
+	struct extents_row *rows, size_t most, size_t *ret_count, uint64_t *ret_total) MUST_USE;
+
+enum secpool_error extents_count_use(
+	struct directory *directory, uint64_t slot, struct extents_use *ret_use) MUST_USE;
+
+#endif

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/handlers.h"
+
+#include <string.h>
+
+#include "keymgr/devices.h"
+#include "keymgr/directory.h"
+#include "keymgr/events.h"
+#include "keymgr/hotplug.h"
+#include "keymgr/owners.h"
+#include "keymgr/regions.h"
+#include "keymgr/releases.h"
+#include "keymgr/session.h"
+
+/* Page sizes (DESIGN.md section 4), and the most pages a region has: the nonce's page number has 36 bits. */
+enum { PAGE_BYTES_LEAST = 4096, PAGE_BYTES_MOST = 2 << 20 };
+#define PAGES_MOST (1ull << 36)
+
+static enum secpool_error check_shape(const struct msg_region_create *create)
+{
+	uint64_t page = create->page_bytes;
+
+	if (page < PAGE_BYTES_LEAST || page > PAGE_BYTES_MOST || (page & (page - 1)) != 0)
+		return err_set(SECPOOL_E_INVALID,
+			"a page has 4 KiB to 2 MiB and is a power of two, not %llu bytes",
+			(unsigned long long)page);
+	if (create->bytes == 0 || create->bytes % page != 0 || create->bytes / page > PAGES_MOST)
+		return err_set(SECPOOL_E_INVALID,
+			"a region has 1 to 2^36 whole pages, not %llu bytes",
+			(unsigned long long)create->bytes);
+	if (create->copies < 1 || create->copies > MSG_COPIES_MAX)
+		return err_set(SECPOOL_E_INVALID, "a region has 1 to %d copies, not %u",
+			MSG_COPIES_MAX, create->copies);
+	if (create->on_loss != MSG_ON_LOSS_SIGBUS && create->on_loss != MSG_ON_LOSS_FAILOVER)
+		return err_set(SECPOOL_E_UNSUPPORTED, "there is no loss mode %u", create->on_loss);
+	if (create->on_loss == MSG_ON_LOSS_FAILOVER && create->copies < 2)
+		return err_set(SECPOOL_E_INVALID, "failover needs two copies or more");
+	return SECPOOL_OK;
+}
+
+static enum secpool_error check_create(
+	const struct server_connection *connection, const struct msg_region_create *create)
+{
+	const struct session *session = connection->session;
+	struct regions_use use = {0};
+	enum secpool_error error = check_shape(create);
+
+	if (!error)
+		error = policy_may_create(connection->daemon->policy, session->tenant,
+			create->bytes, create->copies, create->on_loss);
+	if (!error)
+		error = regions_count_use(connection->daemon->directory, session->tenant, &use);
+	if (error)
+		return error;
+	if (use.regions >= session->quota.regions)
+		return err_set(SECPOOL_E_QUOTA,
+			"tenant %s has its %llu regions already: release one or raise "
+			"quota.regions",
+			session->tenant, (unsigned long long)session->quota.regions);
+	if (use.bytes > session->quota.bytes || create->bytes > session->quota.bytes - use.bytes)
+		return err_set(SECPOOL_E_QUOTA,
+			"tenant %s uses %llu of its %llu MiB, %llu more don't fit: raise "
+			"quota.bytes",
+			session->tenant, (unsigned long long)(use.bytes >> 20),
+			(unsigned long long)(session->quota.bytes >> 20),
+			(unsigned long long)(create->bytes >> 20));
+	return SECPOOL_OK;
+}
+
+/* The ids of the devices that a region is on, as many as the message has fields; the front has checked all of them. */
+static enum secpool_error name_devices(
+	struct daemon *daemon, uint64_t region, struct msg_enc_key_create *create)
+{
+	char *const fields[] = {create->device0, create->device1, create->device2, create->device3};
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(daemon->directory,
+		"SELECT d.id FROM devices d WHERE d.slot IN"
+		" (SELECT slot FROM extents WHERE region = ?1) ORDER BY d.slot LIMIT ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(sizeof fields / sizeof *fields)),
+		&rows);
+
+	while (!error && directory_next(rows, &error))
+		directory_get_text(rows, 0, fields[create->device_count++], sizeof create->device0);
+	directory_done(rows);
+	return error;
+}
+
+/* The enclave makes the key and hands it to the client; the wrapped key is stored before the client hears that all is well. */
+static enum secpool_error make_key(
+	struct server_connection *connection, const struct regions_row *row)
+{
+	struct daemon *daemon = connection->daemon;
+	struct msg request = {.type = MSG_ENC_KEY_CREATE}, answer;
+	struct msg_enc_key_create *create = &request.u.enc_key_create;
+	const struct msg_enc_key_wrapped *wrapped = &answer.u.enc_key_wrapped;
+	enum secpool_error error;
+
+	create->session = connection->session->id;
+	create->region = row->id;
+	create->epoch = row->epoch;
+	create->page_bytes = row->page_bytes;
+	error = name_devices(daemon, row->id, create);
+	if (!error)
+		error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_WRAPPED, &answer);
+	if (!error &&
+		(wrapped->wrapped_bytes == 0 || wrapped->wrapped_bytes > sizeof wrapped->wrapped ||
+			wrapped->region != row->id))
+		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for region %llu",
+			(unsigned long long)row->id);
+	if (!error)
+		error = regions_set_live(
+			daemon->directory, row->id, wrapped->wrapped, wrapped->wrapped_bytes);
+	return error;
+}
+
+static void send_created(struct server_connection *connection, uint32_t number,
+	const struct regions_row *row, uint64_t extents)
+{
+	struct msg msg = {.type = MSG_REGION_CREATED, .number = number};
+
+	msg.u.region_created.region = row->id;
+	msg.u.region_created.epoch = row->epoch;
+	msg.u.region_created.address = row->address;
+	msg.u.region_created.bytes = row->bytes;
+	msg.u.region_created.extent_count = (uint32_t)extents;
+	server_send(connection, &msg, -1);
+}
+
+enum secpool_error handlers_create(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	static struct extents_device usable[DEVICES_MOST];
+	const struct msg_region_create *create = &msg->u.region_create;
+	const struct session *session = connection->session;
+	struct daemon *daemon = connection->daemon;
+	const struct policy_settings *settings = policy_settings(daemon->policy);
+	struct events_about about = {.tenant = session->tenant, .bytes = create->bytes};
+	struct regions_row row = {.bytes = create->bytes,
+		.page_bytes = create->page_bytes,
+		.copies = create->copies,
+		.on_loss = create->on_loss,
+		.uid = connection->peer.uid,
+		.process = session->process};
+	char reason[ERR_DETAIL_BYTES];
+	struct extents_row none;
+	uint64_t total = 0;
+	size_t count = 0;
+	enum secpool_error error;
+
+	(void)extra;
+	error = check_create(connection, create);
+	if (!error)
+		error = devices_usable(daemon, usable, &count);
+	if (error)
+		return error;
+	MSG_SET(row.tenant, session->tenant);
+	MSG_SET(row.name, create->name);
+	error = regions_create(daemon->directory, &row, settings->window_base,
+		settings->window_bytes, usable, count);
+	if (error)
+		return error;
+	error = make_key(connection, &row);
+	if (!error)
+		error = extents_list(daemon->directory, row.id, 0, &none, 0, &count, &total);
+	if (error) {
+		msg_set_text(reason, sizeof reason, err_detail());
+		releases_begin(daemon, &row, MSG_CLIENT_ACKNOWLEDGED, NULL, 0);
+		return err_set(error, "%s", reason);
+	}
+	about.region = row.id;
+	events_record(daemon, "created", &about, "%u copies, for process %d", row.copies,
+		row.process.pid);
+	send_created(connection, msg->number, &row, total);
+	return SECPOOL_OK;
+}
+
+enum secpool_error handlers_extents(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct extents_row rows[MSG_EXTENTS_MAX];
+	struct msg answer = {.type = MSG_EXTENTS, .number = msg->number};
+	struct msg_extents *out = &answer.u.extents;
+	struct regions_row region;
+	uint64_t total = 0;
+	size_t count = 0;
+	enum secpool_error error;
+
+	(void)extra;
+	error = session_region(connection, msg->u.extents_get.region, &region);
+	if (!error)
+		error = extents_list(connection->daemon->directory, region.id,
+			msg->u.extents_get.first, rows, MSG_EXTENTS_MAX, &count, &total);
+	if (error)
+		return error;
+	out->region = region.id;
+	out->total = (uint32_t)total;
+	out->first = msg->u.extents_get.first;
+	out->count = (uint32_t)count;
+	for (size_t i = 0; i < count; i++) {
+		out->copy[i] = rows[i].copy;
+		out->slot[i] = rows[i].slot;
+		out->region_offset[i] = rows[i].region_offset;
+		out->offset[i] = rows[i].offset;
+		out->bytes[i] = rows[i].bytes;
+	}
+	server_send(connection, &answer, -1);
+	return SECPOOL_OK;
+}
+
+enum secpool_error handlers_replace(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	static struct extents_device usable[DEVICES_MOST];
+	struct daemon *daemon = connection->daemon;
+	uint64_t slot = msg->u.region_replace.slot;
+	const struct devices_row *device = devices_at(daemon->devices, slot);
+	struct events_about about = {.tenant = connection->session->tenant};
+	enum secpool_error error, placed = SECPOOL_OK;
+	char reason[ERR_DETAIL_BYTES] = "";
+	struct regions_row region;
+	size_t count = 0;
+
+	(void)extra;
+	if (!device)
+		return err_set(
+			SECPOOL_E_NOT_FOUND, "there is no device %llu", (unsigned long long)slot);
+	error = session_region(connection, msg->u.region_replace.region, &region);
+	if (!error)
+		error = devices_usable(daemon, usable, &count);
+	if (!error)
+		error = directory_begin(daemon->directory);
+	if (error)
+		return error;
+	placed = extents_replace(daemon->directory, region.id, slot, usable, count);
+	msg_set_text(reason, sizeof reason, err_detail());
+	/* without space the change is kept too: the places are given up */
+	error = directory_finish(
+		daemon->directory, placed == SECPOOL_E_NO_SPACE ? SECPOOL_OK : placed);
+	if (error)
+		return error;
+	about.device = device->id;
+	about.region = region.id;
+	events_record(daemon, placed ? "not-replaced" : "replaced", &about, "%s",
+		placed ? reason : "new space on other devices");
+	if (placed)
+		return err_set(placed, "%s", reason);
+	server_reply(connection, msg->number, SECPOOL_OK);
+	return SECPOOL_OK;
+}
+
+enum secpool_error handlers_release(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct regions_row region;
+	enum secpool_error error =
+		session_region(connection, msg->u.region_release.region, &region);
+
+	(void)extra;
+	if (!error)
+		releases_begin(connection->daemon, &region, MSG_CLIENT_ACKNOWLEDGED, connection,
+			msg->number);
+	return error;
+}
+
+enum secpool_error handlers_resume(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct regions_row region;
+	enum secpool_error error = session_region(connection, msg->u.region_resume.region, &region);
+
+	(void)extra;
+	if (!error)
+		error = owners_may_resume(connection->daemon, &connection->session->process);
+	if (!error)
+		server_reply(connection, msg->number, SECPOOL_OK);
+	return error;
+}
+
+enum secpool_error handlers_device_report(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	const struct msg_device_report *report = &msg->u.device_report;
+	struct daemon *daemon = connection->daemon;
+	struct devices_row *device = devices_at(daemon->devices, report->slot);
+
+	(void)extra;
+	if (!device)
+		return err_set(SECPOOL_E_NOT_FOUND, "there is no device %llu",
+			(unsigned long long)report->slot);
+	/* a report on media that are gone is no news */
+	if (report->media != device->media || devices_look(daemon, device))
+		return SECPOOL_OK;
+	hotplug_check(daemon, device, report->cause);
+	return SECPOOL_OK;
+}
+
+enum secpool_error handlers_lost(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	const struct msg_region_lost *lost = &msg->u.region_lost;
+	struct daemon *daemon = connection->daemon;
+	const struct devices_row *device = devices_at(daemon->devices, lost->slot);
+	struct events_about about = {.device = device ? device->id : NULL,
+		.tenant = connection->session->tenant,
+		.region = lost->region,
+		.offset = lost->offset,
+		.bytes = lost->bytes};
+	struct regions_row region;
+	enum secpool_error error = session_region(connection, lost->region, &region);
+
+	(void)extra;
+	if (error)
+		return error;
+	if (lost->bytes == 0 || lost->offset >= region.bytes ||
+		lost->bytes > region.bytes - lost->offset)
+		return err_set(SECPOOL_E_INVALID, "the lost range is not in region %llu",
+			(unsigned long long)lost->region);
+	events_record(daemon, "range-lost", &about, "cause: %s", msg_cause_name(lost->cause));
+	return SECPOOL_OK;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a client with a session may ask (docs/wire.md, "Client and keymgrd"). All are handlers of the dispatch table: an error is
+ * answered by REPLY and recorded; nothing was changed then, unless it says so. Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_HANDLERS_H
+#define SECPOOL_KEYMGR_HANDLERS_H
+
+#include "keymgr/server.h"
+
+/*
+ * Errors: SECPOOL_E_INVALID, SECPOOL_E_DENIED, SECPOOL_E_UNSUPPORTED, SECPOOL_E_QUOTA, SECPOOL_E_NO_SPACE, SECPOOL_E_NOT_ATTESTED,
+ * SECPOOL_E_SESSION_EXPIRED. What was taken before the enclave refused is released and scrubbed.
+ */
+enum secpool_error handlers_create(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_extents(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+/* Errors: SECPOOL_E_NO_SPACE (given up, nothing replaces it), SECPOOL_E_NOT_FOUND. */
+enum secpool_error handlers_replace(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_release(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_resume(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_device_report(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_lost(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/hotplug.h"
+
+#include <string.h>
+
+#include "keymgr/events.h"
+#include "lib/base/os.h"
+
+void hotplug_began(struct server_connection *connection)
+{
+	struct devices *devices = connection->daemon->devices;
+	struct server_connection *before = devices->hotplug;
+
+	devices->hotplug = connection;
+	if (before)
+		server_close(before);
+	log_event(LOG_LEVEL_INFO, "hotplugd-connected", "pid=%d", connection->peer.pid);
+}
+
+void hotplug_ended(struct server_connection *connection)
+{
+	struct devices *devices = connection->daemon->devices;
+
+	if (devices->hotplug != connection)
+		return;
+	devices->hotplug = NULL;
+	log_event(LOG_LEVEL_WARNING, "hotplugd-gone", "pid=%d", connection->peer.pid);
+}
+
+/* Passes a message to the enclave and its answer back. */
+static enum secpool_error relay(struct server_connection *connection, struct msg *msg,
+	uint32_t want, struct msg *ret_answer)
+{
+	struct msg request = *msg, answer;
+	enum secpool_error error = daemon_ask(connection->daemon, &request, -1, want, &answer);
+
+	if (error)
+		return error;
+	answer.number = msg->number;
+	*ret_answer = answer;
+	return SECPOOL_OK;
+}
+
+enum secpool_error hotplug_handle_begin(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct msg answer;
+	enum secpool_error error;
+
+	(void)extra;
+	if (!devices_word(msg->u.attest_begin.id))
+		return err_set(SECPOOL_E_PROTOCOL, "hotplugd names a device that is not valid");
+	error = relay(connection, msg, MSG_ATTEST_CHALLENGE, &answer);
+	if (!error)
+		server_send(connection, &answer, -1);
+	return error;
+}
+
+enum secpool_error hotplug_handle_evidence(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	static const uint8_t none[DEVICES_EK_BYTES];
+	struct daemon *daemon = connection->daemon;
+	struct events_about about = {.device = msg->u.attest_evidence.id};
+	struct devices_row *row;
+	const uint8_t *ek;
+	struct msg answer;
+	bool proved;
+	enum secpool_error error;
+
+	(void)extra;
+	error = relay(connection, msg, MSG_ATTEST_VERDICT, &answer);
+	if (error)
+		return error;
+	row = devices_find(daemon->devices, about.device);
+	ek = answer.u.attest_verdict.ek_name;
+	proved = memcmp(ek, none, sizeof none) != 0; /* lint: memcmp of public bytes */
+	if (answer.u.attest_verdict.error) {
+		events_record(daemon, "attestation-refused", &about, "%s",
+			answer.u.attest_verdict.reason);
+	} else if (proved) {
+		if (!row)
+			error = devices_expect(daemon->devices, about.device, &row);
+		if (!error)
+			error = devices_remember_ek(daemon, about.device, ek);
+		if (error)
+			return error;
+	}
+	server_send(connection, &answer, -1);
+	return SECPOOL_OK;
+}
+
+/* A step of hotplugd's table that is not `online`. */
+static void take_step(struct daemon *daemon, const struct msg_device_state *state)
+{
+	struct devices_row *row = devices_find(daemon->devices, state->id);
+	bool same = row && (state->media == 0 || state->media == row->media);
+
+	if (!row)
+		return;
+	/* a restarted hotplugd attests again what is in use: as long as the media stay, so does the device */
+	if ((state->state == MSG_DEVICE_DISCOVERED || state->state == MSG_DEVICE_ATTESTING) &&
+		row->media_fd >= 0 && same && !devices_look(daemon, row))
+		return;
+	devices_leave(daemon, row, state->state, state->cause);
+}
+
+enum secpool_error hotplug_handle_state(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct daemon *daemon = connection->daemon;
+	const struct msg_device_state *state = &msg->u.device_state;
+	struct devices_row *row;
+	enum secpool_error error;
+	int fd;
+
+	if (state->state >= MSG_DEVICE_STATES || !devices_word(state->id))
+		return err_set(
+			SECPOOL_E_PROTOCOL, "hotplugd names a device or state that is not valid");
+	if (state->state != MSG_DEVICE_ONLINE) {
+		take_step(daemon, state);
+		return SECPOOL_OK;
+	}
+	fd = sock_take_fd(extra, 0);
+	error = devices_online(daemon, state, &fd);
+	if (!error)
+		return SECPOOL_OK;
+	log_error("device-not-online", error);
+	row = devices_find(daemon->devices, state->id);
+	if (row)
+		devices_leave(daemon, row,
+			error == SECPOOL_E_DEVICE_GONE ? MSG_DEVICE_LOST : MSG_DEVICE_QUARANTINED,
+			err_detail());
+	return error;
+}
+
+void hotplug_check(struct daemon *daemon, struct devices_row *device, uint32_t cause)
+{
+	struct msg msg = {.type = MSG_DEVICE_CHECK};
+
+	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
+		return;
+	msg.u.device_check.cause = cause;
+	MSG_SET(msg.u.device_check.id, device->id);
+	server_send(daemon->devices->hotplug, &msg, -1);
+}

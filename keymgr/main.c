@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* secpool-keymgrd: the front of the key manager. docs/man/secpool-keymgrd.8.scd says how it is run. */
+#include <cap-ng.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "enclave/enclave.h"
+#include "keymgr/daemon.h"
+#include "keymgr/devices.h"
+#include "keymgr/directory.h"
+#include "keymgr/events.h"
+#include "keymgr/owners.h"
+#include "keymgr/releases.h"
+#include "keymgr/server.h"
+#include "keymgr/session.h"
+#include "lib/base/clock.h"
+#include "lib/base/guarded_copy.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+#include "policy/policy.h"
+
+/* A second daemon waits this long for the first to end (a restart), then refuses. */
+#define LOCK_WAIT_NS (3 * CLOCK_NS_PER_S)
+enum { STATUS_USAGE = 2, LOCK_POLL_MS = 50, DESCRIPTORS = 65536 };
+
+struct arguments {
+	const char *runtime_dir, *state_dir, *policy, *tpm;
+};
+
+struct parts {
+	struct arguments arguments;
+	struct enclave enclave;
+	struct policy *policy;
+	int policy_fd, lock_fd, guardian_fd;
+	sd_event_source *sources[4];
+};
+
+static void show_usage(FILE *to)
+{
+	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE\n"
+	      "  --runtime-dir DIR  where keymgr.sock is made\n"
+	      "  --state-dir DIR    directory.db, root.sealed and what else must survive\n"
+	      "  --policy FILE      who may be which tenant (secpool-policy(5))\n"
+	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n",
+		to);
+}
+
+/* -1 when the daemon is to run, else the status to end with. */
+static int read_arguments(int argc, char **argv, struct arguments *arguments)
+{
+	static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
+		{"state-dir", required_argument, NULL, 's'},
+		{"policy", required_argument, NULL, 'p'}, {"tpm", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
+		{NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'r':
+			arguments->runtime_dir = optarg;
+			break;
+		case 's':
+			arguments->state_dir = optarg;
+			break;
+		case 'p':
+			arguments->policy = optarg;
+			break;
+		case 't':
+			arguments->tpm = optarg;
+			break;
+		case 'h':
+			show_usage(stdout);
+			return 0;
+		case 'v':
+			puts("secpool-keymgrd " SECPOOL_VERSION);
+			return 0;
+		default:
+			show_usage(stderr);
+			return STATUS_USAGE;
+		}
+	}
+	if (optind == argc && arguments->runtime_dir && arguments->state_dir && arguments->policy &&
+		arguments->tpm)
+		return -1;
+	fputs("secpool-keymgrd: all four options are needed, and nothing else\n", stderr);
+	show_usage(stderr);
+	return STATUS_USAGE;
+}
+
+static enum secpool_error join(char path[PATH_MAX], const char *folder, const char *name)
+{
+	if (snprintf(path, PATH_MAX, "%s/%s", folder, name) >= PATH_MAX)
+		return err_set(SECPOOL_E_LIMIT, "path too long: %s/%s", folder, name);
+	return SECPOOL_OK;
+}
+
+/* One daemon for each state folder; the lock ends with the process, however it ends. */
+static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
+{
+	uint64_t deadline = clock_now_ns() + LOCK_WAIT_NS;
+	char path[PATH_MAX];
+	enum secpool_error error = os_make_dir(state_dir, 0700);
+	int fd;
+
+	if (!error)
+		error = join(path, state_dir, "keymgrd.lock");
+	if (error)
+		return error;
+	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return os_error("open %s", path);
+	while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		if (clock_now_ns() > deadline) {
+			os_close(&fd);
+			return err_set(SECPOOL_E_BUSY,
+				"another secpool-keymgrd uses %s: stop it ('secpool down') first",
+				state_dir);
+		}
+		clock_sleep_ns((uint64_t)LOCK_POLL_MS * CLOCK_NS_PER_MS);
+	}
+	*ret_fd = fd;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error start_enclave(struct parts *parts, const char *store)
+{
+	const struct arguments *arguments = &parts->arguments;
+	struct enclave_options options = {.policy_name = arguments->policy,
+		.tpm = arguments->tpm,
+		.state_dir = arguments->state_dir,
+		.store_exists = access(store, F_OK) == 0};
+	char path[PATH_MAX];
+	enum secpool_error error = join(path, arguments->runtime_dir, "keymgr.sock");
+
+	if (error)
+		return error;
+	parts->policy_fd = open(arguments->policy, O_RDONLY | O_CLOEXEC);
+	if (parts->policy_fd < 0)
+		return os_error("open policy %s", arguments->policy);
+	options.policy_fd = parts->policy_fd;
+	options.socket_path = path;
+	error = enclave_start(&options, &parts->enclave);
+	if (!error)
+		log_event(LOG_LEVEL_INFO, "enclave-started", "pid=%d root-key=%s",
+			parts->enclave.pid, parts->enclave.provisioned ? "new" : "unsealed");
+	return error;
+}
+
+/*
+ * What is left of root: raising the clients' locked-memory limit, and signals to them. The rest of the front's work is
+ * done with descriptors that are open by now and files of its own.
+ */
+static enum secpool_error drop_privileges(void)
+{
+	static const unsigned kept[] = {CAP_SYS_RESOURCE, CAP_KILL};
+	bool have[sizeof kept / sizeof *kept];
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		return os_error("PR_SET_NO_NEW_PRIVS");
+	if (geteuid() != 0)
+		return SECPOOL_OK;
+	if (capng_get_caps_process() != 0)
+		return err_set(SECPOOL_E_DENIED, "capabilities could not be read");
+	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+		have[i] = capng_have_capability(CAPNG_PERMITTED, kept[i]);
+	capng_clear(CAPNG_SELECT_CAPS);
+	/* one that this root does not have (a container's) can't be kept: log what will not work, go on without */
+	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+		if (!have[i])
+			log_event(LOG_LEVEL_WARNING, "no-capability", "name=%s",
+				capng_capability_to_name(kept[i]));
+		else if (capng_update(CAPNG_ADD, (capng_type_t)(CAPNG_EFFECTIVE | CAPNG_PERMITTED),
+				 kept[i]) != 0)
+			return err_set(SECPOOL_E_DENIED, "capabilities could not be chosen");
+	}
+	if (capng_apply(CAPNG_SELECT_CAPS) != 0)
+		return err_set(SECPOOL_E_DENIED, "capabilities could not be given up");
+	return SECPOOL_OK;
+}
+
+static int on_enclave(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+	struct daemon *daemon = arg;
+
+	(void)source;
+	(void)fd;
+	(void)events;
+	daemon_fail(daemon, "enclave-ended",
+		err_set(SECPOOL_E_DAEMON_GONE, "the enclave process ended: nothing is served "
+					       "without it, start keymgrd again"));
+	return 0;
+}
+
+static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info, void *arg)
+{
+	struct daemon *daemon = arg;
+
+	(void)source;
+	log_event(LOG_LEVEL_INFO, "stopping", "signal=%u", info->ssi_signo);
+	return sd_event_exit(daemon->loop, 0);
+}
+
+static enum secpool_error watch(struct daemon *daemon, struct parts *parts)
+{
+	static const int signals[] = {SIGTERM, SIGINT};
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+		sigaddset(&set, signals[i]);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	parts->guardian_fd = pidfd_open(parts->enclave.guardian, 0);
+	if (parts->guardian_fd < 0)
+		return os_error("pidfd_open of the enclave's guardian");
+	if (sd_event_add_io(daemon->loop, &parts->sources[0], parts->enclave.socket, EPOLLIN,
+		    on_enclave, daemon) < 0 ||
+		sd_event_add_io(daemon->loop, &parts->sources[1], parts->guardian_fd, EPOLLIN,
+			on_enclave, daemon) < 0 ||
+		sd_event_add_signal(daemon->loop, &parts->sources[2], SIGTERM, on_stop, daemon) <
+			0 ||
+		sd_event_add_signal(daemon->loop, &parts->sources[3], SIGINT, on_stop, daemon) < 0)
+		return err_set(SECPOOL_E_SYSTEM, "the loop refused a source");
+	return SECPOOL_OK;
+}
+
+/* Everything that needs the enclave, in the order in which the parts need each other. */
+static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts)
+{
+	enum secpool_error error = watch(daemon, parts);
+
+	if (!error)
+		error = events_new(daemon, &daemon->events);
+	if (!error)
+		error = session_new_table(&daemon->sessions);
+	if (!error)
+		error = owners_new(&daemon->owners);
+	if (!error)
+		error = devices_new(daemon, &daemon->devices);
+	if (!error)
+		error = releases_new(daemon, &daemon->releases);
+	if (!error)
+		error = server_new(daemon, parts->enclave.listener, &daemon->server);
+	if (!error)
+		error = owners_start(daemon);
+	return error;
+}
+
+static void stop_parts(struct daemon *daemon)
+{
+	server_free(daemon->server);
+	daemon->server = NULL;
+	releases_free(daemon->releases);
+	devices_free(daemon->devices);
+	owners_free(daemon->owners);
+	session_free_table(daemon->sessions);
+	events_free(daemon->events);
+	directory_close(daemon->directory);
+}
+
+/* Prepares the process before there is anything to protect. */
+static enum secpool_error harden(void)
+{
+	struct rlimit limit = {.rlim_cur = 0};
+
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 || setrlimit(RLIMIT_CORE, &limit) != 0)
+		return os_error("core files could not be turned off");
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < DESCRIPTORS) {
+		limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+		if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+			log_event(LOG_LEVEL_WARNING, "few-descriptors", "limit=%llu",
+				(unsigned long long)limit.rlim_cur);
+	}
+	umask(077);
+	return guarded_copy_install();
+}
+
+static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
+{
+	char store[PATH_MAX];
+	enum secpool_error error = harden();
+
+	if (!error)
+		error = lock_state(parts->arguments.state_dir, &parts->lock_fd);
+	if (!error)
+		error = join(store, parts->arguments.state_dir, "directory.db");
+	if (!error)
+		error = start_enclave(parts, store);
+	if (!error)
+		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
+	if (!error)
+		error = directory_open(store, &daemon->directory);
+	if (error)
+		return error;
+	/* for clients that may not open it themselves; without it they use what the kernel gives them */
+	daemon->faultfd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	daemon->policy = parts->policy;
+	daemon->enclave = parts->enclave.socket;
+	daemon->enclave_pid = parts->enclave.pid;
+	daemon->provisioned = parts->enclave.provisioned;
+	return drop_privileges();
+}
+
+static int serve(struct daemon *daemon)
+{
+	int status;
+
+	log_event(LOG_LEVEL_INFO, "ready", "version=%s root-key=%s", SECPOOL_VERSION,
+		daemon->provisioned ? "provisioned" : "unsealed");
+	sd_notify(0, "READY=1");
+	status = sd_event_loop(daemon->loop);
+	sd_notify(0, "STOPPING=1");
+	return status < 0 ? 1 : status;
+}
+
+int main(int argc, char **argv)
+{
+	struct parts parts = {.policy_fd = -1, .lock_fd = -1, .guardian_fd = -1};
+	struct daemon daemon = {.enclave = -1, .faultfd = -1, .start_ns = clock_now_ns()};
+	enum secpool_error error = SECPOOL_E_SYSTEM;
+	int status = 1;
+
+	if (enclave_is_child(argc, argv, &status))
+		return status;
+	log_init("secpool-keymgrd", LOG_LEVEL_INFO);
+	status = read_arguments(argc, argv, &parts.arguments);
+	if (status >= 0)
+		return status;
+	status = 1;
+	error = open_all(&daemon, &parts);
+	if (!error && sd_event_new(&daemon.loop) < 0)
+		error = err_set(SECPOOL_E_SYSTEM, "no event loop");
+	if (!error)
+		error = start_parts(&daemon, &parts);
+	if (error)
+		log_error("not-started", error);
+	else
+		status = serve(&daemon);
+	stop_parts(&daemon);
+	for (size_t i = 0; i < sizeof parts.sources / sizeof *parts.sources; i++)
+		sd_event_source_disable_unref(parts.sources[i]);
+	sd_event_unref(daemon.loop);
+	if (parts.enclave.pid > 0)
+		enclave_stop(&parts.enclave);
+	policy_free(parts.policy);
+	os_close(&parts.guardian_fd);
+	os_close(&parts.policy_fd);
+	os_close(&parts.lock_fd);
+	os_close(&daemon.faultfd);
+	log_event(LOG_LEVEL_INFO, "ended", "status=%d", status);
+	return status;
+}

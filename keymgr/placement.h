@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which devices a region's copies go to: extents_take and extents_replace (extents.h), and the two steps on free space
+ * that they are made of. Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_PLACEMENT_H
+#define SECPOOL_KEYMGR_PLACEMENT_H
+
+#include "keymgr/extents.h"
+
+/* Most devices that are looked at for one region. */
+enum { PLACEMENT_DEVICES_MOST = 1024 };
+
+/* The first free extent of a device. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
+enum secpool_error extents_find_free(
+	struct directory *directory, uint64_t slot, struct extents_row *ret_row) MUST_USE;
+
+/* The first bytes of a free extent become the region's. */
+enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
+	uint64_t bytes, uint64_t region, uint64_t copy, uint64_t region_offset) MUST_USE;
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/regions.h"
+
+#include <string.h>
+
+#include "keymgr/addresses.h"
+#include "lib/base/clock.h"
+
+#define COLUMNS                                                                                    \
+	"SELECT id, address, bytes, page_bytes, epoch, copies, on_loss, uid, state, pid,"          \
+	" start_ticks, tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes,"       \
+	" unreachable_bytes, differed, client FROM regions "
+
+/* The first epoch of a region; later ones come with rotation. */
+enum { FIRST_EPOCH = 1 };
+
+static void read_row(struct directory_rows *rows, struct regions_row *row)
+{
+	*row = (struct regions_row){
+		.id = directory_get_number(rows, 0),
+		.address = directory_get_number(rows, 1),
+		.bytes = directory_get_number(rows, 2),
+		.page_bytes = directory_get_number(rows, 3),
+		.epoch = directory_get_number(rows, 4),
+		.copies = (uint32_t)directory_get_number(rows, 5),
+		.on_loss = (uint32_t)directory_get_number(rows, 6),
+		.uid = (uint32_t)directory_get_number(rows, 7),
+		.state = (uint32_t)directory_get_number(rows, 8),
+		.process = {.pid = (int32_t)directory_get_number(rows, 9),
+			.start_ticks = directory_get_number(rows, 10)},
+		.released_ns = directory_get_number(rows, 13),
+		.destroyed_ns = directory_get_number(rows, 14),
+		.generation = directory_get_number(rows, 15),
+		.scrubbed_bytes = directory_get_number(rows, 16),
+		.unreachable_bytes = directory_get_number(rows, 17),
+		.differed = directory_get_number(rows, 18),
+		.client = (uint32_t)directory_get_number(rows, 19),
+	};
+	directory_get_text(rows, 11, row->tenant, sizeof row->tenant);
+	directory_get_text(rows, 12, row->name, sizeof row->name);
+}
+
+static enum secpool_error insert_row(struct directory *directory, struct regions_row *row)
+{
+	static const char sql[] =
+		"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes, page_bytes,"
+		" copies, on_loss, name, state, epoch)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+	enum secpool_error error = directory_run(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_T(row->tenant), DIRECTORY_N(row->uid),
+			DIRECTORY_N(row->process.pid), DIRECTORY_N(row->process.start_ticks),
+			DIRECTORY_N(row->address), DIRECTORY_N(row->bytes),
+			DIRECTORY_N(row->page_bytes), DIRECTORY_N(row->copies),
+			DIRECTORY_N(row->on_loss), DIRECTORY_T(row->name),
+			DIRECTORY_N(REGIONS_CREATING), DIRECTORY_N(FIRST_EPOCH)));
+
+	if (!error) {
+		row->id = directory_last_id(directory);
+		row->epoch = FIRST_EPOCH;
+		row->state = REGIONS_CREATING;
+	}
+	return error;
+}
+
+enum secpool_error regions_create(struct directory *directory, struct regions_row *row,
+	uint64_t window_base, uint64_t window_bytes, const struct extents_device *devices,
+	size_t device_count)
+{
+	struct regions_row made = *row;
+	enum secpool_error error = directory_begin(directory);
+
+	if (error)
+		return error;
+	error = addresses_find(directory, window_base, window_bytes, made.bytes, &made.address);
+	if (!error)
+		error = insert_row(directory, &made);
+	if (!error)
+		error = extents_take(
+			directory, made.id, made.copies, made.bytes, devices, device_count);
+	error = directory_finish(directory, error);
+	if (!error)
+		*row = made;
+	return error;
+}
+
+enum secpool_error regions_set_live(
+	struct directory *directory, uint64_t region, const uint8_t *wrapped, size_t wrapped_bytes)
+{
+	enum secpool_error error = directory_run(directory,
+		"UPDATE regions SET state = ?2, wrapped = ?3 WHERE id = ?1 AND state = ?4",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_LIVE),
+			DIRECTORY_B(wrapped, wrapped_bytes), DIRECTORY_N(REGIONS_CREATING)));
+
+	if (!error && directory_changes(directory) != 1)
+		error = err_set(SECPOOL_E_NOT_FOUND, "region %llu is not being created",
+			(unsigned long long)region);
+	return error;
+}
+
+static enum secpool_error find_one(
+	struct directory *directory, const char *sql, uint64_t id, struct regions_row *ret_row)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error =
+		directory_query(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(id)), &rows);
+
+	if (!error && directory_next(rows, &error))
+		read_row(rows, ret_row);
+	else if (!error)
+		error = err_set(
+			SECPOOL_E_NOT_FOUND, "there is no region %llu", (unsigned long long)id);
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error regions_find(
+	struct directory *directory, uint64_t region, struct regions_row *ret_row)
+{
+	return find_one(directory, COLUMNS "WHERE id = ?1", region, ret_row);
+}
+
+enum secpool_error regions_next(
+	struct directory *directory, uint64_t after, struct regions_row *ret_row)
+{
+	return find_one(directory, COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1", after, ret_row);
+}
+
+enum secpool_error regions_release(
+	struct directory *directory, uint64_t region, enum msg_client_end client)
+{
+	enum secpool_error error = directory_begin(directory);
+
+	if (error)
+		return error;
+	error = directory_run(directory,
+		"UPDATE regions SET state = ?2, wrapped = NULL, released_ns = ?3, client = ?4"
+		" WHERE id = ?1 AND state != ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_RELEASING),
+			DIRECTORY_N(clock_calendar_ns()), DIRECTORY_N(client)));
+	if (!error)
+		error = extents_release(directory, region);
+	return directory_finish(directory, error);
+}
+
+enum secpool_error regions_set_destroyed(
+	struct directory *directory, uint64_t region, uint64_t destroyed_ns, uint64_t generation)
+{
+	return directory_run(directory,
+		"UPDATE regions SET destroyed_ns = ?2, generation = ?3 WHERE id = ?1",
+		DIRECTORY_VALUES(
+			DIRECTORY_N(region), DIRECTORY_N(destroyed_ns), DIRECTORY_N(generation)));
+}
+
+enum secpool_error regions_add_scrubbed(
+	struct directory *directory, uint64_t region, enum msg_readback readback, uint64_t bytes)
+{
+	return directory_run(directory,
+		"UPDATE regions SET scrubbed_bytes = scrubbed_bytes + ?2,"
+		" unreachable_bytes = unreachable_bytes + ?3, differed = differed + ?4"
+		" WHERE id = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(region),
+			DIRECTORY_N(readback == MSG_READBACK_UNREACHABLE ? 0 : bytes),
+			DIRECTORY_N(readback == MSG_READBACK_UNREACHABLE ? bytes : 0),
+			DIRECTORY_N(readback == MSG_READBACK_DIFFERED)));
+}
+
+/* state 0: in any (a region's extent is never unknown) */
+static enum secpool_error add_unreachable(
+	struct directory *directory, uint64_t slot, enum extents_state state)
+{
+	return directory_run(directory,
+		"UPDATE regions SET unreachable_bytes = unreachable_bytes + (SELECT SUM(bytes)"
+		" FROM extents WHERE region = regions.id AND slot = ?1 AND (?2 = 0 OR state = ?2))"
+		" WHERE id IN (SELECT region FROM extents WHERE slot = ?1"
+		" AND (?2 = 0 OR state = ?2))",
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(state)));
+}
+
+enum secpool_error regions_lose_device(struct directory *directory, uint64_t slot)
+{
+	return add_unreachable(directory, slot, 0);
+}
+
+enum secpool_error regions_drop_releasing(struct directory *directory, uint64_t slot)
+{
+	enum secpool_error error = add_unreachable(directory, slot, EXTENTS_RELEASING);
+
+	if (!error)
+		error = extents_drop_releasing(directory, slot);
+	return error;
+}
+
+enum secpool_error regions_extents_left(
+	struct directory *directory, uint64_t region, uint64_t *ret_count)
+{
+	return directory_number(directory, "SELECT COUNT(*) FROM extents WHERE region = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(region)), ret_count);
+}
+
+enum secpool_error regions_last_receipt(
+	struct directory *directory, uint64_t *ret_number, uint8_t ret_digest[32])
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory,
+		"SELECT number, digest FROM receipts ORDER BY number DESC LIMIT 1",
+		DIRECTORY_VALUES(), &rows);
+	uint8_t digest[32] = {0};
+	uint64_t number = 0;
+
+	if (!error && directory_next(rows, &error)) {
+		number = directory_get_number(rows, 0);
+		if (directory_get_bytes(rows, 1, digest, sizeof digest) != sizeof digest)
+			error = err_set(SECPOOL_E_STORE, "receipt %llu has no digest",
+				(unsigned long long)number);
+	}
+	directory_done(rows);
+	if (!error) {
+		*ret_number = number;
+		memcpy(ret_digest, digest, sizeof digest);
+	}
+	return error;
+}
+
+enum secpool_error regions_finish(struct directory *directory, uint64_t region, uint64_t number,
+	const char *text, const uint8_t digest[32])
+{
+	enum secpool_error error = directory_begin(directory);
+
+	if (error)
+		return error;
+	error = directory_run(directory,
+		"INSERT INTO receipts (number, region, text, digest) VALUES (?1, ?2, ?3, ?4)",
+		DIRECTORY_VALUES(DIRECTORY_N(number), DIRECTORY_N(region), DIRECTORY_T(text),
+			DIRECTORY_B(digest, 32)));
+	if (!error)
+		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(region)));
+	return directory_finish(directory, error);
+}
+
+enum secpool_error regions_count_use(
+	struct directory *directory, const char *tenant, struct regions_use *ret_use)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory,
+		"SELECT COUNT(*), IFNULL(SUM(bytes), 0) FROM regions WHERE tenant = ?1"
+		" AND state != ?2",
+		DIRECTORY_VALUES(DIRECTORY_T(tenant), DIRECTORY_N(MSG_REGION_RELEASING)), &rows);
+
+	if (!error && directory_next(rows, &error))
+		*ret_use = (struct regions_use){.regions = directory_get_number(rows, 0),
+			.bytes = directory_get_number(rows, 1)};
+	directory_done(rows);
+	return error;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The rows of the regions table. A region is `creating` until its wrapped key is stored, then `live`, then `releasing` until
+ * its space is scrubbed and its receipt stored; then the row is gone. Numbers are never used again.
+ * Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_REGIONS_H
+#define SECPOOL_KEYMGR_REGIONS_H
+
+#include "keymgr/directory.h"
+#include "keymgr/extents.h"
+#include "lib/base/os.h"
+#include "lib/wire/msg.h"
+
+/* MSG_REGION_LIVE and MSG_REGION_RELEASING, and the state before. */
+enum { REGIONS_CREATING = 0 };
+
+struct regions_row {
+	uint64_t id, address, bytes, page_bytes, epoch;
+	uint32_t copies, on_loss, uid, state;
+	struct os_process process;
+	char tenant[MSG_NAME_BYTES], name[MSG_NAME_BYTES];
+	/* of a region that is releasing */
+	uint64_t released_ns, destroyed_ns, generation, scrubbed_bytes, unreachable_bytes, differed;
+	uint32_t client; /* enum msg_client_end */
+};
+
+/* What a tenant uses: live regions and their bytes, without copies. */
+struct regions_use {
+	uint64_t regions, bytes;
+};
+
+/*
+ * Makes the row (state creating) with its address and space, in one change; fills in row->id, address and epoch.
+ * Errors: those of addresses_find and extents_take; nothing is changed then.
+ */
+enum secpool_error regions_create(struct directory *directory, struct regions_row *row,
+	uint64_t window_base, uint64_t window_bytes, const struct extents_device *devices,
+	size_t device_count) MUST_USE;
+
+/* The region's wrapped key is stored: it is live. */
+enum secpool_error regions_set_live(struct directory *directory, uint64_t region,
+	const uint8_t *wrapped, size_t wrapped_bytes) MUST_USE;
+
+/* Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
+enum secpool_error regions_find(
+	struct directory *directory, uint64_t region, struct regions_row *ret_row) MUST_USE;
+/* The row with the next greater number. Errors: SECPOOL_E_NOT_FOUND at the end, SECPOOL_E_STORE. */
+enum secpool_error regions_next(
+	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
+
+/*
+ * The wrapped key is deleted and all space becomes releasing, in one change: from here on there is no way back.
+ * A region that is releasing already stays as it is.
+ */
+enum secpool_error regions_release(
+	struct directory *directory, uint64_t region, enum msg_client_end client) MUST_USE;
+enum secpool_error regions_set_destroyed(struct directory *directory, uint64_t region,
+	uint64_t destroyed_ns, uint64_t generation) MUST_USE;
+/* Adds up what became of a part of its space. */
+enum secpool_error regions_add_scrubbed(struct directory *directory, uint64_t region,
+	enum msg_readback readback, uint64_t bytes) MUST_USE;
+/* The media of a device are gone for good: what regions had there counts as unreachable. Called within a change. */
+enum secpool_error regions_lose_device(struct directory *directory, uint64_t slot) MUST_USE;
+/* The same for releasing space alone, while the device can't be reached; its extents lose their region. Within a change. */
+enum secpool_error regions_drop_releasing(struct directory *directory, uint64_t slot) MUST_USE;
+/* How many extents it still has, in any state. */
+enum secpool_error regions_extents_left(
+	struct directory *directory, uint64_t region, uint64_t *ret_count) MUST_USE;
+
+/* The last receipt's number and digest; 0 and zeros when there is none. */
+enum secpool_error regions_last_receipt(
+	struct directory *directory, uint64_t *ret_number, uint8_t ret_digest[32]) MUST_USE;
+/* The receipt is stored and the region's row removed, in one change. */
+enum secpool_error regions_finish(struct directory *directory, uint64_t region, uint64_t number,
+	const char *text, const uint8_t digest[32]) MUST_USE;
+
+enum secpool_error regions_count_use(
+	struct directory *directory, const char *tenant, struct regions_use *ret_use) MUST_USE;
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a region, in this order and resumed after a crash at any point: durable record (regions_release) -> key destroyed in
+ * the enclave -> every extent overwritten and read back -> receipt signed, stored, sent -> the row is gone. Also
+ * the background scrub of space whose past is unknown. Threads: one (the loop's); the overwriting is scrub.h's thread.
+ */
+#ifndef SECPOOL_KEYMGR_RELEASES_H
+#define SECPOOL_KEYMGR_RELEASES_H
+
+#include "keymgr/daemon.h"
+#include "keymgr/regions.h"
+
+struct server_connection;
+
+/* Starts the scrub thread; what a crash left half done is made ready to be done again. */
+enum secpool_error releases_new(struct daemon *daemon, struct releases **ret_releases) MUST_USE;
+void releases_free(struct releases *releases);
+
+/*
+ * Ends a region; calling it again for one that is releasing goes on with it. connection: who gets the RECEIPT with this
+ * number, or NULL. A failure is answered to the connection; one of the store ends the daemon.
+ */
+void releases_begin(struct daemon *daemon, const struct regions_row *row, enum msg_client_end client,
+	struct server_connection *connection, uint32_t number);
+
+/* The connection has ended: its receipts are only stored. */
+void releases_forget(struct daemon *daemon, const struct server_connection *connection);
+
+/* Something changed (a device came or went, space was released): goes on with what can be done. */
+void releases_kick(struct daemon *daemon);
+
+#endif

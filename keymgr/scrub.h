@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread that overwrites space which nobody may read any more: a pseudorandom stream under a random key, by guarded
+ * stores; flushed; then, in a second pass over the whole range, read back and compared (DESIGN.md section 6).
+ *
+ * Jobs are done one after the other; the loop learns of an end by a descriptor. The thread never touches the directory.
+ * Threads: the loop's for all functions; guarded_copy_install and an unblocked SIGBUS are the caller's.
+ */
+#ifndef SECPOOL_KEYMGR_SCRUB_H
+#define SECPOOL_KEYMGR_SCRUB_H
+
+#include <stdint.h>
+
+#include "keymgr/extents.h"
+#include "lib/base/err.h"
+#include "lib/wire/msg.h"
+
+struct scrub;
+
+struct scrub_result {
+	struct extents_row row; /* as it was submitted */
+	enum msg_readback readback;
+};
+
+/* Starts the thread. Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM, SECPOOL_E_CRYPTO. */
+enum secpool_error scrub_new(struct scrub **ret_scrub) MUST_USE;
+
+/* Ends the thread after at most one piece; what was not finished is done again after the next start. NULL is allowed. */
+void scrub_free(struct scrub *scrub);
+
+/*
+ * Queues a range of the media for overwriting. media_fd is borrowed (a duplicate is kept).
+ * Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM: nothing is queued.
+ */
+enum secpool_error scrub_submit(
+	struct scrub *scrub, int media_fd, const struct extents_row *row) MUST_USE;
+
+/* Readable while results wait. */
+int scrub_fd(const struct scrub *scrub);
+
+/* Takes one result. Errors: SECPOOL_E_NO_EVENT. */
+enum secpool_error scrub_take(struct scrub *scrub, struct scrub_result *ret_result) MUST_USE;
+
+/*
+ * Overwrites and reads back a range in the calling thread; MSG_READBACK_UNREACHABLE when it is not there (or *stop became
+ * nonzero). stop may be NULL.
+ */
+enum msg_readback scrub_range(
+	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop);
+
+#endif

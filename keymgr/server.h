@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The connections: accepted, bounded in number (in all and for each user), read by the loop, written without ever waiting. What
+ * a slow reader does not take is queued up to a bound; beyond it the connection is dropped.
+ * Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_SERVER_H
+#define SECPOOL_KEYMGR_SERVER_H
+
+#include "keymgr/daemon.h"
+#include "lib/wire/sock.h"
+
+/* Connections in all, and of one user that is not the daemon's own. */
+enum { SERVER_CONNECTIONS_MOST = 4096, SERVER_CONNECTIONS_PER_USER = 512 };
+/* Messages queued for a reader that is slow, and the level up to which a list is read ahead. */
+enum { SERVER_QUEUE_MOST = 256, SERVER_QUEUE_LIST = 32 };
+
+enum server_state { SERVER_NEW = 0, SERVER_READY, SERVER_SESSION, SERVER_STATES };
+
+struct session;
+struct server_output;
+
+/* What a LIST request is being answered with. */
+struct server_list {
+	bool active;    /* rows are still to come */
+	bool following; /* all rows were sent; new ones come as they happen */
+	uint32_t number, what;
+	uint64_t after;
+};
+
+struct server_connection {
+	struct server_connection *next;
+	struct daemon *daemon;
+	int fd;
+	struct sock_peer peer;
+	enum server_state state;
+	uint32_t role; /* enum msg_role once the state is not NEW */
+	struct session *session;
+	struct server_list list;
+	bool closing;
+	sd_event_source *source;
+	struct server_output *first, *last;
+	unsigned queued;
+};
+
+/* Serves the listening socket (borrowed). Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM. */
+enum secpool_error server_new(struct daemon *daemon, int listener, struct server **ret_server) MUST_USE;
+/* Ends all connections. NULL is allowed. */
+void server_free(struct server *server);
+
+/* Sends or queues a message, with one descriptor (borrowed) or -1. A reader that is too slow, or gone, is closed soon after. */
+void server_send(struct server_connection *connection, const struct msg *msg, int fd);
+
+/* Sends REPLY with the error and this thread's sentence. */
+void server_reply(struct server_connection *connection, uint32_t number, enum secpool_error error);
+
+/* Ends a connection: at once for the peer, its memory when the loop is back. */
+void server_close(struct server_connection *connection);
+
+/* The first connection, for walks: next leads on. Connections that are closing are among them. */
+struct server_connection *server_first(struct server *server);
+
+/* Goes on with the lists of all connections that follow events. */
+void server_feed_followers(struct server *server);
+
+unsigned server_count(const struct server *server);
+
+#endif

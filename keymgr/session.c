@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "keymgr/devices.h"
+#include "keymgr/directory.h"
+#include "keymgr/owners.h"
+#include "keymgr/releases.h"
+#include "lib/base/log.h"
+
+/* What a client locks beside its regions and their pages: stacks, metadata, secret memory. */
+#define MEMLOCK_EXTRA_BYTES (256ull << 20)
+
+struct sessions {
+	struct session *first;
+};
+
+enum secpool_error session_new_table(struct sessions **ret_sessions)
+{
+	struct sessions *sessions = calloc(1, sizeof *sessions);
+
+	if (!sessions)
+		return err_set(SECPOOL_E_NO_MEMORY, "sessions: out of memory");
+	*ret_sessions = sessions;
+	return SECPOOL_OK;
+}
+
+void session_free_table(struct sessions *sessions)
+{
+	while (sessions && sessions->first) {
+		struct session *session = sessions->first;
+
+		sessions->first = session->next;
+		free(session);
+	}
+	free(sessions);
+}
+
+uint64_t session_count(const struct sessions *sessions, const char *tenant)
+{
+	uint64_t count = 0;
+
+	for (const struct session *s = sessions->first; s; s = s->next)
+		count += !tenant || strcmp(s->tenant, tenant) == 0;
+	return count;
+}
+
+bool session_of_process(const struct sessions *sessions, const struct os_process *process)
+{
+	for (const struct session *s = sessions->first; s; s = s->next)
+		if (s->process.pid == process->pid &&
+			s->process.start_ticks == process->start_ticks)
+			return true;
+	return false;
+}
+
+static enum secpool_error check_quota(const struct server_connection *connection,
+	const struct msg_session_open *open, struct policy_quota *ret_quota)
+{
+	const struct daemon *daemon = connection->daemon;
+	struct policy_quota quota;
+	enum secpool_error error = policy_may_be_tenant(
+		daemon->policy, open->tenant, connection->peer.uid, connection->peer.gid, &quota);
+
+	if (error)
+		return error;
+	if (session_count(daemon->sessions, open->tenant) >= quota.sessions)
+		return err_set(SECPOOL_E_QUOTA,
+			"tenant %s has its %llu sessions already: close one or raise "
+			"quota.sessions",
+			open->tenant, (unsigned long long)quota.sessions);
+	if (open->local_bytes > quota.local_bytes)
+		return err_set(SECPOOL_E_QUOTA,
+			"tenant %s may have %llu MiB of local memory for a session, %llu were "
+			"asked for",
+			open->tenant, (unsigned long long)(quota.local_bytes >> 20),
+			(unsigned long long)(open->local_bytes >> 20));
+	*ret_quota = quota;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error find_tenant_key(
+	struct daemon *daemon, const char *tenant, struct msg_enc_session_open *open)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error =
+		directory_query(daemon->directory, "SELECT wrapped FROM tenants WHERE name = ?1",
+			DIRECTORY_VALUES(DIRECTORY_T(tenant)), &rows);
+
+	if (!error && directory_next(rows, &error)) {
+		open->wrapped_bytes =
+			(uint32_t)directory_get_bytes(rows, 0, open->wrapped, sizeof open->wrapped);
+		/* a stored key that can't be read must never lead to a new one */
+		if (open->wrapped_bytes == 0)
+			error = err_set(SECPOOL_E_STORE,
+				"the stored key of tenant %s is damaged: restore the state folder",
+				tenant);
+	}
+	directory_done(rows);
+	return error;
+}
+
+/* Asks the enclave, and stores the tenant's wrapped key when it is new. */
+static enum secpool_error open_in_enclave(struct server_connection *connection, const char *tenant,
+	struct msg_enc_session_opened *ret_opened)
+{
+	struct daemon *daemon = connection->daemon;
+	struct msg request = {.type = MSG_ENC_SESSION_OPEN}, answer;
+	struct msg_enc_session_opened *opened = &answer.u.enc_session_opened;
+	enum secpool_error error;
+
+	MSG_SET(request.u.enc_session_open.tenant, tenant);
+	error = find_tenant_key(daemon, tenant, &request.u.enc_session_open);
+	if (!error)
+		error = daemon_ask(
+			daemon, &request, connection->fd, MSG_ENC_SESSION_OPENED, &answer);
+	if (error)
+		return error;
+	if (opened->wrapped_bytes == 0 || opened->wrapped_bytes > sizeof opened->wrapped)
+		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for %s", tenant);
+	else if (request.u.enc_session_open.wrapped_bytes == 0)
+		error = directory_run(daemon->directory,
+			"INSERT INTO tenants (name, wrapped) VALUES (?1, ?2)",
+			DIRECTORY_VALUES(DIRECTORY_T(tenant),
+				DIRECTORY_B(opened->wrapped, opened->wrapped_bytes)));
+	*ret_opened = *opened;
+	return error;
+}
+
+static void close_in_enclave(struct daemon *daemon, uint64_t id)
+{
+	struct msg msg = {.type = MSG_ENC_SESSION_CLOSE};
+
+	msg.u.enc_session_close.session = id;
+	if (daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL) != SECPOOL_OK)
+		log_event(LOG_LEVEL_WARNING, "session-not-closed", "session=%llu detail=\"%s\"",
+			(unsigned long long)id, err_detail());
+}
+
+/* The client locks its mappings whole (mlock2 with ONFAULT): without this its limit is too small. Never lowered; failure is not fatal. */
+static void raise_memlock(const struct session *session)
+{
+	struct rlimit limit;
+	rlim_t need =
+		session->quota.bytes >
+				RLIM_INFINITY - MEMLOCK_EXTRA_BYTES - session->quota.local_bytes
+			? RLIM_INFINITY
+			: session->quota.bytes + session->quota.local_bytes + MEMLOCK_EXTRA_BYTES;
+	bool failed = prlimit(session->process.pid, RLIMIT_MEMLOCK, NULL, &limit) != 0;
+
+	if (!failed && limit.rlim_cur >= need)
+		return;
+	if (!failed) {
+		limit.rlim_cur = need;
+		limit.rlim_max = limit.rlim_max > need ? limit.rlim_max : need;
+		failed = prlimit(session->process.pid, RLIMIT_MEMLOCK, &limit, NULL) != 0;
+	}
+	if (failed)
+		log_event(LOG_LEVEL_WARNING, "memlock-not-raised", "pid=%d bytes=%llu",
+			session->process.pid, (unsigned long long)need);
+}
+
+static void send_opened(struct server_connection *connection, uint32_t number)
+{
+	const struct daemon *daemon = connection->daemon;
+	const struct policy_settings *settings = policy_settings(daemon->policy);
+	struct msg msg = {.type = MSG_SESSION_OPENED, .number = number};
+	struct msg_session_opened *opened = &msg.u.session_opened;
+
+	opened->session = connection->session->id;
+	opened->window_base = settings->window_base;
+	opened->window_bytes = settings->window_bytes;
+	opened->local_bytes_most = connection->session->quota.local_bytes;
+	opened->allow_unlocked = settings->allow_unlocked_memory;
+	opened->faultfd_passed = daemon->faultfd >= 0;
+	server_send(connection, &msg, daemon->faultfd);
+}
+
+enum secpool_error session_handle_open(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	const struct msg_session_open *open = &msg->u.session_open;
+	struct daemon *daemon = connection->daemon;
+	struct session *session = calloc(1, sizeof *session);
+	struct msg_enc_session_opened opened = {.session = 0};
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+	bool in_enclave = false;
+
+	(void)extra;
+	if (!session) {
+		error = err_set(SECPOOL_E_NO_MEMORY, "session: out of memory");
+		goto out;
+	}
+	MSG_SET(session->tenant, open->tenant);
+	error = check_quota(connection, open, &session->quota);
+	if (!error)
+		error = os_process_find(connection->peer.pid, &session->process);
+	if (!error)
+		error = owners_watch(daemon, &session->process);
+	if (error)
+		goto out;
+	error = open_in_enclave(connection, open->tenant, &opened);
+	in_enclave = opened.session != 0;
+	if (!error && (opened.uid != connection->peer.uid ||
+			      opened.pid != (uint32_t)connection->peer.pid))
+		error = err_set(SECPOOL_E_INTERNAL, "the enclave sees another peer than keymgrd");
+	if (error)
+		goto out;
+	session->id = opened.session;
+	raise_memlock(session);
+	session->next = daemon->sessions->first;
+	daemon->sessions->first = session;
+	connection->session = session;
+	connection->state = SERVER_SESSION;
+	session = NULL;
+	send_opened(connection, msg->number);
+	devices_tell(daemon, connection);
+	log_event(LOG_LEVEL_INFO, "session-opened", "tenant=%s pid=%d uid=%u", open->tenant,
+		connection->peer.pid, connection->peer.uid);
+out:
+	if (error && in_enclave)
+		close_in_enclave(daemon, opened.session);
+	free(session);
+	return error;
+}
+
+enum secpool_error session_handle_close(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	(void)extra;
+	if (msg->u.session_close.session != connection->session->id)
+		return err_set(SECPOOL_E_PROTOCOL, "SESSION_CLOSE names another session");
+	server_close(connection);
+	return SECPOOL_OK;
+}
+
+void session_end(struct server_connection *connection)
+{
+	struct daemon *daemon = connection->daemon;
+	struct session *session = connection->session, **at;
+
+	if (!session)
+		return;
+	for (at = &daemon->sessions->first; *at != session; at = &(*at)->next)
+		;
+	*at = session->next;
+	connection->session = NULL;
+	releases_forget(daemon, connection);
+	close_in_enclave(daemon, session->id);
+	if (!session_of_process(daemon->sessions, &session->process))
+		owners_away(daemon, &session->process);
+	log_event(LOG_LEVEL_INFO, "session-ended", "tenant=%s pid=%d", session->tenant,
+		session->process.pid);
+	free(session);
+}
+
+enum secpool_error session_region(
+	const struct server_connection *connection, uint64_t region, struct regions_row *ret_row)
+{
+	const struct session *session = connection->session;
+	struct regions_row row;
+	enum secpool_error error = regions_find(connection->daemon->directory, region, &row);
+
+	if (error)
+		return error;
+	if (row.process.pid != session->process.pid ||
+		row.process.start_ticks != session->process.start_ticks ||
+		row.uid != connection->peer.uid || strcmp(row.tenant, session->tenant) != 0)
+		return err_set(
+			SECPOOL_E_NOT_FOUND, "there is no region %llu", (unsigned long long)region);
+	if (row.state != MSG_REGION_LIVE)
+		return err_set(SECPOOL_E_KEY_GONE, "region %llu is being released",
+			(unsigned long long)region);
+	*ret_row = row;
+	return SECPOOL_OK;
+}

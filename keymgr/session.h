@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions: a client process that is a tenant, on one connection. The enclave decides whether it may (by the socket itself); the front
+ * counts quotas, raises the process's locked-memory limit and remembers whose regions are whose.
+ * Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_SESSION_H
+#define SECPOOL_KEYMGR_SESSION_H
+
+#include "keymgr/regions.h"
+#include "keymgr/server.h"
+#include "lib/base/os.h"
+#include "policy/policy.h"
+
+struct session {
+	struct session *next;
+	uint64_t id; /* the enclave's handle */
+	struct os_process process;
+	char tenant[MSG_NAME_BYTES];
+	struct policy_quota quota;
+};
+
+enum secpool_error session_new_table(struct sessions **ret_sessions) MUST_USE;
+void session_free_table(struct sessions *sessions);
+
+/* Sessions of a tenant; NULL: all. */
+uint64_t session_count(const struct sessions *sessions, const char *tenant);
+/* Whether this very process has a session. */
+bool session_of_process(const struct sessions *sessions, const struct os_process *process);
+
+/* Handlers of the dispatch table: an error is answered by REPLY. */
+enum secpool_error session_handle_open(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error session_handle_close(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+
+/* The connection has ended; without a session nothing happens. */
+void session_end(struct server_connection *connection);
+
+/*
+ * A live region of this session's process and tenant. Errors: SECPOOL_E_NOT_FOUND (also for another's region: who asks learns
+ * nothing), SECPOOL_E_KEY_GONE (being released), SECPOOL_E_STORE.
+ */
+enum secpool_error session_region(const struct server_connection *connection, uint64_t region,
+	struct regions_row *ret_row) MUST_USE;
+
+#endif

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "keymgr/extents.h"
+#include "keymgr/regions.h"
+#include "lib/base/os.h"
+
+#define MIB  (1ull << 20)
+#define BASE 0x110000000000ull
+
+static char folder[64];
+static struct directory *directory;
+static const struct extents_device devices[] = {{1, "left"}, {2, "middle"}, {3, "right"}};
+
+/* Begins a change, runs, and keeps it: the result of both. */
+#define CHANGE(call)                                                                               \
+	({                                                                                         \
+		assert_int_equal(directory_begin(directory), SECPOOL_OK);                          \
+		directory_finish(directory, (call));                                               \
+	})
+
+static void add_device(uint64_t slot, const char *domain, uint64_t bytes)
+{
+	char id[16];
+
+	snprintf(id, sizeof id, "dev%d", (int)slot);
+	assert_int_equal(directory_run(directory,
+				 "INSERT INTO devices (slot, id, media, bytes, domain, state)"
+				 " VALUES (?1, ?2, 1, ?3, ?4, 3)",
+				 DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_T(id),
+					 DIRECTORY_N(bytes), DIRECTORY_T(domain))),
+		SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_reset_device(directory, slot, bytes)), SECPOOL_OK);
+}
+
+static void scrub_all(uint64_t slot)
+{
+	struct extents_row row;
+	enum secpool_error error;
+	bool done;
+
+	for (;;) {
+		error = CHANGE(extents_scrub_next(directory, slot, false, &row));
+		if (error == SECPOOL_E_NOT_FOUND)
+			return;
+		assert_int_equal(error, SECPOOL_OK);
+		assert_int_equal(
+			CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+			SECPOOL_OK);
+		assert_true(done);
+	}
+}
+
+static int set_up(void **state)
+{
+	char path[96];
+
+	(void)state;
+	snprintf(folder, sizeof folder, "/tmp/secpool-extents-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(path, sizeof path, "%s/directory.db", folder);
+	if (directory_open(path, &directory) != SECPOOL_OK)
+		return -1;
+	for (size_t i = 0; i < 3; i++)
+		add_device(devices[i].slot, devices[i].domain, 512 * MIB);
+	return 0;
+}
+
+/* The extents of each device cover all of it, without overlap, and no mergeable neighbours are left. */
+static void check_cover(uint64_t slot, uint64_t bytes)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = SECPOOL_OK;
+	uint64_t at = 0, last_state = 99;
+
+	assert_int_equal(directory_query(directory,
+				 "SELECT offset, bytes, state FROM extents WHERE slot = ?1"
+				 " ORDER BY offset",
+				 DIRECTORY_VALUES(DIRECTORY_N(slot)), &rows),
+		SECPOOL_OK);
+	while (directory_next(rows, &error)) {
+		uint64_t extent = directory_get_number(rows, 1);
+		uint64_t kind = directory_get_number(rows, 2);
+
+		assert_int_equal(directory_get_number(rows, 0), at);
+		assert_int_equal(extent % EXTENTS_UNIT_BYTES, 0);
+		assert_false(kind == EXTENTS_FREE && last_state == EXTENTS_FREE);
+		last_state = kind;
+		at += extent;
+	}
+	directory_done(rows);
+	assert_int_equal(at, bytes);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		check_cover(devices[i].slot, 512 * MIB);
+	directory_close(directory);
+	directory = NULL;
+	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
+}
+
+static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_region)
+{
+	struct regions_row row = {.bytes = mib * MIB,
+		.page_bytes = 4096,
+		.copies = copies,
+		.on_loss = MSG_ON_LOSS_SIGBUS,
+		.process = {.pid = 1, .start_ticks = 2}};
+	enum secpool_error error;
+
+	MSG_SET(row.tenant, "t");
+	error = regions_create(directory, &row, BASE, 1ull << 40, devices, 3);
+	if (!error)
+		*ret_region = row.id;
+	return error;
+}
+
+static struct extents_use use_of(uint64_t slot)
+{
+	struct extents_use use = {0};
+
+	assert_int_equal(extents_count_use(directory, slot, &use), SECPOOL_OK);
+	return use;
+}
+
+/* No two copies of one byte of the region in one domain; every copy whole. */
+static void check_copies(uint64_t region, uint64_t bytes, uint32_t copies)
+{
+	struct extents_row rows[64];
+	uint64_t total = 0, sum[MSG_COPIES_MAX] = {0};
+	size_t count = 0;
+
+	assert_int_equal(extents_list(directory, region, 0, rows, 64, &count, &total), SECPOOL_OK);
+	assert_int_equal(count, total);
+	for (size_t i = 0; i < count; i++) {
+		assert_int_equal(rows[i].region_offset, sum[rows[i].copy]);
+		sum[rows[i].copy] += rows[i].bytes;
+		for (size_t j = 0; j < i; j++)
+			if (rows[i].copy != rows[j].copy && rows[i].slot == rows[j].slot)
+				assert_true(rows[i].region_offset + rows[i].bytes <=
+						    rows[j].region_offset ||
+					    rows[j].region_offset + rows[j].bytes <=
+						    rows[i].region_offset);
+	}
+	for (uint32_t copy = 0; copy < copies; copy++)
+		assert_int_equal(sum[copy], bytes);
+}
+
+static void test_unscrubbed_space_is_never_handed_out(void **state)
+{
+	uint64_t region = 0;
+
+	(void)state;
+	assert_int_equal(use_of(1).unscrubbed, 512 * MIB);
+	assert_int_equal(create(4, 1, &region), SECPOOL_E_NO_SPACE);
+	assert_int_equal(region, 0);
+	scrub_all(2);
+	assert_int_equal(use_of(2).free, 512 * MIB);
+	assert_int_equal(create(4, 1, &region), SECPOOL_OK);
+	assert_int_equal(use_of(2).used, 4 * MIB);
+}
+
+static void test_copies_are_in_different_domains(void **state)
+{
+	uint64_t region = 0;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create(100, 2, &region), SECPOOL_OK);
+	check_copies(region, 100 * MIB, 2);
+	/* larger than a device, and with a copy over two of them */
+	assert_int_equal(create(600, 2, &region), SECPOOL_OK);
+	check_copies(region, 600 * MIB, 2);
+	assert_int_equal(create(600, 2, &region), SECPOOL_E_NO_SPACE);
+	assert_int_equal(create(8, 4, &region), SECPOOL_E_NOT_ATTESTED);
+	assert_non_null(strstr(err_detail(), "there are 3"));
+}
+
+static void test_all_space_can_be_used(void **state)
+{
+	uint64_t region = 0;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create(768, 2, &region), SECPOOL_OK);
+	check_copies(region, 768 * MIB, 2);
+	assert_int_equal(use_of(1).free + use_of(2).free + use_of(3).free, 0);
+}
+
+static void test_odd_sizes_are_rounded_and_bad_ones_refused(void **state)
+{
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(CHANGE(extents_take(directory, 0, 1, 0, devices, 3)), SECPOOL_E_INVALID);
+	assert_int_equal(CHANGE(extents_take(directory, 0, 0, 1, devices, 3)), SECPOOL_E_INVALID);
+	assert_int_equal(CHANGE(extents_take(directory, 0, 4, UINT64_MAX / 2, devices, 3)),
+		SECPOOL_E_INVALID);
+	assert_int_equal(use_of(1).free, 512 * MIB);
+}
+
+static void release_and_scrub(uint64_t region)
+{
+	assert_int_equal(regions_release(directory, region, MSG_CLIENT_ACKNOWLEDGED), SECPOOL_OK);
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+}
+
+static void test_released_space_is_scrubbed_first(void **state)
+{
+	struct extents_row row;
+	uint64_t region = 0;
+	bool done = false;
+
+	(void)state;
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, false, &row)), SECPOOL_OK);
+	assert_int_equal(row.bytes, EXTENTS_SCRUB_BYTES);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &row)), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+		SECPOOL_OK);
+	assert_true(done);
+	assert_int_equal(create(8, 1, &region), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, region, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(use_of(1).free, 56 * MIB);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, false, &row)), SECPOOL_OK);
+	assert_int_equal(row.region, region);
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+		SECPOOL_OK);
+	assert_int_equal(use_of(1).free, 64 * MIB);
+	/* a second end of the same job changes nothing */
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+		SECPOOL_OK);
+	assert_false(done);
+}
+
+static void test_a_restart_scrubs_again(void **state)
+{
+	struct extents_row row, again;
+	uint64_t region = 0, left = 9;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create(8, 1, &region), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, region, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &row)), SECPOOL_OK);
+	assert_int_equal(
+		CHANGE(extents_scrub_next(directory, 1, true, &again)), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(CHANGE(extents_restart(directory)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &again)), SECPOOL_OK);
+	assert_int_equal(again.id, row.id);
+	assert_int_equal(regions_extents_left(directory, region, &left), SECPOOL_OK);
+	assert_int_equal(left, 1);
+}
+
+static void test_differing_space_is_kept_away(void **state)
+{
+	struct extents_row row;
+	bool done = false;
+
+	(void)state;
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, false, &row)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_DIFFERED, &done)),
+		SECPOOL_OK);
+	scrub_all(1);
+	assert_int_equal(use_of(1).free, 448 * MIB);
+	assert_int_equal(use_of(1).unscrubbed, 64 * MIB);
+}
+
+static void test_unreachable_space_becomes_unknown(void **state)
+{
+	struct regions_row row;
+	uint64_t region = 0, left = 9;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create(8, 1, &region), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, region, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(CHANGE(regions_drop_releasing(directory, 1)), SECPOOL_OK);
+	assert_int_equal(regions_find(directory, region, &row), SECPOOL_OK);
+	assert_int_equal(row.unreachable_bytes, 8 * MIB);
+	assert_int_equal(regions_extents_left(directory, region, &left), SECPOOL_OK);
+	assert_int_equal(left, 0);
+	assert_int_equal(use_of(1).unscrubbed, 8 * MIB);
+	scrub_all(1);
+	assert_int_equal(use_of(1).free, 512 * MIB);
+}
+
+static void test_replace_takes_a_free_domain(void **state)
+{
+	struct extents_row rows[8];
+	uint64_t region = 0, total = 0;
+	size_t count = 0;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create(100, 2, &region), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_replace(directory, region, 1, devices + 1, 2)), SECPOOL_OK);
+	check_copies(region, 100 * MIB, 2);
+	assert_int_equal(extents_list(directory, region, 0, rows, 8, &count, &total), SECPOOL_OK);
+	for (size_t i = 0; i < count; i++)
+		assert_int_not_equal(rows[i].slot, 1);
+	/* its client may still write to the old place: it stays the region's until the end */
+	assert_int_equal(use_of(1).used, 100 * MIB);
+	release_and_scrub(region);
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		assert_int_equal(use_of(slot).free, 512 * MIB);
+}
+
+static void test_replace_without_space_gives_up_the_places(void **state)
+{
+	struct extents_row rows[8];
+	uint64_t region = 0, total = 0;
+	enum secpool_error error;
+	size_t count = 0;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 2; slot++)
+		scrub_all(slot);
+	assert_int_equal(create(100, 2, &region), SECPOOL_OK);
+	assert_int_equal(directory_begin(directory), SECPOOL_OK);
+	error = extents_replace(directory, region, 1, devices + 1, 2);
+	assert_int_equal(error, SECPOOL_E_NO_SPACE);
+	assert_int_equal(directory_finish(directory, SECPOOL_OK), SECPOOL_OK);
+	assert_int_equal(extents_list(directory, region, 0, rows, 8, &count, &total), SECPOOL_OK);
+	assert_int_equal(total, 1);
+	assert_int_equal(rows[0].slot, 2);
+	assert_int_equal(use_of(2).used, 100 * MIB);
+}
+
+static void test_new_media_lose_all_places(void **state)
+{
+	struct regions_row row;
+	uint64_t region = 0;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create(8, 1, &region), SECPOOL_OK);
+	assert_int_equal(CHANGE(regions_lose_device(directory, 1)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_reset_device(directory, 1, 512 * MIB)), SECPOOL_OK);
+	assert_int_equal(regions_find(directory, region, &row), SECPOOL_OK);
+	assert_int_equal(row.unreachable_bytes, 8 * MIB);
+	assert_int_equal(use_of(1).unscrubbed, 512 * MIB);
+}
+
+static void test_region_numbers_and_receipts(void **state)
+{
+	uint8_t digest[32] = {1, 2, 3}, found[32];
+	uint64_t first = 0, second = 0, number = 9;
+	struct regions_use use = {0};
+	struct regions_row row;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create(4, 1, &first), SECPOOL_OK);
+	assert_int_equal(regions_set_live(directory, first, digest, 32), SECPOOL_OK);
+	assert_int_equal(regions_set_live(directory, first, digest, 32), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(regions_count_use(directory, "t", &use), SECPOOL_OK);
+	assert_int_equal(use.bytes, 4 * MIB);
+	assert_int_equal(regions_last_receipt(directory, &number, found), SECPOOL_OK);
+	assert_int_equal(number, 0);
+	release_and_scrub(first);
+	assert_int_equal(
+		regions_add_scrubbed(directory, first, MSG_READBACK_MATCHED, 5), SECPOOL_OK);
+	assert_int_equal(regions_set_destroyed(directory, first, 77, 3), SECPOOL_OK);
+	assert_int_equal(regions_find(directory, first, &row), SECPOOL_OK);
+	assert_int_equal(row.scrubbed_bytes, 5);
+	assert_int_equal(row.destroyed_ns, 77);
+	assert_int_equal(row.client, MSG_CLIENT_ACKNOWLEDGED);
+	assert_int_equal(regions_count_use(directory, "t", &use), SECPOOL_OK);
+	assert_int_equal(use.regions, 0);
+	assert_int_equal(regions_finish(directory, first, 1, "text", digest), SECPOOL_OK);
+	assert_int_equal(regions_find(directory, first, &row), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(regions_last_receipt(directory, &number, found), SECPOOL_OK);
+	assert_int_equal(number, 1);
+	assert_memory_equal(found, digest, 32);
+	assert_int_equal(create(4, 1, &second), SECPOOL_OK);
+	assert_true(second > first);
+	assert_int_equal(regions_next(directory, first, &row), SECPOOL_OK);
+	assert_int_equal(row.id, second);
+	assert_int_equal(row.address, BASE);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_unscrubbed_space_is_never_handed_out),
+		TEST(test_copies_are_in_different_domains),
+		TEST(test_all_space_can_be_used),
+		TEST(test_odd_sizes_are_rounded_and_bad_ones_refused),
+		TEST(test_released_space_is_scrubbed_first),
+		TEST(test_a_restart_scrubs_again),
+		TEST(test_differing_space_is_kept_away),
+		TEST(test_unreachable_space_becomes_unknown),
+		TEST(test_replace_takes_a_free_domain),
+		TEST(test_replace_without_space_gives_up_the_places),
+		TEST(test_new_media_lose_all_places),
+		TEST(test_region_numbers_and_receipts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

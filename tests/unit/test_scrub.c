@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "enclave/secmem.h"
+#include "keymgr/scrub.h"
+#include "lib/base/guarded_copy.h"
+#include "lib/base/os.h"
+
+enum { MEDIA_BYTES = 8 << 20, FIRST = 2 << 20, COUNT = 4 << 20 };
+
+static int media = -1;
+
+static int set_up(void **state)
+{
+	uint8_t *map;
+
+	(void)state;
+	media = memfd_create("media", MFD_CLOEXEC);
+	if (media < 0 || ftruncate(media, MEDIA_BYTES) != 0)
+		return -1;
+	map = mmap(NULL, MEDIA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, media, 0);
+	if (map == MAP_FAILED)
+		return -1;
+	memset(map, 0x5a, MEDIA_BYTES);
+	return munmap(map, MEDIA_BYTES);
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	os_close(&media);
+	return 0;
+}
+
+/* How many bytes of the range still have their old value. */
+static size_t count_old(size_t from, size_t to)
+{
+	uint8_t *map = mmap(NULL, MEDIA_BYTES, PROT_READ, MAP_SHARED, media, 0);
+	size_t old = 0;
+
+	assert_ptr_not_equal(map, MAP_FAILED);
+	for (size_t i = from; i < to; i++)
+		old += map[i] == 0x5a;
+	munmap(map, MEDIA_BYTES);
+	return old;
+}
+
+static void test_exactly_the_range_is_overwritten(void **state)
+{
+	(void)state;
+	assert_int_equal(scrub_range(media, FIRST, COUNT, NULL), MSG_READBACK_MATCHED);
+	assert_int_equal(count_old(0, FIRST), FIRST);
+	assert_int_equal(count_old(FIRST + COUNT, MEDIA_BYTES), MEDIA_BYTES - FIRST - COUNT);
+	/* of random bytes one in 256 has this value */
+	assert_in_range(count_old(FIRST, FIRST + COUNT), COUNT / 512, COUNT / 128);
+}
+
+static void test_truncated_media_are_unreachable(void **state)
+{
+	(void)state;
+	/* here, because cmocka puts a handler of its own before each test */
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	assert_int_equal(ftruncate(media, FIRST + COUNT / 2), 0);
+	assert_int_equal(scrub_range(media, FIRST, COUNT, NULL), MSG_READBACK_UNREACHABLE);
+	assert_int_equal(scrub_range(-1, FIRST, COUNT, NULL), MSG_READBACK_UNREACHABLE);
+}
+
+static void test_stop_ends_it(void **state)
+{
+	_Atomic int stop = 1;
+
+	(void)state;
+	assert_int_equal(scrub_range(media, FIRST, COUNT, &stop), MSG_READBACK_UNREACHABLE);
+	assert_int_equal(count_old(0, MEDIA_BYTES), MEDIA_BYTES);
+}
+
+static void test_the_thread_gives_back_what_it_was_given(void **state)
+{
+	struct extents_row row = {.id = 7, .slot = 3, .offset = FIRST, .bytes = COUNT, .region = 9};
+	struct scrub_result result = {.readback = MSG_READBACK_DIFFERED};
+	struct scrub *scrub = NULL;
+	struct pollfd poller;
+
+	(void)state;
+	assert_int_equal(scrub_new(&scrub), SECPOOL_OK);
+	assert_int_equal(scrub_take(scrub, &result), SECPOOL_E_NO_EVENT);
+	assert_int_equal(scrub_submit(scrub, -1, &row), SECPOOL_E_SYSTEM);
+	for (uint64_t id = 7; id < 9; id++) {
+		row.id = id;
+		assert_int_equal(scrub_submit(scrub, media, &row), SECPOOL_OK);
+	}
+	for (uint64_t id = 7; id < 9; id++) {
+		poller = (struct pollfd){.fd = scrub_fd(scrub), .events = POLLIN};
+		assert_int_equal(poll(&poller, 1, 20000), 1);
+		assert_int_equal(scrub_take(scrub, &result), SECPOOL_OK);
+		assert_int_equal(result.row.id, id);
+		assert_int_equal(result.row.region, 9);
+		assert_int_equal(result.readback, MSG_READBACK_MATCHED);
+	}
+	assert_int_equal(poll(&poller, 1, 0), 0);
+	assert_true(count_old(FIRST, FIRST + COUNT) < COUNT / 2);
+	/* ended with a job under way */
+	assert_int_equal(scrub_submit(scrub, media, &row), SECPOOL_OK);
+	scrub_free(scrub);
+	scrub_free(NULL);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_exactly_the_range_is_overwritten),
+		TEST(test_truncated_media_are_unreachable),
+		TEST(test_stop_ends_it),
+		TEST(test_the_thread_gives_back_what_it_was_given),
+	};
+
+	if (secmem_init(SECMEM_ALLOW_LOCKED) != SECPOOL_OK)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
