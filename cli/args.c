@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/args.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/os.h"
+#include "lib/base/size.h"
+
+/* What `secpool up` makes by itself, and the bounds: a device is at most what hotplugd takes. */
+enum { DEVICES_DEFAULT = 3, DEVICES_MOST = 64 };
+#define DEVICE_BYTES_DEFAULT (512ull << 20)
+#define DEVICE_BYTES_MOST    (1ull << 40)
+#define DEVICE_BYTES_UNIT    (2ull << 20)
+
+struct known_option {
+	struct option option; /* val: a bit of ARG_, or a letter beyond them */
+	unsigned needs;
+	const char *help;
+};
+
+enum {
+	OPT_HELP = 'h',
+	OPT_RUNTIME = 'r',
+	OPT_JSON = 'j',
+	OPT_FOLLOW = 'f',
+	OPT_SILENT = 's',
+	OPT_ANCHOR = 'a',
+	OPT_POLICY = 'p',
+	OPT_DEVICES = 'n',
+	OPT_DEVICE_BYTES = 'b'
+};
+
+static const struct known_option known[] = {
+	{{"help", no_argument, NULL, OPT_HELP}, 0, "--help               this text"},
+	{{"runtime-dir", required_argument, NULL, OPT_RUNTIME}, ARG_RUNTIME,
+		"--runtime-dir D      where the daemons' sockets are"},
+	{{"json", no_argument, NULL, OPT_JSON}, ARG_JSON, "--json               for programs"},
+	{{"follow", no_argument, NULL, OPT_FOLLOW}, ARG_FOLLOW,
+		"--follow             go on with new ones until interrupted"},
+	{{"silent", no_argument, NULL, OPT_SILENT}, ARG_SILENT,
+		"--silent             answer zeros first, as real slots do"},
+	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
+		"--anchor PEM         the host's attestation key, as you know it"},
+	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
+		"--policy FILE        instead of the default policy"},
+	{{"devices", required_argument, NULL, OPT_DEVICES}, ARG_DEVICES,
+		"--devices N          emulated devices (3)"},
+	{{"device-bytes", required_argument, NULL, OPT_DEVICE_BYTES}, ARG_DEVICES,
+		"--device-bytes SIZE  of each, a multiple of 2M (512M)"},
+};
+enum { KNOWN_COUNT = sizeof known / sizeof *known };
+
+static const char *group_of(const struct command *command)
+{
+	return command->group ? command->group : "";
+}
+
+void args_help(const struct command *command)
+{
+	printf("usage: secpool %s%s%s%s%s\n%s\n\n", group_of(command), command->group ? " " : "",
+		command->name, command->usage[0] ? " " : "", command->usage, command->summary);
+	for (size_t i = 0; i < KNOWN_COUNT; i++)
+		if (!known[i].needs || command->options & known[i].needs)
+			printf("  %s\n", known[i].help);
+}
+
+static int __attribute__((format(printf, 2, 3)))
+usage_error(const struct command *command, const char *format, ...)
+{
+	va_list args;
+
+	fputs("secpool: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fprintf(stderr, "\nusage: secpool %s%s%s %s\n", group_of(command),
+		command->group ? " " : "", command->name, command->usage);
+	return STATUS_USAGE;
+}
+
+static int read_number(const struct command *command, const char *text, uint64_t *ret_number)
+{
+	char *end;
+
+	*ret_number = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end || *ret_number > DEVICES_MOST)
+		return usage_error(command, "--devices %s: expected a number from 0 to %d", text,
+			DEVICES_MOST);
+	return ARGS_RUN;
+}
+
+static int read_bytes(const struct command *command, const char *text, uint64_t *ret_bytes)
+{
+	if (size_parse(text, ret_bytes))
+		return usage_error(command, "--device-bytes: %s", err_detail());
+	if (*ret_bytes == 0 || *ret_bytes % DEVICE_BYTES_UNIT || *ret_bytes > DEVICE_BYTES_MOST)
+		return usage_error(
+			command, "--device-bytes %s: expected a multiple of 2M, at most 1T", text);
+	return ARGS_RUN;
+}
+
+static int set_option(
+	const struct command *command, int letter, const char **runtime_dir, struct args *args)
+{
+	switch (letter) {
+	case OPT_HELP:
+		args_help(command);
+		return STATUS_DONE;
+	case OPT_RUNTIME:
+		*runtime_dir = optarg;
+		return ARGS_RUN;
+	case OPT_JSON:
+		args->json = true;
+		return ARGS_RUN;
+	case OPT_FOLLOW:
+		args->follow = true;
+		return ARGS_RUN;
+	case OPT_SILENT:
+		args->silent = true;
+		return ARGS_RUN;
+	case OPT_ANCHOR:
+		args->anchor = optarg;
+		return ARGS_RUN;
+	case OPT_POLICY:
+		args->policy = optarg;
+		return ARGS_RUN;
+	case OPT_DEVICES:
+		return read_number(command, optarg, &args->devices);
+	case OPT_DEVICE_BYTES:
+		return read_bytes(command, optarg, &args->device_bytes);
+	default:
+		return STATUS_USAGE;
+	}
+}
+
+/* The runtime folder as an absolute path: the daemons work in another folder than we. */
+static enum secpool_error find_runtime(const char *given, char runtime[PATH_MAX])
+{
+	char here[PATH_MAX], absolute[PATH_MAX];
+	enum secpool_error error = os_runtime_dir(given, runtime, PATH_MAX);
+
+	if (error || runtime[0] == '/')
+		return error;
+	if (!getcwd(here, sizeof here))
+		return os_error("this folder");
+	if (snprintf(absolute, sizeof absolute, "%s/%s", here, runtime) >= (int)sizeof absolute)
+		return err_set(SECPOOL_E_LIMIT, "runtime folder %.100s is too long", runtime);
+	return os_runtime_dir(absolute, runtime, PATH_MAX);
+}
+
+int args_parse(const struct command *command, const char *runtime_dir, int argc, char **argv,
+	struct args *ret_args)
+{
+	struct option options[KNOWN_COUNT + 1];
+	struct args args = {.devices = DEVICES_DEFAULT, .device_bytes = DEVICE_BYTES_DEFAULT};
+	size_t count = 0;
+	int letter, status = ARGS_RUN;
+
+	memset(options, 0, sizeof options);
+	for (size_t i = 0; i < KNOWN_COUNT; i++)
+		if (!known[i].needs || command->options & known[i].needs)
+			options[count++] = known[i].option;
+	optind = 0; /* getopt_long(3): start over */
+	opterr = 0;
+	while (status == ARGS_RUN && (letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+		if (letter == '?')
+			return usage_error(command, "'%s' is no option of this command",
+				argv[optind > 0 ? optind - 1 : 0]);
+		if (letter == ':')
+			return usage_error(command, "'%s' needs a value", argv[optind - 1]);
+		status = set_option(command, letter, &runtime_dir, &args);
+	}
+	if (status != ARGS_RUN)
+		return status;
+	if (argc - optind != command->words)
+		return usage_error(command,
+			argc - optind < command->words ? "something is missing after '%s'"
+						       : "there is too much after '%s'",
+			command->name);
+	args.words = argv + optind;
+	if (command->options & ARG_RUNTIME && find_runtime(runtime_dir, args.runtime))
+		return command_failed(SECPOOL_E_INVALID);
+	*ret_args = args;
+	return ARGS_RUN;
+}

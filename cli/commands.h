@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The commands of `secpool`: one function each, called by the table in main.c with the options and words already read.
+ * A command prints its result on stdout, its errors on stderr, and returns the exit status (DESIGN.md section 9).
+ * Threads: none; a command runs alone in its process.
+ */
+#ifndef SECPOOL_CLI_COMMANDS_H
+#define SECPOOL_CLI_COMMANDS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+enum { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_REFUSED = 3 };
+
+/* What the command line said; pointers are borrowed from argv. */
+struct args {
+	char runtime[PATH_MAX]; /* the runtime folder, for commands with ARG_RUNTIME */
+	const char *policy;     /* NULL: not given */
+	const char *anchor;
+	uint64_t devices, device_bytes;
+	bool json, follow, silent;
+	char **words; /* what is no option, NULL beyond the last */
+};
+
+/* Bits for the options that a command takes. */
+enum {
+	ARG_RUNTIME = 1,
+	ARG_JSON = 2,
+	ARG_FOLLOW = 4,
+	ARG_SILENT = 8,
+	ARG_ANCHOR = 16,
+	ARG_POLICY = 32,
+	ARG_DEVICES = 64, /* --devices and --device-bytes */
+};
+
+int command_up(const struct args *args);
+int command_down(const struct args *args);
+int command_status(const struct args *args);
+int command_policy_check(const struct args *args);
+int command_device_list(const struct args *args);
+int command_device_pull(const struct args *args);
+int command_device_plug(const struct args *args);
+int command_device_attest(const struct args *args);
+int command_device_drain(const struct args *args);
+int command_device_scrub(const struct args *args);
+int command_device_inject(const struct args *args);
+int command_region_list(const struct args *args);
+int command_tenant_list(const struct args *args);
+int command_events(const struct args *args);
+int command_receipt_verify(const struct args *args);
+
+/*
+ * Prints "secpool: " and what failed: this thread's detail, or the error's text. Bytes that a terminal would act on are replaced: a
+ * detail can quote a device. Returns the exit status for the error.
+ */
+int command_failed(enum secpool_error error);
+
+#endif

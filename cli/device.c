@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/conn.h"
+#include "cli/table.h"
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+#include "lib/wire/sock.h"
+
+/* How long a verb may take: plug and attest are answered after the attestation. */
+#define VERB_NS (60 * CLOCK_NS_PER_S)
+/* How long `pull --silent` asks the device to answer zeros, as a real slot does. */
+enum { SILENT_MS = 1000 };
+
+static const struct table_column columns[] = {
+	{"ID", "id", false},
+	{"STATE", "state", false},
+	{"KIND", "kind", false},
+	{"DOMAIN", "domain", false},
+	{"FIRMWARE", "firmware", false},
+	{"SIZE", "bytes", true},
+	{"USED", "used_bytes", true},
+	{"FREE", "free_bytes", true},
+	{"UNSCRUBBED", "unscrubbed_bytes", true},
+	{"EVIDENCE", "evidence_seconds", true},
+	{"REASON", "reason", false},
+};
+enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
+
+static void add_row(
+	struct table *table, const struct msg_device_row *row, const struct msg_use_row *use)
+{
+	table_row(table);
+	table_text(table, row->id);
+	table_text(table, msg_device_state_name(row->state));
+	table_text(table, row->kind);
+	table_text(table, row->domain);
+	table_text(table, row->firmware);
+	table_size(table, row->bytes);
+	if (use) {
+		table_size(table, use->used_bytes);
+		table_size(table, use->free_bytes);
+		table_size(table, use->unscrubbed_bytes);
+	} else {
+		table_none(table);
+		table_none(table);
+		table_none(table);
+	}
+	if (row->expires_s)
+		table_number(table, row->expires_s);
+	else
+		table_none(table);
+	table_text(table, row->reason);
+}
+
+int command_device_list(const struct args *args)
+{
+	struct conn_devices devices;
+	enum secpool_error error = conn_devices_read(args->runtime, &devices);
+	struct table *table;
+	int status = STATUS_DONE;
+
+	if (error) {
+		conn_devices_done(&devices);
+		return command_failed(error);
+	}
+	table = table_new(args->json, columns, COLUMN_COUNT);
+	for (size_t i = 0; i < devices.row_count; i++)
+		add_row(table, &devices.rows[i], conn_devices_use(&devices, devices.rows[i].id));
+	table_print(table, "no devices");
+	table_free(table);
+	if (devices.use_error) {
+		fprintf(stderr,
+			"secpool: the key manager did not say what is used (%s): try 'secpool "
+			"status'\n",
+			err_text(devices.use_error));
+		status = STATUS_FAILED;
+	}
+	conn_devices_done(&devices);
+	return status;
+}
+
+static int send_verb(const struct args *args, enum msg_verb verb, const char *done)
+{
+	struct msg msg = {.type = MSG_DEVICE_COMMAND};
+	struct msg_device_command *command = &msg.u.device_command;
+	const char *id = args->words[0];
+	enum secpool_error error;
+	int fd = -1;
+
+	if (!id[0] || strlen(id) >= sizeof command->id)
+		return command_failed(err_set(SECPOOL_E_INVALID,
+			"'%.80s' is no device: 'secpool device list' shows them", id));
+	MSG_SET(command->id, id);
+	command->verb = verb;
+	command->silent_ms = args->silent ? SILENT_MS : 0;
+	MSG_SET(command->argument, args->words[1] ? args->words[1] : "");
+	error = conn_open(args->runtime, "hotplug.sock", &fd);
+	if (!error)
+		error = sock_call(
+			fd, &msg, NULL, 0, MSG_REPLY, NULL, NULL, clock_now_ns() + VERB_NS);
+	os_close(&fd);
+	if (error)
+		return command_failed(error);
+	printf("%s: %s\n", id, done);
+	return STATUS_DONE;
+}
+
+int command_device_pull(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_PULL, "pulled");
+}
+
+int command_device_plug(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_PLUG, "plugged, attested and online");
+}
+
+int command_device_attest(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_ATTEST, "attested and online");
+}
+
+int command_device_drain(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_DRAIN, "drained");
+}
+
+int command_device_scrub(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_SCRUB, "scrubbed");
+}
+
+int command_device_inject(const struct args *args)
+{
+	return send_verb(args, MSG_VERB_INJECT, "injected");
+}
