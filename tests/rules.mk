@@ -10,9 +10,21 @@ TEST_PROGRAMS := $(TEST_C_SRCS:%.c=$(B)/%)
 SP_SOURCES += $(TEST_C_SRCS)
 TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,support cli keymgr hotplug secpool policy enclave base jemalloc)
 
+# the library's call that takes a key goes by way of the test, which learns so what to search for
+LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
+# as on a kernel without MOVE and POISON
+LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
+
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(SP_LDFLAGS) $(LDFLAGS_$(notdir $@)) -lcmocka $(ALL_LIBS) -lcap-ng -ltpms -lm
+
+# test_selftest breaks OpenSSL's functions one by one
+LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
+
+# the benches: a file for each, listed in the table of bench.c
+BENCH_SRCS := $(sort $(wildcard tests/bench/*.c))
+$(eval $(call program,secpool-bench,$(BENCH_SRCS),support secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
 
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))
@@ -29,4 +41,39 @@ check: all $(TEST_PROGRAMS)
 demo: all
 	$(Q)B=$(B) tests/demo.sh
 
-.PHONY: check demo
+# everything: plainly, with both sanitizers, then lint
+check-all:
+	$(Q)$(MAKE) check
+	$(Q)$(MAKE) check SAN=asan
+	$(Q)$(MAKE) check SAN=tsan
+	$(Q)$(MAKE) lint
+
+lint:
+	$(Q)tests/lint.sh
+
+# tests/fuzz/fuzz_X.c: libFuzzer targets, built whole by clang with both sanitizers in a folder of their own
+FUZZ_SECONDS ?= 60
+FUZZ_SRCS    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_TARGETS := $(FUZZ_SRCS:%.c=$(B)/%)
+FUZZ_FLAGS   := -std=gnu17 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fPIC -pthread
+FUZZ_PARTS   := $(BASE_SRCS) $(ENCLAVE_SRCS) $(POLICY_SRCS) $(KEYMGR_SRCS) $(HOTPLUG_SRCS)
+FUZZ_OBJECTS := $(FUZZ_PARTS:%.c=$(B)/fuzz-obj/%.o)
+
+$(B)/fuzz-obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CLANG,$<)clang $(CPPFLAGS) $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+$(B)/fuzz-obj/parts.a: $(FUZZ_OBJECTS)
+	$(call say,AR,$@)rm -f $@ && $(AR) rcs $@ $^
+$(B)/tests/fuzz/%: $(B)/fuzz-obj/tests/fuzz/%.o $(B)/fuzz-obj/parts.a $(B)/obj/jemalloc.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)clang -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(ALL_LIBS) -lcap-ng -lm
+-include $(FUZZ_OBJECTS:.o=.d) $(FUZZ_SRCS:%.c=$(B)/fuzz-obj/%.d)
+
+fuzz: $(FUZZ_TARGETS)
+	$(Q)B=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh $(FUZZ_TARGETS)
+
+# the benches run against an embedded default of their own
+bench: all
+	$(Q)B=$(B) tests/bench.sh
+
+.PHONY: check check-all lint fuzz bench demo

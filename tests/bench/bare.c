@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/bench/bare.h"
+
+#include <sys/mman.h>
+
+#include "lib/base/os.h"
+
+enum { BYTES = BARE_PAGES * BARE_PAGE_BYTES };
+
+static void *serve(void *arg)
+{
+	struct bare *bare = arg;
+	struct uffd_fault fault;
+
+	while (!atomic_load(&bare->stop)) {
+		uintptr_t page;
+		if (uffd_read(&bare->uffd, &fault) != SECPOOL_OK)
+			continue;
+		page = fault.address & ~(uintptr_t)(BARE_PAGE_BYTES - 1);
+		if (uffd_copy(&bare->uffd, (void *)page, bare->zeros, BARE_PAGE_BYTES, false) !=
+			SECPOOL_OK)
+			uffd_wake(&bare->uffd, (void *)page, BARE_PAGE_BYTES);
+	}
+	return NULL;
+}
+
+enum secpool_error bare_open(struct bare *bare)
+{
+	enum secpool_error error;
+	void *zeros, *memory;
+
+	*bare = (struct bare){.stop = false};
+	error = uffd_open(&bare->uffd, -1, 0);
+	if (error)
+		return error;
+	memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	zeros = mmap(NULL, BARE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (memory == MAP_FAILED || zeros == MAP_FAILED)
+		return os_error("memory of %d bytes", BYTES);
+	bare->memory = memory;
+	bare->zeros = zeros;
+	error = uffd_register(&bare->uffd, memory, BYTES);
+	if (!error && pthread_create(&bare->thread, NULL, serve, bare) != 0)
+		error = err_set(SECPOOL_E_NO_MEMORY, "no thread");
+	return error;
+}
+
+void bare_drop(struct bare *bare)
+{
+	(void)!uffd_drop((void *)bare->memory, BYTES);
+}
+
+void bare_close(struct bare *bare)
+{
+	bare_drop(bare);
+	atomic_store(&bare->stop, true);
+	(void)bare->memory[0]; /* the last fault lets the thread see that it is over */
+	pthread_join(bare->thread, NULL);
+	uffd_close(&bare->uffd);
+	munmap((void *)bare->memory, BYTES);
+	munmap(bare->zeros, BARE_PAGE_BYTES);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* secpool-bench NAME... [--json]: exit status 0 done, 1 failed, 2 wrong usage. */
+#include "tests/bench/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/err.h"
+
+static const struct {
+	const char *name;
+	int (*run)(struct bench *bench);
+	const char *about;
+} table[] = {
+	{"cipher", bench_cipher, "page cipher against OpenSSL alone, memcpy and memset"},
+	{"fault", bench_fault, "a miss against a bare userfaultfd fault"},
+	{"scan", bench_scan, "sequential reads and writes against memcpy and bare faults"},
+	{"failover", bench_failover,
+		"a device pulled during reads: stalls, time to the first right byte"},
+};
+
+enum { BENCHES = sizeof table / sizeof *table };
+
+void bench_report(struct bench *bench, const char *metric, double value, const char *unit,
+	double least, double most, const char *config)
+{
+	if (bench->json) {
+		printf("{\"bench\":\"%s\",\"metric\":\"%s\",\"value\":%.4g,\"unit\":\"%s\","
+		       "\"config\":\"%s\"",
+			bench->name, metric, value, unit, config);
+		if (most > 0)
+			printf(",\"least\":%.4g,\"most\":%.4g", least, most);
+		printf("}\n");
+		fflush(stdout);
+		return;
+	}
+	if (strncmp(bench->section, config, sizeof bench->section - 1) != 0)
+		printf("\n%s  %s\n", bench->name, config);
+	snprintf(bench->section, sizeof bench->section, "%s", config);
+	printf("  %-28s %10.4g %-5s", metric, value, unit);
+	if (most > 0)
+		printf("  (%.4g to %.4g)", least, most);
+	printf("\n");
+	fflush(stdout);
+}
+
+int bench_failed(const struct bench *bench, const char *what)
+{
+	fprintf(stderr, "secpool-bench: %s: %s: %s\n", bench->name, what, err_detail());
+	return 1;
+}
+
+static int by_size(const void *left, const void *right)
+{
+	double a = *(const double *)left, b = *(const double *)right;
+
+	return (a > b) - (a < b);
+}
+
+void bench_compare(struct bench_candidate *candidates, size_t count, unsigned times)
+{
+	for (size_t i = 0; i < count; i++)
+		candidates[i].run(candidates[i].arg, times);
+	for (size_t round = 0; round < BENCH_ROUNDS; round++) {
+		for (size_t i = 0; i < count; i++) {
+			uint64_t start = clock_now_ns();
+
+			candidates[i].run(candidates[i].arg, times);
+			candidates[i].seconds[round] =
+				(double)(clock_now_ns() - start) / (double)CLOCK_NS_PER_S;
+		}
+	}
+	for (size_t i = 0; i < count; i++)
+		qsort(candidates[i].seconds, BENCH_ROUNDS, sizeof(double), by_size);
+}
+
+double bench_median(const struct bench_candidate *candidate)
+{
+	return candidate->seconds[BENCH_ROUNDS / 2];
+}
+
+static int usage(FILE *to, int status)
+{
+	fprintf(to, "usage: secpool-bench NAME... [--json]\n");
+	for (size_t i = 0; i < BENCHES; i++)
+		fprintf(to, "  %-10s %s\n", table[i].name, table[i].about);
+	return status;
+}
+
+static size_t find(const char *name)
+{
+	size_t i = 0;
+
+	while (i < BENCHES && strcmp(table[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+int main(int argc, char **argv)
+{
+	struct bench bench = {0};
+	int named = 0, status = 0;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0) {
+			bench.json = true;
+		} else if (strcmp(argv[i], "--help") == 0) {
+			return usage(stdout, 0);
+		} else if (find(argv[i]) < BENCHES) {
+			named++;
+		} else {
+			fprintf(stderr, "secpool-bench: there is no bench or option '%s'\n",
+				argv[i]);
+			return usage(stderr, 2);
+		}
+	}
+	if (named == 0)
+		return usage(stderr, 2);
+	for (int i = 1; i < argc; i++) {
+		size_t at = find(argv[i]);
+
+		if (at == BENCHES)
+			continue;
+		bench.name = table[at].name;
+		bench.section[0] = 0;
+		if (table[at].run(&bench) != 0)
+			status = 1;
+	}
+	return status;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * secpool-bench: what the benches share. A bench measures a thing and what it is compared with in the same run, in rounds that
+ * take turns, so that ratios hold on a noisy machine; it reports medians and how far the rounds spread.
+ *
+ * A new bench is a function `int bench_NAME(struct bench *)` in bench_NAME.c, declared here and listed in bench.c's table.
+ * Threads: one, unless a bench starts more.
+ */
+#ifndef SECPOOL_TESTS_BENCH_H
+#define SECPOOL_TESTS_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BENCH_ROUNDS = 15 };
+
+/* Where results go: a JSON object a line, or a table. */
+struct bench {
+	const char *name;
+	bool json;
+	char section[64]; /* of the table: the config of the last line */
+};
+
+/* One value with its config ("page_bytes=4096"; no character that JSON escapes). least and most: of the rounds; both 0 when there was one. */
+void bench_report(struct bench *bench, const char *metric, double value, const char *unit, double least, double most, const char *config);
+
+/* A failure, on stderr; returns 1, which a bench returns. */
+int bench_failed(const struct bench *bench, const char *what);
+
+/* One candidate of a comparison: `run` does the work `times` times. */
+struct bench_candidate {
+	const char *metric;
+	void (*run)(void *arg, unsigned times);
+	void *arg;
+	double seconds[BENCH_ROUNDS]; /* of each round, sorted after bench_compare */
+};
+
+/* Runs all candidates in turn, BENCH_ROUNDS times after one round to warm up, each with `times`. */
+void bench_compare(struct bench_candidate *candidates, size_t count, unsigned times);
+
+/* The median of a compared candidate's rounds, in seconds. */
+double bench_median(const struct bench_candidate *candidate);
+
+/* ---- the benches: 0 done, 1 failed ---- */
+
+/* Page cipher, its parts, OpenSSL alone, memcpy and memset, one core. */
+int bench_cipher(struct bench *bench);
+
+/* A miss against a bare fault; sequential passes; a pull during reads. They need `secpool up`; failover pulls its dev0. */
+int bench_fault(struct bench *bench);
+int bench_scan(struct bench *bench);
+int bench_failover(struct bench *bench);
+
+#endif

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Many threads on two regions (mirror:2 and none) many times larger than the local memory, against a model of every byte: no lost
+ * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 20 unless
+ * given (or STRESS_SECONDS). timeout: 180
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "tests/support/support.h"
+
+enum { PAGE = 4096, PAGES = 4096, LOCAL_BYTES = 4 << 20, THREADS = 8, REGIONS = 2 };
+enum { WORDS = PAGE / sizeof(uint64_t), STALL_MS = 30000 };
+
+/* A page under test: what it should hold, and who may touch it now. Protects: seed, and the page itself. */
+struct model_page {
+	pthread_mutex_t lock;
+	uint64_t seed;	     /* of support_fill; 0: still zeros */
+	uint64_t patched_at; /* one word was changed since: its index + 1, and what it is */
+	uint64_t patched_to;
+};
+
+static struct {
+	struct secpool_region *region;
+	uint8_t *memory;
+	struct model_page pages[PAGES];
+	atomic_bool is_in_use;
+} regions[REGIONS];
+
+static atomic_bool is_over;
+static atomic_ullong operations[THREADS];
+
+static uint64_t random_word(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* What the model says that the page is. */
+static void expected(const struct model_page *page, uint64_t words[WORDS])
+{
+	if (page->seed)
+		support_fill(words, PAGE, page->seed);
+	else
+		memset(words, 0, PAGE);
+	if (page->patched_at)
+		words[page->patched_at - 1] = page->patched_to;
+}
+
+static void check_words(
+	const uint64_t *seen, const struct model_page *page, unsigned region, size_t pgno)
+{
+	uint64_t words[WORDS];
+	size_t wrong = 0, zero = 0;
+
+	expected(page, words);
+	if (memcmp(seen, words, PAGE) == 0)
+		return;
+	for (size_t i = 0; i < WORDS; i++) {
+		wrong += seen[i] != words[i];
+		zero += seen[i] == 0;
+	}
+	support_fail("region %u page %zu: %zu of %zu words are wrong, %zu are zero", region, pgno,
+		wrong, (size_t)WORDS, zero);
+}
+
+/* One access of one kind to a random page, under the page's lock. */
+static void work_once(uint64_t *state)
+{
+	uint64_t dice = random_word(state), buffer[WORDS];
+	unsigned region = (unsigned)(dice >> 60) & 1;
+	size_t pgno = (dice >> 8) % PAGES, word = (dice >> 40) % WORDS;
+	struct model_page *page = &regions[region].pages[pgno];
+	uint64_t *at = (uint64_t *)(void *)(regions[region].memory + pgno * PAGE);
+
+	if (!atomic_load_explicit(&regions[region].is_in_use, memory_order_acquire))
+		return;
+	pthread_mutex_lock(&page->lock);
+	switch (dice % 8) {
+	case 0: /* the whole page anew */
+		page->seed = random_word(state) | 1;
+		page->patched_at = 0;
+		support_fill(at, PAGE, page->seed);
+		break;
+	case 1: /* the same by call */
+		page->seed = random_word(state) | 1;
+		page->patched_at = 0;
+		support_fill(buffer, PAGE, page->seed);
+		SUPPORT_OK(secpool_write(regions[region].region, pgno * PAGE, buffer, PAGE));
+		break;
+	case 2: /* one word, by which a lost write is found soonest */
+	case 3:
+		if (page->patched_at)
+			word = page->patched_at - 1;
+		page->patched_at = word + 1;
+		page->patched_to = random_word(state);
+		at[word] = page->patched_to;
+		break;
+	case 4:
+		SUPPORT_OK(secpool_read(regions[region].region, pgno * PAGE, buffer, PAGE));
+		check_words(buffer, page, region, pgno);
+		break;
+	case 5: /* read, and read again: it does not change under us */
+		memcpy(buffer, at, PAGE);
+		check_words(buffer, page, region, pgno);
+		check_words(at, page, region, pgno);
+		break;
+	default:
+		check_words(at, page, region, pgno);
+	}
+	pthread_mutex_unlock(&page->lock);
+}
+
+static void *work(void *arg)
+{
+	size_t self = (size_t)(uintptr_t)arg;
+	uint64_t state = 0x1234567 + 7919 * self;
+
+	while (!atomic_load_explicit(&is_over, memory_order_relaxed)) {
+		work_once(&state);
+		atomic_fetch_add_explicit(&operations[self], 1, memory_order_relaxed);
+	}
+	return NULL;
+}
+
+/* Sleeps, and fails when a thread makes no step for STALL_MS. */
+static void watch(uint64_t ns)
+{
+	static unsigned long long seen[THREADS];
+	static uint64_t moved_ns[THREADS];
+	uint64_t end = clock_now_ns() + ns;
+
+	do {
+		uint64_t now = clock_now_ns();
+		for (int i = 0; i < THREADS; i++) {
+			unsigned long long count = atomic_load(&operations[i]);
+			if (count != seen[i] || !moved_ns[i]) {
+				seen[i] = count;
+				moved_ns[i] = now;
+			} else if (now - moved_ns[i] > (uint64_t)STALL_MS * CLOCK_NS_PER_MS) {
+				support_fail("thread %d makes no step", i);
+			}
+		}
+		clock_sleep_ns(100ull * CLOCK_NS_PER_MS);
+	} while (clock_now_ns() < end);
+}
+
+static void verify(unsigned region)
+{
+	for (size_t pgno = 0; pgno < PAGES; pgno++)
+		check_words((uint64_t *)(void *)(regions[region].memory + pgno * PAGE),
+			&regions[region].pages[pgno], region, pgno);
+}
+
+/* The region without redundancy is checked and left before a device may go. */
+static void leave_single(void)
+{
+	atomic_store(&regions[1].is_in_use, false);
+	for (size_t pgno = 0; pgno < PAGES; pgno++) {
+		/* whoever was in the middle is out after this */
+		pthread_mutex_lock(&regions[1].pages[pgno].lock);
+		pthread_mutex_unlock(&regions[1].pages[pgno].lock);
+	}
+	verify(1);
+	SUPPORT_OK(secpool_region_release(regions[1].region, NULL));
+}
+
+static void pull_and_plug(unsigned round)
+{
+	char id[8];
+
+	snprintf(id, sizeof id, "dev%u", round % 3);
+	SUPPORT_CHECK(support_cli(NULL, 0, "device", "pull", id, NULL) == 0);
+	watch(CLOCK_NS_PER_S);
+	SUPPORT_CHECK(support_cli(NULL, 0, "device", "plug", id, NULL) == 0);
+	support_wait_device(id, "online", true, STALL_MS);
+	watch(CLOCK_NS_PER_S);
+	SUPPORT_OK(secpool_flush(regions[0].region));
+}
+
+static void show(struct secpool *pool)
+{
+	struct secpool_stats stats = {.size = sizeof stats};
+	unsigned long long sum = 0;
+
+	for (int i = 0; i < THREADS; i++)
+		sum += atomic_load(&operations[i]);
+	SUPPORT_OK(secpool_stats(pool, &stats));
+	printf("%llu operations, %llu fills, %llu evictions, %llu written back\n", sum,
+		(unsigned long long)stats.fills, (unsigned long long)stats.evictions,
+		(unsigned long long)stats.write_backs);
+	SUPPORT_CHECK(stats.fills > 0 && stats.evictions > 0 && stats.integrity_failures == 0);
+	SUPPORT_CHECK(stats.resident_bytes <= stats.local_bytes_limit);
+	SUPPORT_CHECK(stats.lost_pages == 0);
+}
+
+int main(int argc, char **argv)
+{
+	const char *given = argc > 1 ? argv[1] : getenv("STRESS_SECONDS");
+	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : 20) * CLOCK_NS_PER_S / 2;
+	pthread_t threads[THREADS];
+	struct secpool *pool;
+
+	SUPPORT_CHECK(half_ns > 0);
+	support_up(3, "64M", NULL);
+	pool = support_open("alpha", LOCAL_BYTES);
+	for (unsigned i = 0; i < REGIONS; i++) {
+		regions[i].region = support_region(pool, (size_t)PAGES * PAGE, 2 - i);
+		regions[i].memory = secpool_region_address(regions[i].region);
+		for (size_t pgno = 0; pgno < PAGES; pgno++)
+			pthread_mutex_init(&regions[i].pages[pgno].lock, NULL);
+		atomic_store(&regions[i].is_in_use, true);
+	}
+	for (size_t i = 0; i < THREADS; i++)
+		SUPPORT_CHECK(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
+	watch(half_ns);
+	leave_single();
+	uint64_t end = clock_now_ns() + half_ns;
+	for (unsigned round = 0; round == 0 || clock_now_ns() < end; round++)
+		pull_and_plug(round);
+	atomic_store(&is_over, true);
+	for (size_t i = 0; i < THREADS; i++)
+		SUPPORT_CHECK(pthread_join(threads[i], NULL) == 0);
+	verify(0);
+	show(pool);
+	SUPPORT_OK(secpool_region_release(regions[0].region, NULL));
+	secpool_close(pool);
+	support_down();
+	return 0;
+}
