@@ -9,6 +9,13 @@ MAKEFLAGS += --no-builtin-rules
 
 all:
 
+# The packages come before anything below looks for a compiler or a library, so that `make deps demo` works on a fresh machine, with -j too.
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+ifneq ($(shell sh packages.sh >&2 && echo done),done)
+$(error the packages could not be installed: see above)
+endif
+endif
+
 B := build$(if $(SAN),/$(SAN))
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
@@ -86,8 +93,8 @@ all: $(SP_PROGRAMS) $(SP_LIBRARIES)
 -include $(patsubst %.c,$(B)/obj/%.d,$(SP_SOURCES))
 
 # ---- set-up ----
-deps:
-	$(Q)sh packages.sh
+deps: # done above, when this file was read
+	@true
 
 install: all docs
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/secpool

@@ -20,7 +20,15 @@
 
 enum { PATHS = 8, ARGS_MOST = 32, RUN_WAIT_MS = 10000 };
 
-static pid_t owner; /* who brought it up: only that process takes it down */
+static char made_dir[PATH_MAX]; /* when nobody gave a runtime folder: what holds ours */
+static pid_t owner;		/* who brought it up: only that process takes it down */
+
+/* After a down: the next up makes it anew. */
+static void remove_made_dir(void)
+{
+	if (*made_dir && os_remove_tree(made_dir) != SECPOOL_OK)
+		fprintf(stderr, "%s is left: %s\n", made_dir, err_detail());
+}
 
 static void end_with(int status, const char *word, const char *format, va_list args)
 {
@@ -33,6 +41,7 @@ static void end_with(int status, const char *word, const char *format, va_list a
 		char text[2048] = "";
 		if (support_cli(text, sizeof text, "down", NULL) != 0)
 			fprintf(stderr, "secpool down failed too: %s\n", text);
+		remove_made_dir();
 	}
 	_exit(status);
 }
@@ -110,11 +119,12 @@ const char *support_runtime_dir(void)
 		strcpy(dir, given);
 		return dir;
 	}
-	strcpy(dir, "/dev/shm/spt.XXXXXX");
-	SUPPORT_CHECK(mkdtemp(dir) != NULL);
-	SUPPORT_CHECK(chmod(dir, 0755) == 0);
-	strcat(dir, "/run");
+	strcpy(made_dir, "/dev/shm/spt.XXXXXX");
+	SUPPORT_CHECK(mkdtemp(made_dir) != NULL);
+	SUPPORT_CHECK(chmod(made_dir, 0755) == 0);
+	snprintf(dir, sizeof dir, "%.64s/run", made_dir);
 	SUPPORT_CHECK(setenv("SECPOOL_RUNTIME_DIR", dir, 1) == 0);
+	SUPPORT_CHECK(setenv("TMPDIR", made_dir, 1) == 0);
 	return dir;
 }
 
@@ -170,9 +180,13 @@ const char *support_policy(unsigned session_seconds)
 		{"small", "%self", "bytes: 8M, regions: 1, sessions: 1, local_bytes: 16M"},
 		{"brief", "%self", "bytes: 1G, regions: 8, sessions: 8, local_bytes: 64M"},
 	};
-	const char *folder = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+	const char *folder;
 	FILE *file;
 
+	support_runtime_dir();
+	if (*made_dir)
+		SUPPORT_OK(os_make_dir(made_dir, 0755));
+	folder = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
 	snprintf(path, sizeof path, "%s/policy-%d-%u.yaml", folder, getpid(), session_seconds);
 	file = fopen(path, "w");
 	SUPPORT_CHECK(file != NULL);
@@ -202,6 +216,9 @@ void support_up(unsigned devices, const char *bytes, const char *policy)
 
 	snprintf(count, sizeof count, "%u", devices);
 	owner = getpid();
+	support_runtime_dir();
+	if (*made_dir)
+		SUPPORT_OK(os_make_dir(made_dir, 0755));
 	if (support_cli(text, sizeof text, "up", "--devices", count, "--device-bytes", bytes,
 		    "--policy", policy ? policy : support_policy(0), NULL) != 0)
 		support_fail("secpool up: %s", text);
@@ -216,6 +233,7 @@ void support_down(void)
 		support_fail("secpool down: %s", text);
 	if (access(support_path("keymgr.sock"), F_OK) == 0)
 		support_fail("secpool down left %s", support_path("keymgr.sock"));
+	remove_made_dir();
 }
 
 pid_t support_daemon(const char *name)
