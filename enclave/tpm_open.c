@@ -217,12 +217,15 @@ static enum secpool_error open_device(const char *path, TSS2_TCTI_CONTEXT **ret_
 	return SECPOOL_OK;
 }
 
-/* tpm2-tss prints to stderr by default, and at its debug level it prints sealed keys. */
-static enum secpool_error silence_tss(void)
+static bool silenced;
+
+/*
+ * tpm2-tss prints to stderr by default, and at its debug level it prints sealed keys. The environment is changed before main, while
+ * there is one thread: later another thread might be reading it.
+ */
+__attribute__((constructor)) static void silence_tss(void)
 {
-	if (unsetenv("TSS2_LOGFILE") != 0 || setenv("TSS2_LOG", "all+none", 1) != 0)
-		return os_error("setenv TSS2_LOG");
-	return SECPOOL_OK;
+	silenced = unsetenv("TSS2_LOGFILE") == 0 && setenv("TSS2_LOG", "all+none", 1) == 0;
 }
 
 static enum secpool_error connect_to(struct tpm *tpm)
@@ -252,9 +255,8 @@ enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm)
 	if (!device && (strncmp(where, "unix:/", 6) != 0 || strlen(where) >= TPM_WHERE_BYTES))
 		return err_set(SECPOOL_E_INVALID,
 			"'%.80s' names no TPM: use unix:/PATH or device:/dev/tpmrm0", where);
-	error = silence_tss();
-	if (error)
-		return error;
+	if (!silenced)
+		return err_set(SECPOOL_E_TPM, "tpm2-tss could not be kept from printing");
 	tpm = calloc(1, sizeof *tpm);
 	if (!tpm)
 		return os_error("open the TPM");

@@ -31,13 +31,17 @@
 #define VAES_SI(op)  _mm512_##op##_si512
 #define VAES_vector  __m512i
 #define VAES_VECTORS 8
+#define VAES_SHUFFLE32(v, how) _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)(how))
 #else
 #define VAES_TARGET  target("avx2,vaes,vpclmulqdq,aes,pclmul")
 #define VAES_V(op)   _mm256_##op
 #define VAES_SI(op)  _mm256_##op##_si256
 #define VAES_vector  __m256i
 #define VAES_VECTORS 4
+#define VAES_SHUFFLE32(v, how) _mm256_shuffle_epi32(v, how)
 #endif
+/* Unrolled before vectors are given registers, so that no vector lies in memory. */
+#define VAES_EACH(i) _Pragma("GCC unroll 16") for (int i = 0; i < VAES_VECTORS; i++)
 #define VAES_WIDE static inline __attribute__((always_inline, VAES_TARGET))
 
 enum {
@@ -131,8 +135,18 @@ VAES_WIDE VAES_vector sum3(VAES_vector a, VAES_vector b, VAES_vector c)
 #endif
 }
 
-/* Twice the lane's number, from `from` on, as 64-bit counts: by how many places each lane's tweak is ahead of the first one's. */
-VAES_WIDE VAES_vector lane_counts(long long from)
+/* A number in every half of a lane. */
+VAES_WIDE VAES_vector numbers(long long number)
+{
+#if VAES_BITS == 512
+	return _mm512_set1_epi64(number);
+#else
+	return _mm256_set1_epi64x(number);
+#endif
+}
+
+/* Twice each lane's number, counted from `from`. */
+VAES_WIDE VAES_vector lane_numbers(long long from)
 {
 #if VAES_BITS == 512
 	return _mm512_set_epi64(
@@ -142,12 +156,327 @@ VAES_WIDE VAES_vector lane_counts(long long from)
 #endif
 }
 
-/* IEEE 1619-2018 5.2: each lane times x to the power of its count, below 56; what leaves at the top comes back times x^7 + x^2 + x + 1. */
-VAES_WIDE VAES_vector tweaks_ahead(VAES_vector tweak, VAES_vector counts)
+/*
+ * The tweaks of a group (IEEE 1619-2018 5.2): the first one times x to the power of each block's number; what leaves a lane at the top comes
+ * back times x^7 + x^2 + x + 1.
+ */
+VAES_WIDE void start_tweaks(__m128i tweak, VAES_vector *tweaks)
 {
-	const VAES_vector poly = VAES_V(set1_epi64)SET1(0x87);
-	VAES_vector carry = VAES_V(srlv_epi64)(tweak, VAES_V(sub_epi64)(VAES_V(set1_epi64)SET1(64), counts));
+	const VAES_vector start = every(tweak);
 
-	return sum3(VAES_V(sllv_epi64)(tweak, counts), VAES_V(bslli_epi128)(carry, 8),
-		VAES_V(clmulepi64_epi128)(carry, poly, 0x01));
+	VAES_EACH(i) {
+		VAES_vector counts = lane_numbers((long long)i * LANES);
+		VAES_vector carry = VAES_V(srlv_epi64)(start, VAES_V(sub_epi64)(numbers(64), counts));
+
+		tweaks[i] = sum3(VAES_V(sllv_epi64)(start, counts), VAES_V(bslli_epi128)(carry, 8),
+			VAES_V(clmulepi64_epi128)(carry, numbers(0x87), 0x01));
+	}
 }
+
+/* The same place in the next group: GROUP_BLOCKS is a multiple of 8, so whole bytes move. */
+VAES_WIDE VAES_vector next_tweaks(VAES_vector tweaks)
+{
+	VAES_vector carry = VAES_V(bsrli_epi128)(tweaks, 16 - GROUP_BLOCKS / 8);
+
+	return VAES_SI(xor)(VAES_V(bslli_epi128)(tweaks, GROUP_BLOCKS / 8),
+		VAES_V(clmulepi64_epi128)(carry, numbers(0x87), 0x00));
+}
+
+/* Products of blocks with powers of the hash key, not reduced yet. */
+struct products {
+	VAES_vector low, middle, high;
+};
+
+/* One vector of a group more: NIST SP 800-38D 6.4, each block times the power that it meets. sum: what was hashed before, needed for the group's first vector. */
+VAES_WIDE void multiply(const struct vaes_key *key, __m128i sum, const uint8_t *group, int i,
+	struct products *products)
+{
+	const VAES_vector order =
+		every(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+	const __m128i *powers = key->power + VAES_POWERS - GROUP_BLOCKS;
+	const __m128i *sums = key->power_sum + VAES_POWERS - GROUP_BLOCKS;
+	VAES_vector h = VAES_SI(loadu)((const void *)(powers + i * LANES));
+	VAES_vector h_sum = VAES_SI(loadu)((const void *)(sums + i * LANES));
+	VAES_vector a = VAES_SI(loadu)((const void *)(group + i * VECTOR_BYTES)), a_sum;
+
+	a = VAES_V(shuffle_epi8)(a, order);
+	if (i == 0)
+		a = VAES_SI(xor)(a, first(sum));
+	a_sum = VAES_SI(xor)(a, VAES_SHUFFLE32(a, 0x4e));
+	products->low = VAES_SI(xor)(products->low, VAES_V(clmulepi64_epi128)(a, h, 0x00));
+	products->high = VAES_SI(xor)(products->high, VAES_V(clmulepi64_epi128)(a, h, 0x11));
+	products->middle = VAES_SI(xor)(products->middle, VAES_V(clmulepi64_epi128)(a_sum, h_sum, 0x00));
+}
+
+/* One reduction for the whole group. */
+VAES_WIDE __m128i reduce(const struct products *products)
+{
+	VAES_vector middle = sum3(products->middle, products->low, products->high);
+
+	return vaes_reduce(fold(VAES_SI(xor)(products->low, VAES_V(bslli_epi128)(middle, 8))),
+		fold(VAES_SI(xor)(products->high, VAES_V(bsrli_epi128)(middle, 8))));
+}
+
+/* The group's first vector last: it waits for the group before. */
+VAES_WIDE __m128i hash_group(const struct vaes_key *key, __m128i sum, const uint8_t *group)
+{
+	struct products products = {numbers(0), numbers(0), numbers(0)};
+
+	VAES_EACH(i)
+		multiply(key, sum, group, VAES_VECTORS - 1 - i, &products);
+	return reduce(&products);
+}
+
+/*
+ * One group through the cipher, and, unless hashed is NULL, another through the hash: a vector of it beside each round, since the CPU looks
+ * too few instructions ahead to run one behind the other at once. x are the blocks, t their tweaks; the tweak is added with the first and
+ * with the last round's key. Returns the hash.
+ */
+VAES_WIDE __m128i cipher_group(const struct vaes_key *key, bool opening, const VAES_vector *t,
+	VAES_vector *x, __m128i sum, const uint8_t *hashed)
+{
+	const __m128i *keys = opening ? key->open : key->seal;
+	struct products products = {numbers(0), numbers(0), numbers(0)};
+	VAES_vector k = every(keys[0]);
+
+	VAES_EACH(i)
+		x[i] = sum3(x[i], t[i], k);
+	_Pragma("GCC unroll 16") for (int round = 1; round < VAES_ROUNDS; round++)
+	{
+		k = every(keys[round]);
+		VAES_EACH(i)
+			x[i] = opening ? VAES_V(aesdec_epi128)(x[i], k)
+				       : VAES_V(aesenc_epi128)(x[i], k);
+		if (hashed && round <= VAES_VECTORS)
+			multiply(key, sum, hashed, VAES_VECTORS - round, &products);
+		if (hashed && round == VAES_VECTORS)
+			sum = reduce(&products);
+	}
+	k = every(keys[VAES_ROUNDS]);
+	VAES_EACH(i) {
+		VAES_vector last = VAES_SI(xor)(k, t[i]);
+
+		x[i] = opening ? VAES_V(aesdeclast_epi128)(x[i], last)
+			       : VAES_V(aesenclast_epi128)(x[i], last);
+	}
+	return sum;
+}
+
+VAES_WIDE __m128i one_group(const struct vaes_key *key, bool opening, VAES_vector *t, __m128i sum,
+	const uint8_t *from, uint8_t *to, const uint8_t *hashed)
+{
+	VAES_vector x[VAES_VECTORS];
+
+	VAES_EACH(i)
+		x[i] = VAES_SI(loadu)((const void *)(from + i * VECTOR_BYTES));
+	sum = cipher_group(key, opening, t, x, sum, hashed);
+	VAES_EACH(i) {
+		VAES_SI(storeu)((void *)(to + i * VECTOR_BYTES), x[i]);
+		t[i] = next_tweaks(t[i]);
+	}
+	return sum;
+}
+
+/* Whole groups. from and to: the same or not overlapping; not the same where the input is hashed. */
+VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, enum hashed hashed,
+	struct pass pass, const uint8_t *from, uint8_t *to, size_t groups)
+{
+	VAES_vector t[VAES_VECTORS];
+
+	start_tweaks(pass.tweak, t);
+	/* the output is hashed one group behind */
+	if (hashed == HASH_OUTPUT) {
+		one_group(key, opening, t, pass.sum, from, to, NULL);
+		groups--, from += GROUP_BYTES, to += GROUP_BYTES;
+	}
+	for (; groups > 0; groups--, from += GROUP_BYTES, to += GROUP_BYTES) {
+		VAES_RELOAD(key);
+		pass.sum = one_group(key, opening, t, pass.sum, from, to,
+			hashed == HASH_INPUT ? from : hashed == HASH_OUTPUT ? to - GROUP_BYTES : NULL);
+	}
+	if (hashed == HASH_OUTPUT)
+		pass.sum = hash_group(key, pass.sum, to - GROUP_BYTES);
+#if VAES_BITS == 512
+	pass.tweak = _mm512_castsi512_si128(t[0]);
+#else
+	pass.tweak = _mm256_castsi256_si128(t[0]);
+#endif
+	return pass;
+}
+
+/* The hash of any bytes: whole groups, then blocks, then what is left filled up with zeros (NIST SP 800-38D 7.1 step 4). */
+VAES_WIDE __m128i hash_bytes(const struct vaes_key *key, const uint8_t *at, size_t bytes)
+{
+	__m128i sum = _mm_setzero_si128();
+	uint8_t last[VAES_BLOCK_BYTES] = {0};
+
+	for (; bytes >= GROUP_BYTES; bytes -= GROUP_BYTES, at += GROUP_BYTES) {
+		VAES_RELOAD(key);
+		sum = hash_group(key, sum, at);
+	}
+	for (; bytes >= VAES_BLOCK_BYTES; bytes -= VAES_BLOCK_BYTES, at += VAES_BLOCK_BYTES)
+		sum = vaes_hash(key, sum, vaes_load(at));
+	if (bytes > 0) {
+		for (size_t i = 0; i < bytes; i++)
+			last[i] = at[i];
+		sum = vaes_hash(key, sum, vaes_load(last));
+	}
+	return sum;
+}
+
+/* ---- what the engine's table names ---- */
+
+static void key_free(struct engine_key *key)
+{
+	secmem_free(key);
+}
+
+static enum secpool_error key_new(const struct region_keys *keys, size_t page_bytes,
+	unsigned workers, struct engine_key **ret_key)
+{
+	size_t scratch = page_bytes <= SCRATCH_BYTES_MOST ? page_bytes : 0;
+	struct engine_key *key = secmem_new(sizeof *key + workers * scratch);
+
+	if (!key)
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
+	key->scratch_bytes = scratch;
+	vaes_key_set(&key->key, keys);
+	*ret_key = key;
+	return SECPOOL_OK;
+}
+
+/* Ends with clear registers. A stolen block (IEEE 1619-2018 5.3.2) needs the last whole one beside it. */
+VAES_WIDE enum secpool_error xts(const struct engine_key *key, bool opening,
+	const uint8_t tweak[16], const void *from, void *to, size_t bytes)
+{
+	size_t groups = bytes / GROUP_BYTES, end = bytes % GROUP_BYTES, done;
+	struct pass pass = {.sum = _mm_setzero_si128()};
+
+	if (bytes < XTS_UNIT_BYTES_LEAST || bytes > XTS_UNIT_BYTES_MOST)
+		return err_set(SECPOOL_E_INVALID, "an XTS data unit of %zu bytes", bytes);
+	if (end > 0 && end < VAES_BLOCK_BYTES)
+		groups--;
+	done = groups * GROUP_BYTES;
+	pass.tweak = vaes_encrypt(key->key.tweak, vaes_load(tweak));
+	pass = cipher_groups(&key->key, opening, HASH_NOTHING, pass, from, to, groups);
+	vaes_key_xts_end(&key->key, opening, pass.tweak, (const uint8_t *)from + done,
+		(uint8_t *)to + done, bytes - done);
+	clear_registers();
+	return SECPOOL_OK;
+}
+
+__attribute__((VAES_TARGET)) static enum secpool_error seal(struct engine_key *key,
+	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes)
+{
+	(void)worker;
+	return xts(key, false, tweak, from, to, bytes);
+}
+
+__attribute__((VAES_TARGET)) static enum secpool_error open(struct engine_key *key,
+	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes)
+{
+	(void)worker;
+	return xts(key, true, tweak, from, to, bytes);
+}
+
+__attribute__((VAES_TARGET)) static enum secpool_error tag_of(struct engine_key *key,
+	unsigned worker, const uint8_t nonce[12], const void *data, size_t bytes,
+	uint8_t ret_tag[TAG_BYTES])
+{
+	__m128i sum;
+
+	(void)worker;
+	if (bytes > 1 << 30)
+		return err_set(SECPOOL_E_INVALID, "a GMAC over %zu bytes", bytes);
+	sum = hash_bytes(&key->key, data, bytes);
+	sum = vaes_tag(&key->key, sum, vaes_nonce_stream(&key->key, nonce), bytes);
+	_mm_storeu_si128((void *)ret_tag, sum);
+	clear_registers();
+	return SECPOOL_OK;
+}
+
+VAES_WIDE void page_pass(const struct vaes_key *key, bool opening, enum hashed hashed,
+	const uint8_t tweak[16], const void *from, void *to, size_t bytes, uint8_t ret_tag[TAG_BYTES])
+{
+	struct pass pass = {.tweak = vaes_encrypt(key->tweak, vaes_load(tweak)),
+		.sum = _mm_setzero_si128()};
+
+	pass = cipher_groups(key, opening, hashed, pass, from, to, bytes / GROUP_BYTES);
+	_mm_storeu_si128((void *)ret_tag,
+		vaes_tag(key, pass.sum, vaes_nonce_stream(key, tweak), bytes));
+}
+
+__attribute__((VAES_TARGET)) static enum secpool_error page_seal(struct engine_key *key,
+	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
+	uint8_t ret_tag[TAG_BYTES])
+{
+	(void)worker;
+	if (bytes % ENGINE_PAGE_UNIT_BYTES != 0 || bytes == 0 || bytes > XTS_UNIT_BYTES_MOST)
+		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
+	page_pass(&key->key, false, HASH_OUTPUT, tweak, from, to, bytes, ret_tag);
+	clear_registers();
+	return SECPOOL_OK;
+}
+
+/* Constant time. The right tag of forged data is a forgery ready for use: it is wiped. */
+static bool is_right(uint8_t right[TAG_BYTES], const uint8_t tag[TAG_BYTES])
+{
+	bool same = CRYPTO_memcmp(right, tag, TAG_BYTES) == 0;
+
+	OPENSSL_cleanse(right, TAG_BYTES);
+	return same;
+}
+
+VAES_WIDE void copy_out(uint8_t *to, const uint8_t *from, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += VECTOR_BYTES)
+		VAES_SI(storeu)((void *)(to + i), VAES_SI(loadu)((const void *)(from + i)));
+}
+
+/* The plaintext of a page whose tag is not known yet goes to secret memory, and no further unless the tag is right. */
+__attribute__((VAES_TARGET)) static enum secpool_error open_beside(struct engine_key *key,
+	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
+	const uint8_t tag[TAG_BYTES])
+{
+	uint8_t *scratch = key->scratch + worker * key->scratch_bytes;
+	uint8_t right[TAG_BYTES];
+
+	page_pass(&key->key, true, HASH_INPUT, tweak, from, scratch, bytes, right);
+	if (!is_right(right, tag)) {
+		OPENSSL_cleanse(scratch, bytes);
+		clear_registers();
+		return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
+	}
+	copy_out(to, scratch, bytes);
+	clear_registers();
+	return SECPOOL_OK;
+}
+
+__attribute__((VAES_TARGET)) static enum secpool_error page_open(struct engine_key *key,
+	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
+	const uint8_t tag[TAG_BYTES])
+{
+	enum secpool_error error;
+	uint8_t right[TAG_BYTES];
+
+	if (bytes % ENGINE_PAGE_UNIT_BYTES != 0 || bytes == 0 || bytes > XTS_UNIT_BYTES_MOST)
+		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
+	if (bytes <= key->scratch_bytes)
+		return open_beside(key, worker, tweak, from, to, bytes, tag);
+	error = tag_of(key, worker, tweak, from, bytes, right);
+	if (error)
+		return error;
+	if (!is_right(right, tag))
+		return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
+	return open(key, worker, tweak, from, to, bytes);
+}
+
+#define VAES_ENGINE(engine_name, engine_shown, engine_usable)                                      \
+	{                                                                                          \
+		.name = engine_name, .shown = engine_shown, .usable = engine_usable,               \
+		.key_new = key_new, .key_free = key_free, .xts_seal = seal, .xts_open = open,      \
+		.tag = tag_of, .page_seal = page_seal, .page_open = page_open,                     \
+	}
+
+#endif
+#endif

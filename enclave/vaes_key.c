@@ -66,6 +66,7 @@ VAES_BLOCK void set_powers(struct vaes_key *key)
 
 	for (int i = VAES_POWERS - 1; i >= 0; i--) {
 		key->power[i] = power;
+		key->power_sum[i] = _mm_xor_si128(power, _mm_shuffle_epi32(power, 0x4e));
 		power = vaes_dot(power, hash);
 	}
 }

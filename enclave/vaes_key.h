@@ -27,6 +27,7 @@ struct vaes_key {
 	__m128i tweak[VAES_ROUNDS + 1];			      /* XTS Key2 */
 	__m128i tag[VAES_ROUNDS + 1];
 	__m128i power[VAES_POWERS]; /* the hash key to the powers VAES_POWERS ... 1 */
+	__m128i power_sum[VAES_POWERS]; /* of the two halves of each, in both halves: Karatsuba's third factor */
 };
 
 /* keys: in secret memory; key: likewise. Leaves nothing in vector registers. */

@@ -20,6 +20,22 @@ void places_free(struct placement *placement)
 	}
 }
 
+bool places_whole(const struct secpool_region *region, const struct placement *placement)
+{
+	for (unsigned copy = 0; copy < region->copies; copy++) {
+		uint64_t reached = 0;
+		for (unsigned i = 0; i < placement->count[copy]; i++) {
+			const struct place *place = &placement->places[copy][i];
+			if (place->region_offset != reached)
+				return false;
+			reached += place->bytes;
+		}
+		if (reached < region->bytes)
+			return false;
+	}
+	return true;
+}
+
 /* The newest incarnation of the device; NULL if we never saw it. */
 static struct device *find_device(struct secpool *pool, uint64_t slot)
 {

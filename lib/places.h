@@ -11,6 +11,9 @@
  */
 enum secpool_error places_read(struct secpool *pool, const struct secpool_region *region, struct placement **ret_placement) MUST_USE;
 
+/* Whether every copy has a place for every byte: what a new region must have. */
+bool places_whole(const struct secpool_region *region, const struct placement *placement);
+
 /* Frees it and all older ones. NULL is allowed. */
 void places_free(struct placement *placement);
 

@@ -132,6 +132,9 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		error = take_key(pool, region);
 	if (!error)
 		error = region_read_places(pool, region);
+	if (!error && !places_whole(region, atomic_load(&region->placement)))
+		error = err_set(SECPOOL_E_DEVICE_GONE,
+			"a device went while the region was made: try again");
 	if (!error)
 		error = map_pages(region);
 	if (!error)

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/service.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/descriptors.h"
 #include "lib/fault.h"
 #include "lib/loss.h"
 #include "lib/rebuild.h"
@@ -19,13 +18,6 @@
 
 /* How often a lost connection is tried again. */
 #define RETRY_NS (100ull * 1000000)
-
-/* The first descriptor that is not a standard stream's. */
-enum { FIRST_FD = 3 };
-
-#ifndef CLOSE_RANGE_UNSHARE
-#define CLOSE_RANGE_UNSHARE (1U << 1)
-#endif
 
 void service_wake(struct service *service)
 {
@@ -227,49 +219,17 @@ static void wait_for_work(struct service *service, bool busy)
 		return;
 }
 
-/*
- * Leaves the program's descriptors to the program: only the two given stay in this thread's table. 0 to 2 are /dev/null there, so that
- * no descriptor of ours is ever mistaken for standard output.
- */
-static enum secpool_error own_descriptors(struct service *service)
-{
-	unsigned low = (unsigned)service->wake_fd,
-		 high = (unsigned)service->pool->events.service_fd;
-	int null;
-
-	if (low > high) {
-		unsigned other = low;
-		low = high;
-		high = other;
-	}
-	if ((low > FIRST_FD &&
-		    syscall(SYS_close_range, FIRST_FD, low - 1, CLOSE_RANGE_UNSHARE) != 0) ||
-		(high > low + 1 &&
-			syscall(SYS_close_range, low + 1, high - 1, CLOSE_RANGE_UNSHARE) != 0) ||
-		syscall(SYS_close_range, high + 1, ~0u, CLOSE_RANGE_UNSHARE) != 0)
-		return os_error("close_range");
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* sanitizers report there */
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0)
-		return os_error("open /dev/null");
-	for (int fd = 0; fd < FIRST_FD; fd++)
-		if (null != fd)
-			dup3(null, fd, O_CLOEXEC);
-	os_close(&null);
-#else
-	(void)null;
-#endif
-	return SECPOOL_OK;
-}
-
 static enum secpool_error set_up(struct service *service)
 {
 	struct secpool *pool = service->pool;
-	enum secpool_error error = own_descriptors(service);
+	enum secpool_error error = descriptors_own(&service->wake_fd, &pool->events.service_fd);
 
-	if (!error)
-		error = keyclient_open(&service->client, service->socket_path, pool->tenant,
-			pool->local_bytes, &service->faultfd);
+	if (error) { /* they are still the program's */
+		service->wake_fd = pool->events.service_fd = -1;
+		return error;
+	}
+	error = keyclient_open(&service->client, service->socket_path, pool->tenant,
+		pool->local_bytes, &service->faultfd);
 	if (!error) {
 		pool->allow_unlocked = service->client.session.allow_unlocked != 0;
 		signals_set_window(
@@ -293,6 +253,8 @@ static void tear_down(struct service *service)
 	}
 	keyclient_close(&service->client);
 	os_close(&service->faultfd);
+	os_close(&service->wake_fd);
+	os_close(&service->pool->events.service_fd);
 }
 
 static void *service_main(void *arg)
@@ -301,8 +263,8 @@ static void *service_main(void *arg)
 	struct secpool *pool = service->pool;
 	enum secpool_error error;
 
-	signals_enter_service(service->wake_fd);
 	error = set_up(service);
+	signals_enter_service(service->wake_fd);
 	pthread_mutex_lock(&service->lock);
 	service->start_error = error;
 	snprintf(service->start_detail, sizeof service->start_detail, "%s", err_detail());
