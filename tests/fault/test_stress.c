@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Many threads on two regions (mirror:2 and none) many times larger than the local memory, against a model of every byte: no lost
- * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 20 unless
+ * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 60 unless
  * given (or STRESS_SECONDS). timeout: 180
  */
 #include <pthread.h>
@@ -203,7 +203,7 @@ static void show(struct secpool *pool)
 int main(int argc, char **argv)
 {
 	const char *given = argc > 1 ? argv[1] : getenv("STRESS_SECONDS");
-	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : 20) * CLOCK_NS_PER_S / 2;
+	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : 60) * CLOCK_NS_PER_S / 2;
 	pthread_t threads[THREADS];
 	struct secpool *pool;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The stress of test_stress.c as on a kernel without UFFDIO_MOVE and UFFDIO_POISON (Debian 12's 6.1). timeout: 300 */
+/* The stress of test_stress.c as on a kernel without UFFDIO_MOVE and UFFDIO_POISON (Debian 12's 6.1). timeout: 180 */
 #include "lib/uffd.h"
 
 enum secpool_error __real_uffd_open(struct uffd *uffd, int device_fd, unsigned without);
