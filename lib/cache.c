@@ -14,11 +14,17 @@ enum secpool_error cache_init(struct cache *cache, size_t limit_bytes)
 
 	while (size <= limit_bytes / LEAST_PAGE_BYTES + 1)
 		size *= 2;
-	*cache = (struct cache){.limit_bytes = limit_bytes, .ring_size = size};
+	*cache = (struct cache){
+		.limit_bytes = limit_bytes,
+		.low_bytes = limit_bytes / CACHE_LOW_PART,
+		.high_bytes = limit_bytes / CACHE_HIGH_PART,
+		.ring_size = size,
+	};
 	cache->ring = calloc(size, sizeof *cache->ring);
 	if (!cache->ring)
 		return os_error("queue of %zu pages", size);
 	pthread_mutex_init(&cache->lock, NULL);
+	pthread_cond_init(&cache->low, NULL);
 	return SECPOOL_OK;
 }
 
@@ -29,6 +35,34 @@ void cache_done(struct cache *cache)
 	free(cache->ring);
 	cache->ring = NULL;
 	pthread_mutex_destroy(&cache->lock);
+	pthread_cond_destroy(&cache->low);
+}
+
+static size_t free_bytes(const struct cache *cache)
+{
+	return cache->limit_bytes - cache->used_bytes;
+}
+
+bool cache_wait_low(struct cache *cache)
+{
+	bool go_on;
+
+	pthread_mutex_lock(&cache->lock);
+	if (free_bytes(cache) >= cache->high_bytes)
+		cache->cleaning = false;
+	while (!cache->stopping && !cache->cleaning)
+		pthread_cond_wait(&cache->low, &cache->lock);
+	go_on = !cache->stopping;
+	pthread_mutex_unlock(&cache->lock);
+	return go_on;
+}
+
+void cache_stop(struct cache *cache)
+{
+	pthread_mutex_lock(&cache->lock);
+	cache->stopping = true;
+	pthread_cond_broadcast(&cache->low);
+	pthread_mutex_unlock(&cache->lock);
 }
 
 bool cache_reserve(struct cache *cache, size_t bytes)
@@ -36,9 +70,13 @@ bool cache_reserve(struct cache *cache, size_t bytes)
 	bool fits;
 
 	pthread_mutex_lock(&cache->lock);
-	fits = bytes <= cache->limit_bytes - cache->used_bytes;
+	fits = bytes <= free_bytes(cache);
 	if (fits)
 		cache->used_bytes += bytes;
+	if (!cache->cleaning && free_bytes(cache) < cache->low_bytes) {
+		cache->cleaning = true;
+		pthread_cond_signal(&cache->low);
+	}
 	pthread_mutex_unlock(&cache->lock);
 	return fits;
 }

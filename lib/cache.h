@@ -21,8 +21,10 @@ struct cache_entry {
 };
 
 struct cache {
-	pthread_mutex_t lock; /* Protects: all below. Not: limit_bytes (immutable) */
-	size_t limit_bytes;
+	pthread_mutex_t lock; /* Protects: all below. Not: the sizes (immutable) */
+	size_t limit_bytes, low_bytes, high_bytes;
+	pthread_cond_t low; /* less than low_bytes are free, or stopping */
+	bool cleaning, stopping;
 	size_t used_bytes;
 	uint64_t *ring;       /* region 16 | page number 48 */
 	size_t ring_size;     /* a power of two, more than the pages that fit the limit */
@@ -31,6 +33,9 @@ struct cache {
 
 enum { CACHE_REGIONS_MOST = 1 << 16 };
 
+/* The marks between which the cleaner keeps free room, as parts of the limit. */
+enum { CACHE_LOW_PART = 32, CACHE_HIGH_PART = 16 };
+
 /* limit_bytes: of plaintext pages, without the workers' own. Errors: SECPOOL_E_NO_MEMORY. */
 enum secpool_error cache_init(struct cache *cache, size_t limit_bytes) MUST_USE;
 void cache_done(struct cache *cache);
@@ -38,6 +43,12 @@ void cache_done(struct cache *cache);
 /* Takes bytes from the budget; false if they don't fit. */
 bool cache_reserve(struct cache *cache, size_t bytes);
 void cache_return(struct cache *cache, size_t bytes);
+
+/*
+ * The cleaner's wait: returns true when pages should go: from the moment when less than low_bytes are free until high_bytes are (hysteresis). False after cache_stop.
+ */
+bool cache_wait_low(struct cache *cache);
+void cache_stop(struct cache *cache);
 
 /* A page became resident, or goes to the back of the queue. */
 void cache_push(struct cache *cache, uint32_t region, uint64_t pgno);

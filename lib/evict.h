@@ -16,6 +16,14 @@
  */
 enum secpool_error evict_make_room(struct worker *worker, size_t bytes) MUST_USE;
 
+/*
+ * Takes up to `most` pages out, those first that came first. Errors: SECPOOL_E_BUSY: none went (pinned, busy, or no place to write to).
+ */
+enum secpool_error evict_batch(struct worker *worker, unsigned most) MUST_USE;
+
+/* The cleaner thread's work: keeps the budget between two marks (cache.h), ahead of need, until cache_stop. */
+void evict_clean_ahead(struct worker *worker);
+
 /* Writes a resident dirty page to its places; it stays resident, clean. Errors: SECPOOL_E_NO_SPACE (it stays dirty). A page that is not dirty is no error. */
 enum secpool_error evict_flush_page(struct worker *worker, struct secpool_region *region, uint64_t pgno) MUST_USE;
 

@@ -8,6 +8,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/evict.h"
 #include "lib/fill.h"
 #include "lib/signals.h"
 
@@ -119,6 +120,15 @@ static void *handler_main(void *arg)
 	return NULL;
 }
 
+static void *cleaner_main(void *arg)
+{
+	struct worker *worker = arg;
+
+	signals_enter_handler();
+	evict_clean_ahead(worker);
+	return NULL;
+}
+
 static enum secpool_error worker_init(struct secpool *pool, struct worker *worker, unsigned index)
 {
 	enum secpool_error error;
@@ -152,30 +162,34 @@ static void worker_done(struct worker *worker)
 
 enum secpool_error fault_start(struct secpool *pool)
 {
+	struct worker *cleaner = &pool->workers[pool_workers(pool) - 1];
 	enum secpool_error error = SECPOOL_OK;
-	unsigned started = 0;
 
-	for (unsigned i = 0; !error && i <= pool->fault_threads; i++)
+	for (unsigned i = 0; !error && i < pool_workers(pool); i++)
 		error = worker_init(pool, &pool->workers[i], i);
-	while (!error && started < pool->fault_threads) {
-		struct worker *worker = &pool->workers[started];
+	for (unsigned i = 0; !error && i < pool->fault_threads; i++) {
+		struct worker *worker = &pool->workers[i];
 		error = signals_start_thread(&worker->thread, handler_main, worker);
-		if (!error)
-			started++;
+		worker->started = !error;
 	}
-	if (error) {
-		pool->fault_threads = started;
+	if (!error) {
+		error = signals_start_thread(&cleaner->thread, cleaner_main, cleaner);
+		cleaner->started = !error;
+	}
+	if (error)
 		fault_stop(pool);
-	}
 	return error;
 }
 
 void fault_stop(struct secpool *pool)
 {
 	atomic_store(&pool->stopping, true);
-	for (unsigned i = 0; i < pool->fault_threads; i++)
-		if (pool->workers[i].thread)
-			signals_end_thread(pool->workers[i].thread);
+	cache_stop(&pool->cache);
 	for (unsigned i = 0; i < POOL_WORKERS_MOST; i++)
+		if (pool->workers[i].started)
+			signals_end_thread(pool->workers[i].thread);
+	for (unsigned i = 0; i < POOL_WORKERS_MOST; i++) {
+		pool->workers[i].started = false;
 		worker_done(&pool->workers[i]);
+	}
 }

@@ -51,7 +51,7 @@ enum secpool_error secpool_write(
 static void run_flush(struct secpool *pool, struct service_call *call)
 {
 	struct secpool_region *region = call->arg;
-	struct worker *worker = &pool->workers[pool->fault_threads];
+	struct worker *worker = pool_service_worker(pool);
 	uint64_t give_up = clock_now_ns() + EVICT_PATIENCE_NS;
 
 	call->error = SECPOOL_OK;

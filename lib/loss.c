@@ -135,7 +135,7 @@ static void replace(
 /* What is resident and has no copy in the pool is written to where the region has space now. */
 static void save_resident(struct secpool *pool, struct secpool_region *region)
 {
-	struct worker *worker = &pool->workers[pool->fault_threads];
+	struct worker *worker = pool_service_worker(pool);
 
 	for (uint64_t pgno = 0; pgno < region->page_count; pgno++)
 		if (evict_flush_page(worker, region, pgno) == SECPOOL_E_NO_SPACE)

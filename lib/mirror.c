@@ -25,16 +25,16 @@ bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offs
 	return false;
 }
 
-/* Reads and checks one copy into worker->plain. */
+/* Reads, checks and decrypts one copy. */
 static enum secpool_error read_copy(struct worker *worker, struct secpool_region *region,
-	uint64_t pgno, uint64_t version, struct device *device, uint64_t at)
+	uint64_t pgno, uint64_t version, uint8_t *plain, struct device *device, uint64_t at)
 {
 	enum secpool_error error = device_read(device, at, worker->ciphertext, region->page_bytes);
 
 	if (error)
 		return error;
 	return pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno, version,
-		worker->ciphertext, region->pages[pgno].tag, worker->plain);
+		worker->ciphertext, region->pages[pgno].tag, plain);
 }
 
 /* Puts the good ciphertext over the copies that failed their check. */
@@ -56,7 +56,7 @@ static void repair(struct worker *worker, struct secpool_region *region,
 }
 
 enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	struct mirror_result *ret_result)
+	uint8_t *plain, struct mirror_result *ret_result)
 {
 	struct mirror_result result = {.good_copy = MSG_COPIES_MAX};
 	struct secpool *pool = region->pool;
@@ -71,7 +71,8 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 		uint64_t at;
 		if (page_copies(word) & 1u << copy &&
 			mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
-			error = read_copy(worker, region, pgno, page_version(word), device, at);
+			error = read_copy(
+				worker, region, pgno, page_version(word), plain, device, at);
 		if (!error) {
 			result.good_copy = copy;
 			break;

@@ -24,10 +24,10 @@ struct mirror_result {
 bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offset, struct device **ret_device, uint64_t *ret_offset);
 
 /*
- * Reads, checks and decrypts one good copy into worker->plain, and writes it over copies that failed their check (repair).
- * version: of the page's word; its copies are read from the word. Errors: SECPOOL_E_LOST (no good copy), with ret_result telling why.
+ * Reads, checks and decrypts one good copy to `plain` (a page of the worker's locked memory), and writes it over copies that failed their check (repair).
+ * Version and copies are those of the page's word. Errors: SECPOOL_E_LOST (no good copy), with ret_result telling why.
  */
-enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno, struct mirror_result *ret_result) MUST_USE;
+enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain, struct mirror_result *ret_result) MUST_USE;
 
 /*
  * Writes worker->ciphertext to every place that the page (EVICTING, the worker's) has, and notes version and copies in its word. A copy counts when its

@@ -211,8 +211,8 @@ static enum secpool_error new_pool(
 	pool->fault_threads =
 		options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
 	pool->local_bytes = options->local_bytes ? options->local_bytes : LOCAL_BYTES_DEFAULT;
-	/* each worker holds up to two pages beside the mapped ones */
-	workers_bytes = (size_t)(pool->fault_threads + 1) * 2 * PAGECIPHER_PAGE_BYTES_LEAST;
+	/* each worker holds a decrypted page beside the mapped ones; a moved frame stays charged */
+	workers_bytes = (size_t)pool_workers(pool) * PAGECIPHER_PAGE_BYTES_LEAST;
 	error = events_init(&pool->events);
 	if (!error)
 		error = cache_init(&pool->cache, pool->local_bytes - workers_bytes);

@@ -20,13 +20,14 @@
 #include "lib/device.h"
 #include "lib/events.h"
 #include "lib/page.h"
+#include "lib/readahead.h"
 #include "lib/secpool.h"
 #include "lib/uffd.h"
 #include "lib/wire/msg.h"
 
 enum {
 	POOL_FAULT_THREADS_MOST = 16,
-	POOL_WORKERS_MOST = POOL_FAULT_THREADS_MOST + 1, /* and the service thread */
+	POOL_WORKERS_MOST = POOL_FAULT_THREADS_MOST + 2, /* and the service thread, and the cleaner */
 	POOL_REGIONS_MOST = 1024,                        /* of one session */
 };
 
@@ -58,6 +59,7 @@ struct secpool_region {
 	_Atomic(struct placement *) placement;
 	_Atomic unsigned users; /* workers at work on it: a release waits for none */
 	_Atomic uint64_t lost_pages;
+	struct readahead readahead;
 	bool rebuilding;       /* pages from rebuild_next on may lack copies; the service's */
 	uint64_t rebuild_next;
 	bool heap; /* made by the pool's own heap */
@@ -71,6 +73,7 @@ struct worker {
 	uint8_t *plain;      /* locked: a page decrypted, before it is mapped */
 	uint8_t *moved;      /* registered: where a victim's frame is moved to */
 	pthread_t thread;
+	bool started; /* thread runs; never for the service's worker */
 };
 
 struct counters {
@@ -94,7 +97,7 @@ struct secpool {
 	unsigned region_slots; /* slots above are empty */
 	unsigned next_slot;    /* the service thread's */
 
-	struct worker workers[POOL_WORKERS_MOST]; /* [fault_threads] is the service's */
+	struct worker workers[POOL_WORKERS_MOST]; /* the handlers', then the service's, then the cleaner's */
 	unsigned fault_threads;
 	_Atomic bool stopping;
 
@@ -122,6 +125,17 @@ void pool_remove_region(struct secpool *pool, struct secpool_region *region);
 /* Plaintext memory of the library itself: anonymous, locked, not dumped, not inherited. Errors: SECPOOL_E_NO_LOCKED_MEMORY. */
 enum secpool_error pool_new_locked(const struct secpool *pool, size_t bytes, uint8_t **ret_memory) MUST_USE;
 enum secpool_error pool_lock_range(const struct secpool *pool, void *start, size_t bytes) MUST_USE;
+
+static inline struct worker *pool_service_worker(struct secpool *pool)
+{
+	return &pool->workers[pool->fault_threads];
+}
+
+/* How many workers a pool has. */
+static inline unsigned pool_workers(const struct secpool *pool)
+{
+	return pool->fault_threads + 2;
+}
 
 static inline void counter_add(_Atomic uint64_t *counter, uint64_t count)
 {

@@ -42,7 +42,7 @@ static bool rebuild_absent(
 	if (!missing ||
 		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
 		return false;
-	if (mirror_read(worker, region, pgno, &result) != SECPOOL_OK) {
+	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
 		fill_end_as_lost(region, pgno,
 			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
 			result.bad_device);
@@ -75,7 +75,7 @@ static bool rebuild_page(struct worker *worker, struct secpool_region *region, u
 
 bool rebuild_some(struct secpool *pool)
 {
-	struct worker *worker = &pool->workers[pool->fault_threads];
+	struct worker *worker = pool_service_worker(pool);
 	unsigned looked = 0, written = 0;
 
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {

@@ -39,6 +39,7 @@ static void free_region(struct secpool_region *region)
 		syscall(SYS_munmap, region->pages, region->page_count * sizeof *region->pages);
 	places_free(atomic_load(&region->placement));
 	pagecipher_free(region->cipher);
+	readahead_done(&region->readahead);
 	free(region);
 }
 
@@ -46,18 +47,18 @@ static void free_region(struct secpool_region *region)
 static enum secpool_error reserve_workers(struct secpool *pool, size_t page_bytes)
 {
 	struct service *service = pool->service;
-	struct worker *worker = &pool->workers[pool->fault_threads];
-	size_t more, workers = pool->fault_threads + 1;
+	struct worker *worker = pool_service_worker(pool);
+	size_t more, workers = pool_workers(pool);
 	enum secpool_error error;
 
 	if (page_bytes <= service->page_bytes_most)
 		return SECPOOL_OK;
-	if (page_bytes * (2 * workers + PAGES_LEAST) > pool->local_bytes)
+	if (page_bytes * (workers + PAGES_LEAST) > pool->local_bytes)
 		return err_set(SECPOOL_E_LIMIT,
 			"pages of %zu bytes need at least %zu bytes of local memory, this pool has "
 			"%zu",
-			page_bytes, page_bytes * (2 * workers + PAGES_LEAST), pool->local_bytes);
-	more = 2 * workers * (page_bytes - service->page_bytes_most);
+			page_bytes, page_bytes * (workers + PAGES_LEAST), pool->local_bytes);
+	more = workers * (page_bytes - service->page_bytes_most);
 	error = evict_make_room(worker, more);
 	if (!error)
 		service->page_bytes_most = page_bytes;
@@ -104,7 +105,7 @@ static enum secpool_error take_key(struct secpool *pool, struct secpool_region *
 	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
 
 	if (!error)
-		error = pagecipher_new(fd, &binding, pool->fault_threads + 1, &region->cipher);
+		error = pagecipher_new(fd, &binding, pool_workers(pool), &region->cipher);
 	os_close(&fd);
 	return error;
 }
@@ -117,6 +118,7 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 
 	if (!region)
 		return os_error("region");
+	readahead_init(&region->readahead);
 	region->pool = pool;
 	region->id = created->region;
 	region->epoch = created->epoch;

@@ -21,25 +21,45 @@
 /* How often a thread that is to end is interrupted. */
 #define END_RETRY_NS 1000000ull
 
-static struct {
-	int (*sigaction)(int, const struct sigaction *, struct sigaction *);
-	int (*pthread_sigmask)(int, const sigset_t *, sigset_t *);
-} real;
+/* Sanitizer runtimes call our versions of functions before they are ready for instrumented code. */
+#define EARLY __attribute__((no_sanitize("thread")))
 
-static pthread_once_t real_once = PTHREAD_ONCE_INIT;
+typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
+typedef int sigmask_fn(int, const sigset_t *, sigset_t *);
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* Protects: program_action, installed */
 static struct sigaction program_action; /* what the program wants for SIGBUS; read by the handler */
-static bool installed;
+static _Atomic bool installed;
 static _Atomic uint64_t window_start, window_end;
 
 /* of the library's own threads: where a wake-up goes; -1: nowhere, the interruption is enough */
 enum { NOT_OURS = -2 };
 static _Thread_local int wake_fd_of_thread = NOT_OURS;
 
-static void find_real(void)
+/* Not pthread_once, which can't be called early; finding it twice is harmless. */
+EARLY static void *find_real(_Atomic(void *) *found, const char *name)
 {
-	*(void **)&real.sigaction = dlsym(RTLD_NEXT, "sigaction");
-	*(void **)&real.pthread_sigmask = dlsym(RTLD_NEXT, "pthread_sigmask");
+	void *function = atomic_load(found);
+
+	if (!function) {
+		function = dlsym(RTLD_NEXT, name);
+		atomic_store(found, function);
+	}
+	return function;
+}
+
+EARLY static int real_sigaction(int number, const struct sigaction *act, struct sigaction *old)
+{
+	static _Atomic(void *) found;
+
+	return ((sigaction_fn *)find_real(&found, "sigaction"))(number, act, old);
+}
+
+EARLY static int real_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	static _Atomic(void *) found;
+
+	return ((sigmask_fn *)find_real(&found, "pthread_sigmask"))(how, set, old);
 }
 
 /* The access is made again, or the signal sent again, and ends the process as if we were not there. */
@@ -47,7 +67,7 @@ static void do_default(const siginfo_t *info)
 {
 	struct sigaction fatal = {.sa_handler = SIG_DFL};
 
-	real.sigaction(SIGBUS, &fatal, NULL);
+	real_sigaction(SIGBUS, &fatal, NULL);
 	if (info->si_code <= 0)
 		syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS);
 }
@@ -79,11 +99,10 @@ enum secpool_error signals_install(void)
 	struct sigaction ours = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 	enum secpool_error error = SECPOOL_OK;
 
-	pthread_once(&real_once, find_real);
 	ours.sa_sigaction = on_sigbus;
 	sigemptyset(&ours.sa_mask);
 	pthread_mutex_lock(&lock);
-	if (!installed && real.sigaction(SIGBUS, &ours, &program_action) != 0)
+	if (!installed && real_sigaction(SIGBUS, &ours, &program_action) != 0)
 		error = os_error("sigaction SIGBUS");
 	else
 		installed = true;
@@ -102,11 +121,10 @@ enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void
 	sigset_t all, before;
 	int failed;
 
-	pthread_once(&real_once, find_real);
 	sigfillset(&all); /* SIGBUS too, until the thread has said what a wake-up means to it */
-	real.pthread_sigmask(SIG_SETMASK, &all, &before);
+	real_sigmask(SIG_SETMASK, &all, &before);
 	failed = pthread_create(ret_thread, NULL, run, arg);
-	real.pthread_sigmask(SIG_SETMASK, &before, NULL);
+	real_sigmask(SIG_SETMASK, &before, NULL);
 	if (failed)
 		return err_set(
 			SECPOOL_E_NO_MEMORY, "a thread could not be started: %s", strerror(failed));
@@ -120,7 +138,7 @@ static void enter(int wake_fd)
 	wake_fd_of_thread = wake_fd;
 	sigemptyset(&bus);
 	sigaddset(&bus, SIGBUS);
-	real.pthread_sigmask(SIG_UNBLOCK, &bus, NULL);
+	real_sigmask(SIG_UNBLOCK, &bus, NULL);
 }
 
 void signals_enter_service(int wake_fd)
@@ -149,34 +167,32 @@ void signals_end_thread(pthread_t thread)
 /* ---- interposed for the program ---- */
 
 /* What a function of libc does when it fails. */
-static int fail_with(int number)
+EARLY static int fail_with(int number)
 {
 	errno = number; /* lint: errno is what our versions of libc's functions must set */
 	return -1;
 }
 
-PUBLIC int sigaction(int number, const struct sigaction *act, struct sigaction *old)
+static int program_sigaction(const struct sigaction *act, struct sigaction *old)
 {
-	struct sigaction before;
-	bool ours;
-
-	pthread_once(&real_once, find_real);
-	if (number != SIGBUS)
-		return real.sigaction(number, act, old);
 	pthread_mutex_lock(&lock);
-	ours = installed;
-	before = program_action;
-	if (ours && act)
+	struct sigaction before = program_action;
+	if (act)
 		program_action = *act;
 	pthread_mutex_unlock(&lock);
-	if (!ours)
-		return real.sigaction(number, act, old);
 	if (old)
 		*old = before;
 	return 0;
 }
 
-PUBLIC sighandler_t signal(int number, sighandler_t handler)
+PUBLIC EARLY int sigaction(int number, const struct sigaction *act, struct sigaction *old)
+{
+	if (number != SIGBUS || !atomic_load(&installed))
+		return real_sigaction(number, act, old);
+	return program_sigaction(act, old);
+}
+
+PUBLIC EARLY sighandler_t signal(int number, sighandler_t handler)
 {
 	struct sigaction act = {.sa_handler = handler, .sa_flags = SA_RESTART}, old;
 
@@ -187,32 +203,31 @@ PUBLIC sighandler_t signal(int number, sighandler_t handler)
 }
 
 /* A blocked SIGBUS would turn a lost device into the end of the process. */
-static int change_mask(int how, const sigset_t *set, sigset_t *old)
+EARLY static int change_mask(int how, const sigset_t *set, sigset_t *old)
 {
 	sigset_t without;
 
-	pthread_once(&real_once, find_real);
 	if (set && how != SIG_UNBLOCK && installed) {
 		without = *set;
 		sigdelset(&without, SIGBUS);
 		set = &without;
 	}
-	return real.pthread_sigmask(how, set, old);
+	return real_sigmask(how, set, old);
 }
 
-PUBLIC int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+PUBLIC EARLY int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 {
 	return change_mask(how, set, old);
 }
 
-PUBLIC int sigprocmask(int how, const sigset_t *set, sigset_t *old)
+PUBLIC EARLY int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 {
 	int failed = change_mask(how, set, old);
 
 	return failed ? fail_with(failed) : 0;
 }
 
-static bool in_window(const void *start, size_t bytes)
+EARLY static bool in_window(const void *start, size_t bytes)
 {
 	uint64_t first = (uintptr_t)start;
 
@@ -220,21 +235,21 @@ static bool in_window(const void *start, size_t bytes)
 	       first + bytes > atomic_load(&window_start);
 }
 
-PUBLIC int munmap(void *start, size_t bytes)
+PUBLIC EARLY int munmap(void *start, size_t bytes)
 {
 	if (in_window(start, bytes))
 		return fail_with(EINVAL);
 	return (int)syscall(SYS_munmap, start, bytes);
 }
 
-PUBLIC int madvise(void *start, size_t bytes, int advice)
+PUBLIC EARLY int madvise(void *start, size_t bytes, int advice)
 {
 	if (in_window(start, bytes))
 		return fail_with(EINVAL);
 	return (int)syscall(SYS_madvise, start, bytes, advice);
 }
 
-PUBLIC void *mremap(void *start, size_t bytes, size_t new_bytes, int flags, ...)
+PUBLIC EARLY void *mremap(void *start, size_t bytes, size_t new_bytes, int flags, ...)
 {
 	void *to = NULL;
 	va_list args;

@@ -17,7 +17,7 @@ B=$(cd "$B" && pwd)
 secpool=$B/bin/secpool
 pulled=dev1
 
-to_bytes() { numfmt --from=iec "$1"; }
+to_mib() { echo $(($(numfmt --from=iec "$1") / 1048576)); }
 
 # Waits until the pulled device's space is scrubbed: what is left to scrub stands in the listing.
 wait_scrubbed() {
@@ -36,7 +36,7 @@ wait_scrubbed() {
 case ${1:-} in
 pull)
 	"$secpool" device pull "$pulled" >/dev/null
-	echo "  >>> $pulled was pulled"
+	printf '\n  >>> %s was pulled\n' "$pulled"
 	exit 0
 	;;
 plug)
@@ -69,14 +69,14 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 bytes=${DEMO_BYTES:-512M}
-device_bytes=${DEMO_DEVICE_BYTES:-$(($(to_bytes "$bytes") / 1048576 / 2 * 2 + 256))M}
+device_bytes=${DEMO_DEVICE_BYTES:-$(($(to_mib "$bytes") / 2 * 2 + 256))M}
 # shellcheck disable=SC2206 # folders, separated by blanks
 folders=(${DEMO_FOLDER:-/usr/lib /usr/share})
 
 echo "secpool demo: ${folders[*]} into encrypted pool memory; $pulled is pulled half-way"
 "$secpool" up --devices 3 --device-bytes "$device_bytes" ${DEMO_POLICY:+--policy "$DEMO_POLICY"}
-"$B/tests/examples/vault" --bytes "$bytes" --local-bytes "${DEMO_LOCAL:-64M}" ${DEMO_TENANT:+--tenant "$DEMO_TENANT"} \
-	--halfway "tests/demo.sh pull" --before-release "tests/demo.sh plug" --receipt "$work/receipt.json" "${folders[@]}" &
+"$B/tests/examples/vault" -b "$(to_mib "$bytes")" -l "$(to_mib "${DEMO_LOCAL:-64M}")" -t "${DEMO_TENANT:-default}" \
+	-m "tests/demo.sh pull" -r "tests/demo.sh plug" -o "$work/receipt.json" "${folders[@]}" &
 vault=$!
 wait "$vault" || { vault=; echo "demo: vault failed" >&2; exit 1; }
 vault=

@@ -1,341 +1,230 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vault: keeps real files in encrypted pool memory, reads them back and compares their SHA-256. An example to copy: it needs only
- * secpool.h (pkg-config secpool) and OpenSSL's public hash. `make demo` runs it while a device is pulled.
+ * vault: keeps real files in encrypted pool memory, reads them back and compares their SHA-256.
+ * An example to copy: it needs only secpool.h (pkg-config secpool) and OpenSSL's public hash.
  *
- *   vault FOLDER... [--bytes 512M] [--tenant default] [--local-bytes 64M]
- *         [--halfway COMMAND] [--before-release COMMAND] [--receipt FILE]
+ *   vault [-b MIB] [-l MIB] [-t TENANT] [-m COMMAND] [-r COMMAND] [-o FILE] [FOLDER...]
+ *
+ * -b: how much is read, at least (512); -l: plaintext in local memory, at most (64); -m: is run in
+ * the middle of storing, to lose a device; -r: is run before the release; -o: for the receipt.
  */
+#define _XOPEN_SOURCE 700
 #include <fcntl.h>
 #include <ftw.h>
-#include <getopt.h>
 #include <openssl/evp.h>
-#include <spawn.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
+#include <sys/param.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "secpool.h"
 
-enum { CHUNK_BYTES = 64 << 10, HASH_BYTES = 32, WALK_FDS = 16, EVENT_WAIT_S = 20 };
+enum { CHUNK_BYTES = 64 << 10, HASH_BYTES = 32, WALK_FDS = 16, LOSS_WAIT_MS = 20000 };
 
 struct file {
 	char *path;
 	size_t offset, bytes; /* in the region */
-	int is_stored;	      /* 0: could not be read, or changed meanwhile */
+	int is_stored;	      /* 0: could not be read */
 	unsigned char hash[HASH_BYTES];
 };
 
-static struct {
-	struct file *files;
-	size_t count, bytes, bytes_wanted;
-	struct secpool *pool;
-	struct secpool_region *region;
-	char *memory;
-	EVP_MD_CTX *hash;
-	double lost_at, failover_s,
-		longest_s; /* a device's loss; from it to the next access done; longest access */
-	char lost_device[SECPOOL_NAME_BYTES];
-} vault;
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+static struct file *files;
+static size_t file_count, total_bytes, stored_bytes, wanted_bytes;
+static struct secpool *pool;
+static char *memory; /* the region's */
+static EVP_MD_CTX *hash;
+static struct secpool_event loss; /* of the first device that was lost; time_ns is 0: none was */
+static uint64_t failover_ns;	  /* from the loss to the end of the next access */
 
 static void fail(const char *what, const char *why)
 {
 	fprintf(stderr, "vault: %s: %s\n", what, why);
-	exit(1); /* the pool is released with the process */
+	exit(1); /* the region is released with the process */
 }
 
 static void check(enum secpool_error error, const char *what)
 {
+	const char *detail = secpool_error_detail(); /* what failed, where, what to do */
+
 	if (error)
-		fail(what,
-			*secpool_error_detail() ? secpool_error_detail() : secpool_strerror(error));
+		fail(what, *detail ? detail : secpool_strerror(error));
 }
 
-static size_t parse_bytes(const char *text)
+/* One bar on a terminal, else a line for each quarter. */
+static void show_progress(const char *what, size_t done)
 {
-	char *end;
-	unsigned long long n = strtoull(text, &end, 10);
-	unsigned shift = *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
+	static const char bar[] = "##################################################";
+	static int shown;
+	int percent = (int)(done * 100 / total_bytes), is_tty = isatty(1), step = is_tty ? 1 : 25;
 
-	if (end == text || (shift ? end[1] : end[0]) || n == 0 || n > (1ull << 50) >> shift)
-		fail(text, "is not a size such as 64M");
-	return (size_t)n << shift;
+	if (done && percent / step == shown)
+		return;
+	shown = percent / step;
+	printf("  %-9s [%-50.*s] %3d %%%c", what, percent / 2, bar, percent,
+		is_tty && percent < 100 ? '\r' : '\n');
+	fflush(stdout);
 }
 
-/* ---- which files ---- */
-static int take_file(const char *path, const struct stat *st, int kind, struct FTW *where)
+static int add_file(const char *path, const struct stat *st, int kind, struct FTW *where)
 {
 	(void)where;
 	if (kind != FTW_F || !S_ISREG(st->st_mode) || st->st_size == 0)
 		return 0;
-	struct file *files = realloc(vault.files, (vault.count + 1) * sizeof *files);
-	char *copy = strdup(path);
-	if (!files || !copy)
-		fail("list of files", "out of memory");
-	vault.files = files;
-	files[vault.count++] =
-		(struct file){.path = copy, .offset = vault.bytes, .bytes = (size_t)st->st_size};
-	vault.bytes += (size_t)st->st_size;
-	return vault.bytes >= vault.bytes_wanted;
+	struct file file = {strdup(path), total_bytes, (size_t)st->st_size, 0, {0}};
+	files = realloc(files, (file_count + 1) * sizeof *files);
+	if (!file.path || !files)
+		fail(path, "out of memory");
+	files[file_count++] = file;
+	total_bytes += file.bytes;
+	return total_bytes >= wanted_bytes; /* enough: ends the walk */
 }
 
-/* ---- what is shown ---- */
-static void show_progress(const char *what, size_t done)
-{
-	static int shown = -1;
-	static const char *last;
-	int percent = (int)(done * 100 / vault.bytes), is_tty = isatty(1), step = is_tty ? 1 : 25;
-
-	if (last == what && percent / step == shown)
-		return;
-	last = what;
-	shown = percent / step;
-	if (is_tty)
-		printf("\r  %-9s [%-50.*s] %3d %%%s", what, percent / 2,
-			"##################################################", percent,
-			percent == 100 ? "\n" : "");
-	else
-		printf("  %-9s %3d %%\n", what, percent);
-	fflush(stdout);
-}
-
-/* One access to pool memory ended: how long it took, and whether a device was lost meanwhile. */
-static void note_access(double began)
+/* Called after each access to pool memory. Loads and stores go on without it, also after a loss. */
+static void take_events(void)
 {
 	struct secpool_event event = {.size = sizeof event};
-	double now = now_s();
+	struct timespec now;
 
-	if (now - began > vault.longest_s)
-		vault.longest_s = now - began;
-	while (secpool_event_next(vault.pool, &event) == SECPOOL_OK) {
-		if (event.type != SECPOOL_EVENT_DEVICE_LOST || vault.lost_at > 0)
-			continue;
-		vault.lost_at = (double)event.time_ns / 1e9;
-		vault.failover_s = now - vault.lost_at;
-		memcpy(vault.lost_device, event.device, sizeof vault.lost_device);
-	}
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (loss.time_ns && !failover_ns)
+		failover_ns =
+			(uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - loss.time_ns;
+	while (secpool_event_next(pool, &event) == SECPOOL_OK)
+		if (event.type == SECPOOL_EVENT_DEVICE_LOST && !loss.time_ns)
+			loss = event;
 }
 
-/* ---- commands of the demo ---- */
-static pid_t start_command(char *command)
-{
-	extern char **environ;
-	char *argv[] = {"sh", "-c", command, NULL};
-	pid_t pid;
-
-	if (posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ))
-		fail(command, "can't be started");
-	return pid;
-}
-
-static void end_command(pid_t pid, const char *command)
-{
-	int status;
-
-	if (waitpid(pid, &status, 0) != pid || status != 0)
-		fail(command, "did not succeed");
-}
-
-/* ---- the work ---- */
+/* Stores a file in the region, by plain stores, and keeps the hash of what was on disk. */
 static void store_file(struct file *file)
 {
 	static char chunk[CHUNK_BYTES];
-	struct stat before, after;
 	size_t done = 0;
-	ssize_t got = 0;
+	ssize_t got;
 	int fd = open(file->path, O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 || fstat(fd, &before) < 0 || (size_t)before.st_size != file->bytes)
-		goto out;
-	EVP_DigestInit_ex(vault.hash, EVP_sha256(), NULL);
-	while (done < file->bytes && (got = read(fd, chunk, sizeof chunk)) > 0) {
-		if ((size_t)got > file->bytes - done)
-			goto out; /* it grew */
-		EVP_DigestUpdate(vault.hash, chunk, (size_t)got);
-		double began = now_s();
-		memcpy(vault.memory + file->offset + done, chunk, (size_t)got);
-		note_access(began);
+	if (fd < 0)
+		return;
+	EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
+	while ((got = read(fd, chunk, MIN(CHUNK_BYTES, file->bytes - done))) > 0) {
+		EVP_DigestUpdate(hash, chunk, (size_t)got);
+		memcpy(memory + file->offset + done, chunk, (size_t)got);
+		take_events();
 		done += (size_t)got;
 	}
-	EVP_DigestFinal_ex(vault.hash, file->hash, NULL);
-	file->is_stored = done == file->bytes && fstat(fd, &after) == 0 &&
-			  after.st_size == before.st_size &&
-			  after.st_mtim.tv_sec == before.st_mtim.tv_sec &&
-			  after.st_mtim.tv_nsec == before.st_mtim.tv_nsec;
-out:
-	if (fd >= 0)
-		close(fd);
+	EVP_DigestFinal_ex(hash, file->hash, NULL);
+	file->is_stored = done == file->bytes;
+	stored_bytes += done;
+	close(fd);
 }
 
+/* Stores all files. Half-way it starts the command, which takes a device away meanwhile. */
+static void store_all(const char *command)
+{
+	FILE *child = NULL;
+
+	show_progress("storing", 0);
+	for (size_t i = 0; i < file_count; i++) {
+		size_t end = files[i].offset + files[i].bytes;
+		if (command && !child && end > total_bytes / 2 && !(child = popen(command, "w")))
+			fail(command, "can't be started");
+		store_file(&files[i]);
+		show_progress("storing", end);
+	}
+	/* a small job can be faster than the command: then the device goes before the reading */
+	struct pollfd events = {.fd = secpool_event_fd(pool), .events = POLLIN};
+	while (child && !loss.time_ns && poll(&events, 1, LOSS_WAIT_MS) > 0)
+		take_events();
+	if (child && (pclose(child) != 0 || !loss.time_ns))
+		fail(command, "failed, or no device was reported lost");
+}
+
+/* Reads a file in the region, by plain loads. */
 static int is_same(const struct file *file)
 {
-	unsigned char hash[HASH_BYTES];
+	unsigned char found[HASH_BYTES];
 
-	EVP_DigestInit_ex(vault.hash, EVP_sha256(), NULL);
-	for (size_t done = 0, n; done < file->bytes; done += n) {
-		n = file->bytes - done < CHUNK_BYTES ? file->bytes - done : CHUNK_BYTES;
-		double began = now_s();
-		EVP_DigestUpdate(vault.hash, vault.memory + file->offset + done, n);
-		note_access(began);
+	EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
+	for (size_t done = 0; done < file->bytes; done += CHUNK_BYTES) {
+		const char *start = memory + file->offset + done;
+		EVP_DigestUpdate(hash, start, MIN(CHUNK_BYTES, file->bytes - done));
+		take_events();
 	}
-	EVP_DigestFinal_ex(vault.hash, hash, NULL);
-	return memcmp(hash, file->hash, HASH_BYTES) == 0;
+	EVP_DigestFinal_ex(hash, found, NULL);
+	return memcmp(found, file->hash, HASH_BYTES) == 0;
 }
 
-static void store_all(char *halfway)
-{
-	size_t half = vault.bytes / 2;
-	pid_t pid = 0;
-
-	for (size_t i = 0; i < vault.count; i++) {
-		if (halfway && !pid && vault.files[i].offset + vault.files[i].bytes > half)
-			pid = start_command(halfway); /* and goes on meanwhile */
-		store_file(&vault.files[i]);
-		show_progress("storing", vault.files[i].offset + vault.files[i].bytes);
-	}
-	if (!pid)
-		return;
-	end_command(pid, halfway);
-	/* a small job can be faster than the command: then the device goes before the reading */
-	for (double began = now_s(); vault.lost_at == 0 && now_s() - began < EVENT_WAIT_S;) {
-		double access = now_s();
-		*(volatile char *)vault.memory;
-		note_access(access);
-	}
-}
-
-static size_t verify_all(size_t *ret_checked)
-{
-	size_t wrong = 0;
-
-	*ret_checked = 0;
-	for (size_t i = 0; i < vault.count; i++) {
-		struct file *file = &vault.files[i];
-		if (file->is_stored && ++*ret_checked && !is_same(file)) {
-			fprintf(stderr, "vault: %s differs\n", file->path);
-			wrong++;
-		}
-		show_progress("checking", file->offset + file->bytes);
-	}
-	return wrong;
-}
-
-static void release(const char *receipt_path)
-{
-	struct secpool_receipt receipt = {.size = sizeof receipt};
-	FILE *out = NULL;
-
-	check(secpool_region_release(vault.region, &receipt), "release");
-	if (!receipt_path)
-		return;
-	out = fopen(receipt_path, "w");
-	if (!out || fputs(receipt.text, out) < 0 || fclose(out))
-		fail(receipt_path, "can't be written");
-}
-
-static void show_account(size_t checked, size_t wrong)
+/* Checks all files and says how it went; returns 0 when there were some and none is wrong. */
+static size_t check_all(void)
 {
 	struct secpool_stats stats = {.size = sizeof stats};
+	size_t checked = 0, wrong = 0;
 
-	check(secpool_stats(vault.pool, &stats), "stats");
-	printf("\n  bytes stored         %zu (%.1f MiB, encrypted, on two devices)\n", vault.bytes,
-		(double)vault.bytes / (1 << 20));
-	printf("  resident limit       %llu (%.1f MiB of plaintext, in locked memory)\n",
-		(unsigned long long)stats.local_bytes_limit,
-		(double)stats.local_bytes_limit / (1 << 20));
-	printf("  pages filled         %llu, written back %llu\n", (unsigned long long)stats.fills,
-		(unsigned long long)stats.write_backs);
-	if (vault.lost_at > 0)
+	show_progress("checking", 0);
+	for (struct file *file = files; file < files + file_count; file++) {
+		if (file->is_stored && ++checked && !is_same(file) && ++wrong)
+			fprintf(stderr, "vault: %s differs\n", file->path);
+		show_progress("checking", file->offset + file->bytes);
+	}
+	check(secpool_stats(pool, &stats), "stats");
+	printf("\n  bytes stored         %zu (encrypted, on two devices)\n", stored_bytes);
+	printf("  resident limit       %ju (plaintext, locked)\n",
+		(uintmax_t)stats.local_bytes_limit);
+	if (loss.time_ns)
 		printf("  device lost          %s\n  failover             next access done after "
 		       "%.3f ms\n",
-			vault.lost_device, vault.failover_s * 1e3);
-	printf("  longest access       %.3f ms (of 64 KiB)\n", vault.longest_s * 1e3);
-	printf("  files checked        %zu (%zu were skipped: not readable, or changed "
-	       "meanwhile)\n",
-		checked, vault.count - checked);
-	printf("  wrong files          %zu\n\n", wrong);
+			loss.device, (double)failover_ns / 1e6);
+	printf("  files checked        %zu (%zu skipped)\n", checked, file_count - checked);
+	printf("  wrong files          %zu\n", wrong);
+	printf("  where to look next   lib/secpool.h, docs/caveats.md, `secpool status`\n\n");
 	fflush(stdout);
+	return checked ? wrong : 1;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"bytes", 1, 0, 'b'}, {"tenant", 1, 0, 't'},
-		{"local-bytes", 1, 0, 'l'}, {"halfway", 1, 0, 'h'}, {"before-release", 1, 0, 'r'},
-		{"receipt", 1, 0, 'f'}, {0}};
-	struct secpool_options pool_options = {
-		.size = sizeof pool_options, .local_bytes = 64 << 20};
-	struct secpool_region_options region_options = {.size = sizeof region_options,
+	char *default_folders[] = {"/usr/lib", "/usr/share", NULL}, **folder;
+	const char *option['z'] = {['b'] = "512", ['l'] = "64", ['t'] = "default"};
+	struct secpool_region *region;
+	struct secpool_receipt receipt = {.size = sizeof receipt};
+
+	for (int c; (c = getopt(argc, argv, "b:l:t:m:r:o:")) != -1; option[c] = optarg)
+		if (c == '?')
+			return 2;
+	wanted_bytes = strtoul(option['b'], NULL, 10) << 20;
+	for (folder = argv[optind] ? argv + optind : default_folders;
+		*folder && total_bytes < wanted_bytes; folder++)
+		if (nftw(*folder, add_file, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
+			fail(*folder, "can't be read");
+	if (file_count == 0)
+		fail("no files", "name a folder that has some");
+
+	struct secpool_options options = {
+		.size = sizeof options, .local_bytes = strtoul(option['l'], NULL, 10) << 20};
+	struct secpool_region_options mirrored = {
+		.size = sizeof mirrored,
+		.bytes = total_bytes,
 		.redundancy = SECPOOL_REDUNDANCY_MIRROR,
 		.copies = 2,
-		.name = "vault"};
-	char *tenant = "default", *halfway = NULL, *before_release = NULL, *receipt = NULL;
-	size_t checked, wrong;
-
-	vault.bytes_wanted = 512 << 20;
-	for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		switch (c) {
-		case 'b':
-			vault.bytes_wanted = parse_bytes(optarg);
-			break;
-		case 'l':
-			pool_options.local_bytes = parse_bytes(optarg);
-			break;
-		case 't':
-			tenant = optarg;
-			break;
-		case 'h':
-			halfway = optarg;
-			break;
-		case 'r':
-			before_release = optarg;
-			break;
-		case 'f':
-			receipt = optarg;
-			break;
-		default:
-			return 2;
-		}
-	}
-	for (int i = optind; i < argc && vault.bytes < vault.bytes_wanted; i++)
-		if (nftw(argv[i], take_file, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
-			fail(argv[i], "can't be read");
-	if (vault.count == 0)
-		fail("no files", "usage: vault FOLDER... [--bytes 512M] [--tenant default] "
-				 "[--local-bytes 64M] [--halfway COMMAND] "
-				 "[--before-release COMMAND] [--receipt FILE]");
-
-	check(secpool_open(tenant, &pool_options, &vault.pool), "open");
-	region_options.bytes = vault.bytes;
-	check(secpool_region_create(vault.pool, &region_options, &vault.region), "region");
-	vault.memory = secpool_region_address(vault.region);
-	vault.hash = EVP_MD_CTX_new();
-	if (!vault.hash)
+		.name = "vault",
+	};
+	check(secpool_open(option['t'], &options, &pool), "open");
+	check(secpool_region_create(pool, &mirrored, &region), "region");
+	memory = secpool_region_address(region);
+	if (!(hash = EVP_MD_CTX_new()))
 		fail("hash", "out of memory");
 
-	store_all(halfway);
-	wrong = verify_all(&checked);
-	show_account(checked, wrong);
-	if (before_release)
-		end_command(start_command(before_release), before_release);
-	release(receipt);
-	secpool_close(vault.pool);
-	EVP_MD_CTX_free(vault.hash);
-	for (size_t i = 0; i < vault.count; i++)
-		free(vault.files[i].path);
-	free(vault.files);
-	if (halfway && vault.lost_at == 0)
-		fail("halfway", "no device was reported lost");
-	return wrong || checked == 0;
+	store_all(option['m']);
+	size_t wrong = check_all();
+	if (option['r'] && system(option['r']) != 0)
+		fail(option['r'], "did not succeed");
+	check(secpool_region_release(region, &receipt), "release");
+	FILE *out = option['o'] ? fopen(option['o'], "w") : stdout;
+	if (!out || fputs(receipt.text, out) < 0 || fflush(out))
+		fail("receipt", "can't be written");
+	secpool_close(pool);
+	EVP_MD_CTX_free(hash);
+	return wrong != 0;
 }

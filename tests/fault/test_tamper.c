@@ -75,7 +75,12 @@ static void write_page(size_t page)
 /* Where the page lies on each device: what a write and a flush change. -1 where it is not. Afterwards it is not resident. */
 static void find_places(size_t page, ssize_t place[DEVICES])
 {
+	uint8_t first;
+
+	/* resident and clean, so that the write changes this page alone and nothing else is written meanwhile */
+	SUPPORT_OK(secpool_read(region, page * PAGE, &first, 1));
 	SUPPORT_OK(secpool_flush(region));
+	SUPPORT_OK(secpool_flush(other));
 	for (int i = 0; i < DEVICES; i++)
 		memcpy(media[i].before, media[i].bytes, media[i].count);
 	write_page(page);

@@ -63,12 +63,42 @@ static void test_forget_takes_one_region_out(void **state)
 	cache_done(&cache);
 }
 
+static void *wait_low(void *arg)
+{
+	return cache_wait_low(arg) ? arg : NULL;
+}
+
+static void test_cleaner_waits_between_marks(void **state)
+{
+	enum { LIMIT = 64 * 4096 };
+	struct cache cache;
+	pthread_t thread;
+	void *result;
+
+	(void)state;
+	assert_int_equal(cache_init(&cache, LIMIT), SECPOOL_OK);
+	assert_int_equal(pthread_create(&thread, NULL, wait_low, &cache), 0);
+	/* the low mark is passed: it wakes, and goes on until the high one */
+	assert_true(cache_reserve(&cache, LIMIT - cache.low_bytes + 4096));
+	pthread_join(thread, &result);
+	assert_ptr_equal(result, &cache);
+	cache_return(&cache, 4096);
+	assert_true(cache_wait_low(&cache));
+	cache_return(&cache, cache.high_bytes);
+	assert_int_equal(pthread_create(&thread, NULL, wait_low, &cache), 0);
+	cache_stop(&cache);
+	pthread_join(thread, &result);
+	assert_null(result);
+	cache_done(&cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_first_in_first_out),
 		cmocka_unit_test(test_forget_takes_one_region_out),
+		cmocka_unit_test(test_cleaner_waits_between_marks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
