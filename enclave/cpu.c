@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Intel SDM volume 2, CPUID: leaf 1 ECX; leaf 7 EBX and ECX. */
-#define LEAF1_ECX (1u << 1 /* PCLMULQDQ */ | 1u << 25 /* AES */ | 1u << 27 /* OSXSAVE */ | 1u << 28)
+#define LEAF1_ECX	 (1u << 1 /* PCLMULQDQ */ | 1u << 25 /* AES */ | 1u << 27 /* OSXSAVE */ | 1u << 28)
 #define LEAF7_EBX_AVX2	 (1u << 5)
 #define LEAF7_EBX_AVX512 (1u << 16 /* F */ | 1u << 30 /* BW */ | 1u << 31 /* VL */)
 #define LEAF7_ECX	 (1u << 9 /* VAES */ | 1u << 10 /* VPCLMULQDQ */)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "enclave/guardian.h"
+#include "enclave/pagecipher.h"
 #include "enclave/requests.h"
 #include "enclave/sandbox.h"
 #include "enclave/secmem.h"
@@ -64,6 +65,8 @@ static enum secpool_error load(
 	if (!error)
 		error = secmem_init(
 			settings->allow_memfd_without_secret ? SECMEM_ALLOW_LOCKED : SECMEM_REFUSE);
+	if (settings->demand_openssl)
+		pagecipher_demand_openssl();
 	if (!error)
 		error = selftest_run();
 	return error;
@@ -109,6 +112,8 @@ static enum secpool_error start(
 	if (error)
 		return error;
 	vault_init(&requests->vault, &requests->keys.root);
+	if (policy_settings(requests->policy)->demand_openssl)
+		requests->vault.engine = KEYPAGE_OPENSSL;
 	sessions_init(&requests->sessions, fds - OTHER_FDS);
 	error = sock_listen(options->socket_path, 0666, ret_listener);
 	if (!error)

@@ -82,8 +82,7 @@ static enum secpool_error page_seal(struct engine_key *key, unsigned worker,
 static enum secpool_error page_open(struct engine_key *key, unsigned worker,
 	const uint8_t tweak[16], const void *from, void *to, size_t bytes, const uint8_t tag[16])
 {
-	enum secpool_error error =
-		gmac_check(&key->slots[worker].gmac, tweak, from, bytes, tag);
+	enum secpool_error error = gmac_check(&key->slots[worker].gmac, tweak, from, bytes, tag);
 
 	return error ? error : open(key, worker, tweak, from, to, bytes);
 }

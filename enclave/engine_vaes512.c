@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define VAES_BITS 512
-#include "enclave/vaes_kernel.h"
+#include "enclave/vaes_engine.h"
 
 #ifdef __x86_64__
 

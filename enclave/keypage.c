@@ -10,8 +10,11 @@
 /* "secpool key page, layout 1" */
 static const uint8_t magic[8] = {'S', 'P', 'K', 'E', 'Y', 'P', 'G', '1'};
 
+/* docs/page-format.md, "Keys" */
+enum { ENGINE_OFFSET = 132 };
+
 void keypage_put(void *page, const struct pagecipher_binding *binding, uint32_t protection,
-	const struct region_keys *keys)
+	enum keypage_engine engine, const struct region_keys *keys)
 {
 	struct buf_writer w = {.bytes = page, .capacity = KEYPAGE_BYTES};
 
@@ -22,7 +25,16 @@ void keypage_put(void *page, const struct pagecipher_binding *binding, uint32_t 
 	buf_put_number(&w, protection, 4);
 	buf_put(&w, keys->xts, sizeof keys->xts);
 	buf_put(&w, keys->tag, sizeof keys->tag);
+	buf_put_number(&w, engine, 4);
 	secmem_wipe((uint8_t *)page + w.used, KEYPAGE_BYTES - w.used);
+}
+
+enum keypage_engine keypage_engine(const void *page)
+{
+	struct buf_reader r = {.bytes = (const uint8_t *)page + ENGINE_OFFSET, .count = 4};
+
+	/* what is not known is never less strict */
+	return buf_get_number(&r, 4) == KEYPAGE_ANY ? KEYPAGE_ANY : KEYPAGE_OPENSSL;
 }
 
 enum secpool_error keypage_get(

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "enclave/engine.h"
 #include "enclave/gmac.h"
 #include "enclave/keypage.h"
 #include "enclave/secmem.h"
@@ -21,17 +22,16 @@ _Static_assert((int)PAGECIPHER_NONCE_BYTES == (int)GMAC_NONCE_BYTES, "one nonce"
 _Static_assert(
 	(int)PAGECIPHER_PAGE_BYTES_MOST <= (int)XTS_UNIT_BYTES_MOST, "a page is one data unit");
 
-struct worker {
-	struct xts xts;
-	struct gmac gmac;
-};
+_Static_assert((int)PAGECIPHER_PAGE_BYTES_LEAST % (int)ENGINE_PAGE_UNIT_BYTES == 0,
+	"an engine works on whole pages");
 
 struct pagecipher {
 	size_t page_bytes;
 	unsigned workers;
 	/* blocks sealed under this key; relaxed: only its own value matters, nothing is published by it */
 	_Atomic uint64_t blocks;
-	struct worker worker[];
+	const struct engine *engine;
+	struct engine_key *key;
 };
 
 /* The nonce as the XTS tweak: zero-extended to a block (docs/page-format.md). */
@@ -40,21 +40,28 @@ struct nonce {
 };
 
 static pthread_once_t name_once = PTHREAD_ONCE_INIT;
-static char name[64];
+static char openssl_name[64];
 
 static void make_name(void)
 {
-	snprintf(name, sizeof name, "OpenSSL %s aes-256-xts + gmac",
+	snprintf(openssl_name, sizeof openssl_name, "OpenSSL %s aes-256-xts + gmac",
 		OpenSSL_version(OPENSSL_VERSION_STRING));
 }
 
 const char *pagecipher_name(void)
 {
+	const struct engine *engine = engine_chosen();
+
 	pthread_once(&name_once, make_name);
-	return name;
+	return engine->shown ? engine->shown : openssl_name;
 }
 
-/* Fills in the workers' key schedules from the key's page. */
+void pagecipher_demand_openssl(void)
+{
+	engine_demand_openssl();
+}
+
+/* Picks the engine and expands the keys from the key's page. */
 static enum secpool_error set_keys(
 	struct pagecipher *cipher, int key_fd, const struct pagecipher_binding *expect)
 {
@@ -70,15 +77,10 @@ static enum secpool_error set_keys(
 	error = keypage_get(page, expect, keys);
 	if (error)
 		goto out;
-	for (unsigned i = 0; i < cipher->workers; i++) {
-		error = xts_init(&cipher->worker[i].xts, keys->xts);
-		if (error)
-			goto out;
-		error = gmac_init(&cipher->worker[i].gmac, keys->tag);
-		if (error)
-			goto out;
-	}
-	error = SECPOOL_OK;
+	cipher->engine =
+		keypage_engine(page) == KEYPAGE_OPENSSL ? &engine_openssl : engine_chosen();
+	error = engine_key_new(
+		cipher->engine, keys, cipher->page_bytes, cipher->workers, &cipher->key);
 out:
 	secmem_unmap_shared(page);
 	secmem_free(keys);
@@ -98,7 +100,7 @@ enum secpool_error pagecipher_new(int key_fd, const struct pagecipher_binding *e
 		(page_bytes & (page_bytes - 1)) != 0)
 		return err_set(
 			SECPOOL_E_INVALID, "pages of %llu bytes", (unsigned long long)page_bytes);
-	cipher = secmem_new(sizeof *cipher + workers * sizeof cipher->worker[0]);
+	cipher = secmem_new(sizeof *cipher);
 	if (!cipher)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
 	cipher->page_bytes = page_bytes;
@@ -116,10 +118,8 @@ void pagecipher_free(struct pagecipher *cipher)
 {
 	if (!cipher)
 		return;
-	for (unsigned i = 0; i < cipher->workers; i++) {
-		xts_done(&cipher->worker[i].xts);
-		gmac_done(&cipher->worker[i].gmac);
-	}
+	if (cipher->engine)
+		cipher->engine->key_free(cipher->key);
 	secmem_free(cipher);
 }
 
@@ -154,12 +154,10 @@ static enum secpool_error charge(struct pagecipher *cipher)
 	return err_set(SECPOOL_E_LIMIT, "the region's key has sealed as much as it may");
 }
 
-static enum secpool_error find_worker(
-	struct pagecipher *cipher, unsigned worker, struct worker **ret_worker)
+static enum secpool_error check_worker(const struct pagecipher *cipher, unsigned worker)
 {
 	if (worker >= cipher->workers)
 		return err_set(SECPOOL_E_INVALID, "worker %u of %u", worker, cipher->workers);
-	*ret_worker = &cipher->worker[worker];
 	return SECPOOL_OK;
 }
 
@@ -167,9 +165,8 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker,
 	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *plain,
 	void *ciphertext, uint8_t tag[PAGECIPHER_TAG_BYTES])
 {
-	struct worker *self = NULL;
 	struct nonce nonce;
-	enum secpool_error error = find_worker(cipher, worker, &self);
+	enum secpool_error error = check_worker(cipher, worker);
 
 	if (error)
 		return error;
@@ -179,30 +176,26 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker,
 	error = charge(cipher);
 	if (error)
 		return error;
-	error = xts_seal(&self->xts, nonce.bytes, plain, ciphertext, cipher->page_bytes);
-	if (error)
-		return error;
-	return gmac_tag(&self->gmac, nonce.bytes, ciphertext, cipher->page_bytes, tag);
+	return cipher->engine->page_seal(
+		cipher->key, worker, nonce.bytes, plain, ciphertext, cipher->page_bytes, tag);
 }
 
 enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker,
 	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain)
 {
-	struct worker *self = NULL;
 	struct nonce nonce;
-	enum secpool_error error = find_worker(cipher, worker, &self);
+	enum secpool_error error = check_worker(cipher, worker);
 
 	if (error)
 		return error;
 	error = make_nonce(type, pgno, version, &nonce);
 	if (error)
 		return error;
-	error = gmac_check(&self->gmac, nonce.bytes, ciphertext, cipher->page_bytes, tag);
+	error = cipher->engine->page_open(
+		cipher->key, worker, nonce.bytes, ciphertext, plain, cipher->page_bytes, tag);
 	if (error == SECPOOL_E_INTEGRITY)
 		return err_set(error, "page %llu, version %llu failed its integrity check",
 			(unsigned long long)pgno, (unsigned long long)version);
-	if (error)
-		return error;
-	return xts_open(&self->xts, nonce.bytes, ciphertext, plain, cipher->page_bytes);
+	return error;
 }

@@ -7,6 +7,7 @@
  * to 16 bytes. The keys belong to one region and epoch, so the tag binds those too.
  *
  * The caller must raise the version before every sealing of a page: a (page, version) pair is sealed at most once per key.
+ * OpenSSL or the CPU's vector instructions do the work (engine.h); the bytes are the same.
  * Threads: a pagecipher has `workers` slots; calls with different worker numbers may run at once, calls with the same may not.
  */
 #ifndef SECPOOL_ENCLAVE_PAGECIPHER_H
@@ -63,7 +64,13 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker, e
 enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
 
-/* "OpenSSL 3.0.x aes-256-xts + gmac": what status shows. */
+/*
+ * What seals and opens in this process from now on, as status shows it: "VAES-512 aes-256-xts + gmac", "VAES-256 ...", or "OpenSSL 3.0.x ...". OpenSSL until selftest_run has passed;
+ * then the fastest that the CPU has. A key page that demands OpenSSL has it whatever stands here.
+ */
 const char *pagecipher_name(void);
+
+/* This process uses OpenSSL's AES-XTS and GMAC only (policy: `cipher: openssl`). Call before selftest_run; nothing takes it back. */
+void pagecipher_demand_openssl(void);
 
 #endif

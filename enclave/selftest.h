@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Known-answer tests of every primitive that secpool uses, run when the library or a daemon starts. A failing one refuses to start.
+ * The page cipher's fastest engine that the CPU has is compared with OpenSSL too, and is in use from then on; it takes a few milliseconds.
  * Needs secmem_init before. Threads: any.
  */
 #ifndef SECPOOL_ENCLAVE_SELFTEST_H

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engines on VAES and VPCLMULQDQ, written once for both widths: an engine_vaes*.c sets VAES_BITS and includes this.
+ * AES-256-XTS and GHASH on VAES and VPCLMULQDQ, written once for both widths: VAES_BITS says which (vaes_engine.h).
  *
  * A group of VAES_VECTORS vectors is in flight at a time; its tweaks, the next group's tweaks and the hash of its ciphertext are independent of its
  * rounds, so that the CPU runs them beside. The products of a group's blocks with the powers of the hash key are reduced together.
  * Sealing hashes what it just made; opening decrypts small pages into secret memory beside the hash, and copies them out once the tag is right.
- * Threads: as engine.h. Every function that is called from outside clears all vector registers before it returns.
+ * Threads: as engine.h.
  */
 #ifndef SECPOOL_ENCLAVE_VAES_KERNEL_H
 #define SECPOOL_ENCLAVE_VAES_KERNEL_H
@@ -42,6 +42,8 @@
 #endif
 /* Unrolled before vectors are given registers, so that no vector lies in memory. */
 #define VAES_EACH(i) _Pragma("GCC unroll 16") for (int i = 0; i < VAES_VECTORS; i++)
+#define VAES_INSIDE static __attribute__((noinline, VAES_TARGET))
+#define VAES_ENTRY static __attribute__((VAES_TARGET))
 #define VAES_WIDE static inline __attribute__((always_inline, VAES_TARGET))
 
 enum {
@@ -49,19 +51,14 @@ enum {
 	LANES = VECTOR_BYTES / VAES_BLOCK_BYTES,
 	GROUP_BLOCKS = VAES_VECTORS * LANES,
 	GROUP_BYTES = VAES_VECTORS * VECTOR_BYTES,
-	/* Larger pages leave the first-level cache: there the tag first, then the decryption is no slower (docs/page-format.md). */
-	SCRATCH_BYTES_MOST = 16 << 10,
+	/* With larger pages the copy leaves the first-level cache, and the tag first, then the decryption, is as fast (docs/page-format.md). */
+	SCRATCH_BYTES_MOST = 8 << 10,
 	TAG_BYTES = 16,
+	STACK_BYTES = VAES_BITS == 512 ? 512 : 1024, /* more than the frame of any function here */
 };
 
 _Static_assert(ENGINE_PAGE_UNIT_BYTES % (int)GROUP_BYTES == 0, "a page is whole groups");
 _Static_assert((int)GROUP_BLOCKS <= (int)VAES_POWERS, "a power for each block of a group");
-
-struct engine_key {
-	struct vaes_key key;
-	size_t scratch_bytes; /* of each worker; 0 for large pages */
-	uint8_t scratch[];
-};
 
 /* What is hashed beside the cipher. */
 enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT };
@@ -69,6 +66,7 @@ enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT };
 /* A pass over whole groups, and what it leaves for the next bytes. */
 struct pass {
 	__m128i tweak, sum;
+	const uint8_t *ahead; /* where the output will be copied to, to be fetched into the cache; or NULL */
 };
 
 /* The compiler may not see through a pointer from here on: it would keep the round keys beyond the loop, and spill them to the stack. */
@@ -92,6 +90,27 @@ VAES_WIDE void clear_registers(void)
 			 : "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",
 			 "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
 #endif
+}
+
+/*
+ * What a compiler that ran out of registers may have left below its caller's frame: the functions that work are never inlined, so their frames began
+ * where this one's does. gcc 12 spills a few vectors where it hashes beside the rounds, and none elsewhere.
+ */
+__attribute__((noinline, VAES_TARGET)) static void wipe_stack(void)
+{
+	VAES_vector area[STACK_BYTES / VECTOR_BYTES];
+
+	_Pragma("GCC unroll 16") for (int i = 0; i < STACK_BYTES / VECTOR_BYTES; i++)
+		area[i] = VAES_SI(setzero)();
+	__asm__ volatile("" : : "r"(area) : "memory");
+}
+
+/* Each way out goes through here. */
+VAES_WIDE enum secpool_error leave(enum secpool_error error)
+{
+	wipe_stack();
+	clear_registers();
+	return error;
 }
 
 /* A block in every lane. */
@@ -291,6 +310,11 @@ VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, en
 	}
 	for (; groups > 0; groups--, from += GROUP_BYTES, to += GROUP_BYTES) {
 		VAES_RELOAD(key);
+		if (pass.ahead) {
+			VAES_EACH(i)
+				_mm_prefetch(pass.ahead + i * VECTOR_BYTES, _MM_HINT_T0);
+			pass.ahead += GROUP_BYTES;
+		}
 		pass.sum = one_group(key, opening, t, pass.sum, from, to,
 			hashed == HASH_INPUT ? from : hashed == HASH_OUTPUT ? to - GROUP_BYTES : NULL);
 	}
@@ -323,160 +347,6 @@ VAES_WIDE __m128i hash_bytes(const struct vaes_key *key, const uint8_t *at, size
 	}
 	return sum;
 }
-
-/* ---- what the engine's table names ---- */
-
-static void key_free(struct engine_key *key)
-{
-	secmem_free(key);
-}
-
-static enum secpool_error key_new(const struct region_keys *keys, size_t page_bytes,
-	unsigned workers, struct engine_key **ret_key)
-{
-	size_t scratch = page_bytes <= SCRATCH_BYTES_MOST ? page_bytes : 0;
-	struct engine_key *key = secmem_new(sizeof *key + workers * scratch);
-
-	if (!key)
-		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
-	key->scratch_bytes = scratch;
-	vaes_key_set(&key->key, keys);
-	*ret_key = key;
-	return SECPOOL_OK;
-}
-
-/* Ends with clear registers. A stolen block (IEEE 1619-2018 5.3.2) needs the last whole one beside it. */
-VAES_WIDE enum secpool_error xts(const struct engine_key *key, bool opening,
-	const uint8_t tweak[16], const void *from, void *to, size_t bytes)
-{
-	size_t groups = bytes / GROUP_BYTES, end = bytes % GROUP_BYTES, done;
-	struct pass pass = {.sum = _mm_setzero_si128()};
-
-	if (bytes < XTS_UNIT_BYTES_LEAST || bytes > XTS_UNIT_BYTES_MOST)
-		return err_set(SECPOOL_E_INVALID, "an XTS data unit of %zu bytes", bytes);
-	if (end > 0 && end < VAES_BLOCK_BYTES)
-		groups--;
-	done = groups * GROUP_BYTES;
-	pass.tweak = vaes_encrypt(key->key.tweak, vaes_load(tweak));
-	pass = cipher_groups(&key->key, opening, HASH_NOTHING, pass, from, to, groups);
-	vaes_key_xts_end(&key->key, opening, pass.tweak, (const uint8_t *)from + done,
-		(uint8_t *)to + done, bytes - done);
-	clear_registers();
-	return SECPOOL_OK;
-}
-
-__attribute__((VAES_TARGET)) static enum secpool_error seal(struct engine_key *key,
-	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes)
-{
-	(void)worker;
-	return xts(key, false, tweak, from, to, bytes);
-}
-
-__attribute__((VAES_TARGET)) static enum secpool_error open(struct engine_key *key,
-	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes)
-{
-	(void)worker;
-	return xts(key, true, tweak, from, to, bytes);
-}
-
-__attribute__((VAES_TARGET)) static enum secpool_error tag_of(struct engine_key *key,
-	unsigned worker, const uint8_t nonce[12], const void *data, size_t bytes,
-	uint8_t ret_tag[TAG_BYTES])
-{
-	__m128i sum;
-
-	(void)worker;
-	if (bytes > 1 << 30)
-		return err_set(SECPOOL_E_INVALID, "a GMAC over %zu bytes", bytes);
-	sum = hash_bytes(&key->key, data, bytes);
-	sum = vaes_tag(&key->key, sum, vaes_nonce_stream(&key->key, nonce), bytes);
-	_mm_storeu_si128((void *)ret_tag, sum);
-	clear_registers();
-	return SECPOOL_OK;
-}
-
-VAES_WIDE void page_pass(const struct vaes_key *key, bool opening, enum hashed hashed,
-	const uint8_t tweak[16], const void *from, void *to, size_t bytes, uint8_t ret_tag[TAG_BYTES])
-{
-	struct pass pass = {.tweak = vaes_encrypt(key->tweak, vaes_load(tweak)),
-		.sum = _mm_setzero_si128()};
-
-	pass = cipher_groups(key, opening, hashed, pass, from, to, bytes / GROUP_BYTES);
-	_mm_storeu_si128((void *)ret_tag,
-		vaes_tag(key, pass.sum, vaes_nonce_stream(key, tweak), bytes));
-}
-
-__attribute__((VAES_TARGET)) static enum secpool_error page_seal(struct engine_key *key,
-	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
-	uint8_t ret_tag[TAG_BYTES])
-{
-	(void)worker;
-	if (bytes % ENGINE_PAGE_UNIT_BYTES != 0 || bytes == 0 || bytes > XTS_UNIT_BYTES_MOST)
-		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	page_pass(&key->key, false, HASH_OUTPUT, tweak, from, to, bytes, ret_tag);
-	clear_registers();
-	return SECPOOL_OK;
-}
-
-/* Constant time. The right tag of forged data is a forgery ready for use: it is wiped. */
-static bool is_right(uint8_t right[TAG_BYTES], const uint8_t tag[TAG_BYTES])
-{
-	bool same = CRYPTO_memcmp(right, tag, TAG_BYTES) == 0;
-
-	OPENSSL_cleanse(right, TAG_BYTES);
-	return same;
-}
-
-VAES_WIDE void copy_out(uint8_t *to, const uint8_t *from, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i += VECTOR_BYTES)
-		VAES_SI(storeu)((void *)(to + i), VAES_SI(loadu)((const void *)(from + i)));
-}
-
-/* The plaintext of a page whose tag is not known yet goes to secret memory, and no further unless the tag is right. */
-__attribute__((VAES_TARGET)) static enum secpool_error open_beside(struct engine_key *key,
-	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
-	const uint8_t tag[TAG_BYTES])
-{
-	uint8_t *scratch = key->scratch + worker * key->scratch_bytes;
-	uint8_t right[TAG_BYTES];
-
-	page_pass(&key->key, true, HASH_INPUT, tweak, from, scratch, bytes, right);
-	if (!is_right(right, tag)) {
-		OPENSSL_cleanse(scratch, bytes);
-		clear_registers();
-		return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
-	}
-	copy_out(to, scratch, bytes);
-	clear_registers();
-	return SECPOOL_OK;
-}
-
-__attribute__((VAES_TARGET)) static enum secpool_error page_open(struct engine_key *key,
-	unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes,
-	const uint8_t tag[TAG_BYTES])
-{
-	enum secpool_error error;
-	uint8_t right[TAG_BYTES];
-
-	if (bytes % ENGINE_PAGE_UNIT_BYTES != 0 || bytes == 0 || bytes > XTS_UNIT_BYTES_MOST)
-		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	if (bytes <= key->scratch_bytes)
-		return open_beside(key, worker, tweak, from, to, bytes, tag);
-	error = tag_of(key, worker, tweak, from, bytes, right);
-	if (error)
-		return error;
-	if (!is_right(right, tag))
-		return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
-	return open(key, worker, tweak, from, to, bytes);
-}
-
-#define VAES_ENGINE(engine_name, engine_shown, engine_usable)                                      \
-	{                                                                                          \
-		.name = engine_name, .shown = engine_shown, .usable = engine_usable,               \
-		.key_new = key_new, .key_free = key_free, .xts_seal = seal, .xts_open = open,      \
-		.tag = tag_of, .page_seal = page_seal, .page_open = page_open,                     \
-	}
 
 #endif
 #endif

@@ -28,8 +28,8 @@ VAES_BLOCK void expand(const uint8_t *from, __m128i *keys)
 	keys[0] = even;
 	keys[1] = odd;
 	for (int i = 2; i <= VAES_ROUNDS; i += 2, constant <<= 1) {
-		even = _mm_xor_si128(running_sum(even),
-			sub_word(_mm_shuffle_epi8(odd, last_rotated), constant));
+		even = _mm_xor_si128(
+			running_sum(even), sub_word(_mm_shuffle_epi8(odd, last_rotated), constant));
 		keys[i] = even;
 		if (i == VAES_ROUNDS)
 			break;

@@ -199,7 +199,7 @@ enum secpool_error vault_make_region(struct vault *vault, size_t tenant,
 	error = wrap_seal(vault->tenants[tenant].key, &label, keys, sizeof *keys, blob, &bytes);
 	if (error)
 		goto out;
-	keypage_put(page, binding, protection, keys);
+	keypage_put(page, binding, protection, vault->engine, keys);
 	vault->regions[vault->region_count++] =
 		(struct vault_region){.region = binding->region, .epoch = binding->epoch};
 	*ret_blob_bytes = bytes;

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "enclave/keypage.h"
 #include "enclave/pagecipher.h"
 #include "enclave/wrap.h"
 #include "lib/base/err.h"
@@ -31,6 +32,7 @@ struct vault_region {
 
 struct vault {
 	uint8_t *root; /* secret, WRAP_KEY_BYTES, owned */
+	enum keypage_engine engine; /* what clients may use, by policy; KEYPAGE_ANY from vault_init */
 	uint64_t generation; /* destructions in this run */
 	size_t tenant_count, region_count;
 	struct vault_tenant tenants[VAULT_TENANTS_MOST];

@@ -35,6 +35,7 @@ struct policy_settings {
 	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
+	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
 	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
 };

@@ -23,6 +23,8 @@ static const cyaml_schema_value_t text_value = {
 static const cyaml_strval_t yes_no[] = {{"false", 0}, {"true", 1}, {"no", 0}, {"yes", 1}};
 static const cyaml_strval_t enrols[] = {{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}};
 
+static const cyaml_strval_t ciphers[] = {{"auto", SCHEMA_AUTO}, {"openssl", SCHEMA_OPENSSL}};
+
 #define YES_NO(s, m) CYAML_FIELD_ENUM(#m, CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, s, m, yes_no, 4)
 
 static const cyaml_schema_field_t window_fields[] = {NEEDED_TEXT(struct schema_window, base),
@@ -66,6 +68,8 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	OPTIONAL_TEXT(struct schema_file, grace_seconds),
 	OPTIONAL_TEXT(struct schema_file, session_seconds),
 	TEXTS(struct schema_file, host_pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
+	CYAML_FIELD_ENUM("cipher", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_file,
+		cipher, ciphers, 2),
 	CYAML_FIELD_MAPPING("allow", CYAML_FLAG_OPTIONAL, struct schema_file, allow, allow_fields),
 	CYAML_FIELD_SEQUENCE("tenants", CYAML_FLAG_POINTER, struct schema_file, tenants,
 		&tenant_value, 0, SCHEMA_TENANTS_MOST),
@@ -205,6 +209,9 @@ static enum secpool_error explain(
 							    : "one value";
 		return err_set(SECPOOL_E_POLICY, "%s:%u: %s: expected %s", name, line, path, kind);
 	}
+	if (strcmp(path, "cipher") == 0)
+		return err_set(SECPOOL_E_POLICY, "%s:%u: cipher: expected 'auto' or 'openssl'",
+			name, line);
 	if (strstr(path, "allow") || strstr(path, "enrol"))
 		return err_set(SECPOOL_E_POLICY, "%s:%u: %s: expected %s", name, line, path,
 			strstr(path, "enrol") ? "'listed' or 'first-use'" : "'true' or 'false'");

@@ -16,6 +16,7 @@
 /* The most entries of each list in a file. */
 enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096 };
 
+enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
 enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1 };
 
 /* Pointers are NULL and numbers 0 where the file has nothing. */
@@ -53,6 +54,7 @@ struct schema_devices {
 struct schema_file {
 	char *version, *grace_seconds, *session_seconds;
 	char **host_pcrs;
+	int cipher; /* enum schema_cipher */
 	struct schema_window window;
 	struct schema_allow allow;
 	struct schema_tenant *tenants;

@@ -47,6 +47,9 @@ double bench_median(const struct bench_candidate *candidate);
 /* Page cipher, its parts, OpenSSL alone, memcpy and memset, one core. */
 int bench_cipher(struct bench *bench);
 
+/* The page cipher's engines against each other: the second half of bench_cipher. */
+int bench_engines(struct bench *bench);
+
 /* A miss against a bare fault; sequential passes; a pull during reads. They need `secpool up`; failover pulls its dev0. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);

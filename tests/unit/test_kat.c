@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "enclave/engine.h"
 #include "enclave/gmac.h"
 #include "enclave/kwp.h"
 #include "enclave/secmem.h"
@@ -88,6 +89,38 @@ static void each_line(const char *file, unsigned least, void (*test)(const char 
 	assert_true(count >= least);
 }
 
+static struct engine_key *engine_key(
+	const struct engine *engine, const uint8_t *xts, const uint8_t *tag)
+{
+	static struct region_keys keys = {.xts = {1}};
+	struct engine_key *key = NULL;
+
+	if (xts)
+		memcpy(keys.xts, xts, sizeof keys.xts);
+	if (tag)
+		memcpy(keys.tag, tag, sizeof keys.tag);
+	assert_int_equal(engine_key_new(engine, &keys, 4096, 1, &key), SECPOOL_OK);
+	return key;
+}
+
+/* Beside each other and in place. */
+static void xts_by_engine(const struct engine *engine, const uint8_t *xts, const uint8_t *tweak,
+	const uint8_t *plain, const uint8_t *cipher, size_t bytes)
+{
+	struct engine_key *key = engine_key(engine, xts, NULL);
+	uint8_t out[FIELD_BYTES];
+
+	assert_int_equal(engine->xts_seal(key, 0, tweak, plain, out, bytes), SECPOOL_OK);
+	assert_memory_equal(out, cipher, bytes);
+	assert_int_equal(engine->xts_open(key, 0, tweak, out, out, bytes), SECPOOL_OK);
+	assert_memory_equal(out, plain, bytes);
+	assert_int_equal(engine->xts_seal(key, 0, tweak, out, out, bytes), SECPOOL_OK);
+	assert_memory_equal(out, cipher, bytes);
+	assert_int_equal(engine->xts_open(key, 0, tweak, cipher, out, bytes), SECPOOL_OK);
+	assert_memory_equal(out, plain, bytes);
+	engine->key_free(key);
+}
+
 static void xts_vector(const char *line)
 {
 	static struct field key, tweak, plain, cipher;
@@ -107,6 +140,10 @@ static void xts_vector(const char *line)
 	assert_int_equal(xts_open(&xts, tweak.at, cipher.at, out, plain.bytes), SECPOOL_OK);
 	assert_memory_equal(out, plain.at, plain.bytes);
 	xts_done(&xts);
+	for (size_t i = 0; engine_at(i); i++)
+		if (engine_at(i)->usable())
+			xts_by_engine(
+				engine_at(i), key.at, tweak.at, plain.at, cipher.at, plain.bytes);
 }
 
 static void test_xts_ieee1619(void **state)
@@ -142,6 +179,19 @@ static void gmac_vector(const char *line)
 	assert_int_equal(
 		gmac_check(&gmac, nonce.at, data.at, data.bytes, tag.at), SECPOOL_E_INTEGRITY);
 	gmac_done(&gmac);
+	tag.at[15] ^= 0x80;
+	for (size_t i = 0; engine_at(i); i++) {
+		const struct engine *engine = engine_at(i);
+		struct engine_key *mine;
+
+		if (!engine->usable())
+			continue;
+		mine = engine_key(engine, NULL, key.at);
+		assert_int_equal(
+			engine->tag(mine, 0, nonce.at, data.at, data.bytes, out), SECPOOL_OK);
+		assert_memory_equal(out, tag.at, sizeof out);
+		engine->key_free(mine);
+	}
 }
 
 static void test_gmac_nist(void **state)

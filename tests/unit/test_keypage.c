@@ -27,7 +27,7 @@ static void test_round_trip(void **state)
 	(void)state;
 	memset(page, 0xff, sizeof page);
 	fill(&keys);
-	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, &keys);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, KEYPAGE_ANY, &keys);
 	assert_int_equal(keypage_get(page, &binding, &got), SECPOOL_OK);
 	assert_memory_equal(&got, &keys, sizeof keys);
 	/* nothing of what was in the page before is left */
@@ -52,7 +52,7 @@ static void test_refused(void **state)
 
 	(void)state;
 	fill(&keys);
-	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, &keys);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, KEYPAGE_ANY, &keys);
 	refused(page, (struct pagecipher_binding){8, 3, 4096});
 	refused(page, (struct pagecipher_binding){7, 4, 4096});
 	refused(page, (struct pagecipher_binding){7, 3, 8192});
@@ -62,8 +62,27 @@ static void test_refused(void **state)
 		refused(page, binding);
 		page[i] ^= 1;
 	}
-	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC + 1, &keys);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC + 1, KEYPAGE_ANY, &keys);
 	refused(page, binding);
+}
+
+static void test_engine(void **state)
+{
+	uint8_t page[KEYPAGE_BYTES];
+	struct region_keys keys, got;
+
+	(void)state;
+	fill(&keys);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, KEYPAGE_ANY, &keys);
+	assert_int_equal(keypage_engine(page), KEYPAGE_ANY);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, KEYPAGE_OPENSSL, &keys);
+	assert_int_equal(keypage_engine(page), KEYPAGE_OPENSSL);
+	assert_int_equal(keypage_get(page, &binding, &got), SECPOOL_OK);
+	assert_memory_equal(&got, &keys, sizeof keys);
+	/* where docs/page-format.md says, and an unknown value is the stricter one */
+	assert_int_equal(page[132], KEYPAGE_OPENSSL);
+	page[135] = 9;
+	assert_int_equal(keypage_engine(page), KEYPAGE_OPENSSL);
 }
 
 int main(void)
@@ -71,6 +90,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_engine),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

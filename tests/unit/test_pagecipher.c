@@ -15,6 +15,7 @@
 #include "lib/wire/msg.h"
 
 static struct region_keys region_keys;
+static enum keypage_engine demanded = KEYPAGE_ANY;
 
 static struct pagecipher_binding binding_of(uint64_t page_bytes)
 {
@@ -29,7 +30,7 @@ static int key_fd(uint64_t page_bytes, const struct region_keys *keys)
 	int fd = -1;
 
 	assert_int_equal(secmem_new_shared(&fd, &page), SECPOOL_OK);
-	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, keys);
+	keypage_put(page, &binding, MSG_PROTECTION_XTS_GMAC, demanded, keys);
 	secmem_free_pages(page, KEYPAGE_BYTES);
 	return fd;
 }
@@ -330,10 +331,40 @@ static void test_workers_at_once(void **state)
 	pagecipher_free(cipher);
 }
 
+/* A key page that demands OpenSSL has it, whatever engine is chosen; both understand each other's pages. */
+static void test_demanded_by_the_key(void **state)
+{
+	struct pagecipher *mine = new_cipher(4096, 1), *theirs;
+	uint8_t *plain = new_page(4096, 0x61), *sealed = new_page(4096, 0),
+		*opened = new_page(4096, 0);
+	uint8_t tag[PAGECIPHER_TAG_BYTES];
+
+	(void)state;
+	demanded = KEYPAGE_OPENSSL;
+	theirs = new_cipher(4096, 1);
+	demanded = KEYPAGE_ANY;
+	assert_ptr_equal(mine->engine, engine_chosen());
+	assert_ptr_equal(theirs->engine, &engine_openssl);
+	assert_int_equal(
+		pagecipher_seal(mine, 0, PAGECIPHER_DATA, 1, 1, plain, sealed, tag), SECPOOL_OK);
+	assert_int_equal(
+		pagecipher_open(theirs, 0, PAGECIPHER_DATA, 1, 1, sealed, tag, opened), SECPOOL_OK);
+	assert_memory_equal(plain, opened, 4096);
+	pagecipher_free(mine);
+	pagecipher_free(theirs);
+	free(plain);
+	free(sealed);
+	free(opened);
+}
+
 static void test_name(void **state)
 {
 	(void)state;
 	assert_non_null(strstr(pagecipher_name(), "aes-256-xts + gmac"));
+	if (engine_chosen() == &engine_openssl)
+		assert_non_null(strstr(pagecipher_name(), "OpenSSL 3"));
+	else
+		assert_non_null(strstr(pagecipher_name(), "VAES-"));
 }
 
 int main(void)
@@ -347,13 +378,23 @@ int main(void)
 		cmocka_unit_test(test_hard_limit_of_a_key),
 		cmocka_unit_test(test_new_refuses),
 		cmocka_unit_test(test_workers_at_once),
+		cmocka_unit_test(test_demanded_by_the_key),
 		cmocka_unit_test(test_name),
 	};
+	int failed = 0;
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED)) {
 		fprintf(stderr, "secmem_init: %s\n", err_detail());
 		return 1;
 	}
 	os_random(&region_keys, sizeof region_keys);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	/* with each engine that this CPU runs, OpenSSL last */
+	for (size_t i = 0; engine_at(i); i++) {
+		if (!engine_at(i)->usable())
+			continue;
+		print_message("engine %s\n", engine_at(i)->name);
+		engine_choose(engine_at(i));
+		failed += cmocka_run_group_tests(tests, NULL, NULL);
+	}
+	return failed;
 }

@@ -52,6 +52,7 @@ static void test_minimal(void **state)
 	assert_true(s->window_base == 0x110000000000 && s->window_bytes == 64ull << 40);
 	assert_true(s->grace_ns == 60000000000ull && s->max_age_ns == 3600000000000ull);
 	assert_int_equal(s->host_pcrs, 1 << 7);
+	assert_false(s->demand_openssl);
 	assert_false(s->allow_unlocked_memory || s->allow_memfd_without_secret);
 	assert_string_equal(policy_tenant_name(policy, 0), "a");
 	assert_string_equal(policy_tenant_users(policy, 0), "root");
@@ -83,6 +84,22 @@ static void test_settings(void **state)
 	assert_true(s->allow_unlocked_memory && s->allow_memfd_without_secret);
 	assert_string_equal(policy_tenant_users(policy, 0), "%self, 0, @root, @7");
 	policy_free(policy);
+}
+
+static void test_cipher(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load("version: 1\ncipher: openssl\n" TENANT, &policy), SECPOOL_OK);
+	assert_true(policy_settings(policy)->demand_openssl);
+	policy_free(policy);
+	assert_int_equal(load("version: 1\ncipher: auto\n" TENANT, &policy), SECPOOL_OK);
+	assert_false(policy_settings(policy)->demand_openssl);
+	policy_free(policy);
+	expect_refused("version: 1\ncipher: fast\n" TENANT, 2, "'auto' or 'openssl'");
+	expect_refused("version: 1\ncipher: [openssl]\n" TENANT, 2, "expected");
+	expect_refused("version: 1\ncipher: openssl\ncipher: auto\n" TENANT, 3, "");
 }
 
 static void test_shipped(void **state)
@@ -283,6 +300,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_minimal),
 		cmocka_unit_test(test_settings),
+		cmocka_unit_test(test_cipher),
 		cmocka_unit_test(test_shipped),
 		cmocka_unit_test(test_fd),
 		cmocka_unit_test(test_syntax),

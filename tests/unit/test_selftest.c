@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "enclave/engine.h"
 #include "enclave/secmem.h"
 #include "enclave/selftest.h"
 
@@ -106,11 +107,37 @@ static void test_sees_each_broken_primitive(void **state)
 	assert_int_equal(selftest_run(), SECPOOL_OK);
 }
 
+/* A difference between the CPU's engine and OpenSSL refuses to start, and leaves OpenSSL in use; the next good run puts the engine to use. */
+static void test_sees_an_engine_that_differs(void **state)
+{
+	(void)state;
+	if (engine_best() == &engine_openssl)
+		skip();
+	engine_choose(&engine_openssl);
+	/* OpenSSL's part in the comparison: opening, and its tag, in the first round and in the last */
+	fails(CIPHER, 7, "differ");
+	fails(CIPHER, 12, "differ");
+	fails(ENCRYPT, 4, "differ");
+	fails(ENCRYPT, 11, "differ");
+	assert_ptr_equal(engine_chosen(), &engine_openssl);
+	assert_int_equal(selftest_run(), SECPOOL_OK);
+	assert_ptr_equal(engine_chosen(), engine_best());
+	/* a demand leaves nothing to compare */
+	engine_demand_openssl();
+	broken = CIPHER;
+	broken_call = 7;
+	calls = 0;
+	assert_int_equal(selftest_run(), SECPOOL_OK);
+	broken = NOTHING;
+	assert_ptr_equal(engine_chosen(), &engine_openssl);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_passes),
 		cmocka_unit_test(test_sees_each_broken_primitive),
+		cmocka_unit_test(test_sees_an_engine_that_differs),
 	};
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED)) {

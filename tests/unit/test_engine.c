@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each engine that this CPU runs against OpenSSL: sizes, alignments, odd lengths, refusals, and what it leaves behind. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "enclave/cpu.h"
+#include "enclave/engine.h"
+#include "enclave/secmem.h"
+#include "enclave/xts.h"
+#include "lib/base/os.h"
+
+enum { ROOM = PAGECIPHER_PAGE_BYTES_MOST + 4096, FENCE = 0x5c };
+
+/* The engine under test, and everything's room. */
+static const struct engine *engine;
+static struct region_keys keys;
+static uint8_t plain_room[ROOM], mine_room[ROOM], theirs_room[ROOM];
+static uint8_t tweak[16], tag[16], right[16];
+
+static void keys_for(
+	size_t page_bytes, struct engine_key **ret_mine, struct engine_key **ret_theirs)
+{
+	os_random(&keys, sizeof keys);
+	os_random(tweak, 12);
+	assert_int_equal(engine_key_new(engine, &keys, page_bytes, 2, ret_mine), SECPOOL_OK);
+	assert_int_equal(
+		engine_key_new(&engine_openssl, &keys, page_bytes, 1, ret_theirs), SECPOOL_OK);
+}
+
+/* One page at the given distances from a multiple of 64; nothing beside the output is touched. */
+static void one_page(
+	struct engine_key *mine, struct engine_key *theirs, size_t bytes, size_t from, size_t to)
+{
+	uint8_t *plain = plain_room + 64 + from, *sealed = mine_room + 64 + to;
+
+	memset(mine_room, FENCE, 64 + to);
+	memset(sealed + bytes, FENCE, 64);
+	assert_int_equal(
+		engine_openssl.page_seal(theirs, 0, tweak, plain, theirs_room, bytes, right),
+		SECPOOL_OK);
+	assert_int_equal(engine->page_seal(mine, 1, tweak, plain, sealed, bytes, tag), SECPOOL_OK);
+	assert_memory_equal(sealed, theirs_room, bytes);
+	assert_memory_equal(tag, right, sizeof tag);
+	for (size_t i = 0; i < 64; i++)
+		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE);
+	assert_int_equal(engine->page_open(mine, 0, tweak, theirs_room + 0, sealed, bytes, right),
+		SECPOOL_OK);
+	assert_memory_equal(sealed, plain, bytes);
+	for (size_t i = 0; i < 64; i++)
+		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE);
+	/* in place */
+	assert_int_equal(engine->page_seal(mine, 0, tweak, sealed, sealed, bytes, tag), SECPOOL_OK);
+	assert_memory_equal(sealed, theirs_room, bytes);
+	assert_int_equal(engine->page_open(mine, 1, tweak, sealed, sealed, bytes, tag), SECPOOL_OK);
+	assert_memory_equal(sealed, plain, bytes);
+}
+
+static void test_sizes(void **state)
+{
+	(void)state;
+	os_random(plain_room, ROOM);
+	for (size_t bytes = PAGECIPHER_PAGE_BYTES_LEAST; bytes <= PAGECIPHER_PAGE_BYTES_MOST;
+		bytes *= 2) {
+		struct engine_key *mine, *theirs;
+
+		keys_for(bytes, &mine, &theirs);
+		one_page(mine, theirs, bytes, 0, 0);
+		one_page(mine, theirs, bytes, 1, 63);
+		engine->key_free(mine);
+		engine_openssl.key_free(theirs);
+	}
+}
+
+static void test_alignments(void **state)
+{
+	struct engine_key *mine, *theirs;
+
+	(void)state;
+	keys_for(4096, &mine, &theirs);
+	for (size_t from = 0; from < 64; from++) {
+		for (size_t to = 0; to < 64; to += from % 8 ? 7 : 1)
+			one_page(mine, theirs, 4096, from, to);
+	}
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
+/* Every length up to some groups, with stolen ciphertext where it is not whole blocks; XTS and the tag alone. */
+static void test_lengths(void **state)
+{
+	struct engine_key *mine, *theirs;
+
+	(void)state;
+	keys_for(4096, &mine, &theirs);
+	for (size_t bytes = 0; bytes <= 2200; bytes++) {
+		assert_int_equal(
+			engine->tag(mine, 0, tweak, plain_room + 3, bytes, tag), SECPOOL_OK);
+		assert_int_equal(engine_openssl.tag(theirs, 0, tweak, plain_room + 3, bytes, right),
+			SECPOOL_OK);
+		assert_memory_equal(tag, right, sizeof tag);
+		if (bytes < XTS_UNIT_BYTES_LEAST)
+			continue;
+		assert_int_equal(
+			engine->xts_seal(mine, 0, tweak, plain_room, mine_room, bytes), SECPOOL_OK);
+		assert_int_equal(
+			engine_openssl.xts_seal(theirs, 0, tweak, plain_room, theirs_room, bytes),
+			SECPOOL_OK);
+		assert_memory_equal(mine_room, theirs_room, bytes);
+		assert_int_equal(
+			engine->xts_open(mine, 0, tweak, mine_room, mine_room, bytes), SECPOOL_OK);
+		assert_memory_equal(mine_room, plain_room, bytes);
+	}
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
+static void refuses(size_t bytes)
+{
+	struct engine_key *mine, *theirs;
+
+	keys_for(bytes, &mine, &theirs);
+	assert_int_equal(
+		engine->page_seal(mine, 0, tweak, plain_room, theirs_room, bytes, tag), SECPOOL_OK);
+	memset(mine_room, FENCE, bytes);
+	for (size_t i = 0; i < 128 + 64; i++) {
+		uint8_t *byte = i < 128 ? &tag[i / 8] : &theirs_room[(i - 128) * (bytes / 64)];
+
+		*byte ^= (uint8_t)(1u << (i % 8));
+		assert_int_equal(
+			engine->page_open(mine, 0, tweak, theirs_room, mine_room, bytes, tag),
+			SECPOOL_E_INTEGRITY);
+		*byte ^= (uint8_t)(1u << (i % 8));
+		if (i % 32 == 0)
+			for (size_t at = 0; at < bytes; at++)
+				assert_int_equal(mine_room[at], FENCE);
+	}
+	for (size_t at = 0; at < bytes; at++)
+		assert_int_equal(mine_room[at], FENCE);
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
+/* The small pages are decrypted beside the check, the large ones after it. */
+static void test_refuses(void **state)
+{
+	(void)state;
+	refuses(4096);
+	refuses(65536);
+}
+
+static void test_limits(void **state)
+{
+	struct engine_key *mine, *theirs, *none = NULL;
+
+	(void)state;
+	keys_for(4096, &mine, &theirs);
+	assert_int_equal(
+		engine->xts_seal(mine, 0, tweak, plain_room, mine_room, 15), SECPOOL_E_INVALID);
+	assert_int_equal(
+		engine->xts_open(mine, 0, tweak, plain_room, mine_room, XTS_UNIT_BYTES_MOST + 1),
+		SECPOOL_E_INVALID);
+	if (engine != &engine_openssl) {
+		assert_int_equal(
+			engine->page_seal(mine, 0, tweak, plain_room, mine_room, 4097, tag),
+			SECPOOL_E_INVALID);
+		assert_int_equal(engine->page_open(mine, 0, tweak, plain_room, mine_room, 0, tag),
+			SECPOOL_E_INVALID);
+	}
+	memcpy(keys.xts + 32, keys.xts, 32);
+	assert_int_equal(engine_key_new(engine, &keys, 4096, 1, &none), SECPOOL_E_CRYPTO);
+	assert_null(none);
+	engine->key_free(NULL);
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
+static void test_compare(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(engine_compare(engine), SECPOOL_OK);
+}
+
+#ifdef __x86_64__
+
+static uint8_t registers[32 * 64];
+
+__attribute__((noinline, target("avx512f"))) static void store512(void)
+{
+#define STORE(n) "vmovdqu64 %%zmm" #n ", " #n "*64(%0)\n\t"
+	__asm__ volatile(STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(
+		7) STORE(8) STORE(9) STORE(10) STORE(11) STORE(12) STORE(13) STORE(14) STORE(15)
+				 STORE(16) STORE(17) STORE(18) STORE(19) STORE(20) STORE(21)
+					 STORE(22) STORE(23) STORE(24) STORE(25) STORE(26) STORE(27)
+						 STORE(28) STORE(29) STORE(30) STORE(31)
+			 :
+			 : "r"(registers)
+			 : "memory");
+#undef STORE
+}
+
+__attribute__((noinline, target("avx2"))) static void store256(void)
+{
+#define STORE(n) "vmovdqu %%ymm" #n ", " #n "*64(%0)\n\t"
+	__asm__ volatile(STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(
+		7) STORE(8) STORE(9) STORE(10) STORE(11) STORE(12) STORE(13) STORE(14) STORE(15)
+			 :
+			 : "r"(registers)
+			 : "memory");
+#undef STORE
+}
+
+static void registers_are_clear(void)
+{
+	if (engine == &engine_vaes512)
+		store512();
+	else
+		store256();
+	for (size_t i = 0; i < sizeof registers; i++)
+		assert_int_equal(registers[i], 0);
+}
+
+/* After each call no vector register holds anything. */
+static void test_registers_are_cleared(void **state)
+{
+	struct engine_key *mine, *theirs;
+	enum secpool_error errors[6];
+
+	(void)state;
+	if (engine == &engine_openssl)
+		skip();
+	keys_for(4096, &mine, &theirs);
+	errors[0] = engine->page_seal(mine, 0, tweak, plain_room, mine_room, 4096, tag);
+	registers_are_clear();
+	errors[1] = engine->page_open(mine, 0, tweak, mine_room, theirs_room, 4096, tag);
+	registers_are_clear();
+	errors[2] = engine->page_open(mine, 0, tweak, mine_room, theirs_room, 4096 * 16, tag);
+	registers_are_clear();
+	errors[3] = engine->xts_seal(mine, 0, tweak, plain_room, mine_room, 4096);
+	registers_are_clear();
+	errors[4] = engine->xts_open(mine, 0, tweak, mine_room, theirs_room, 4109);
+	registers_are_clear();
+	errors[5] = engine->tag(mine, 0, tweak, plain_room, 4099, tag);
+	registers_are_clear();
+	for (size_t i = 0; i < 6; i++)
+		assert_int_equal(errors[i], i == 2 ? SECPOOL_E_INTEGRITY : SECPOOL_OK);
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
+#else
+static void test_registers_are_cleared(void **state)
+{
+	(void)state;
+	skip();
+}
+#endif
+
+/* Last: what the process chooses, and that the demand for OpenSSL stands. */
+static void test_choice(void **state)
+{
+	(void)state;
+	assert_ptr_equal(engine_chosen(), &engine_openssl);
+	assert_true(engine_best()->usable());
+#ifdef __x86_64__
+	assert_ptr_equal(engine_best(), cpu_has_vaes512()   ? &engine_vaes512
+					: cpu_has_vaes256() ? &engine_vaes256
+							    : &engine_openssl);
+#endif
+	engine_choose(engine_best());
+	assert_ptr_equal(engine_chosen(), engine_best());
+	engine_demand_openssl();
+	assert_ptr_equal(engine_best(), &engine_openssl);
+	assert_ptr_equal(engine_chosen(), &engine_openssl);
+	engine_choose(engine_at(0));
+	assert_ptr_equal(engine_chosen(), &engine_openssl);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_alignments),
+		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_compare),
+		cmocka_unit_test(test_registers_are_cleared),
+	};
+	const struct CMUnitTest last[] = {cmocka_unit_test(test_choice)};
+	int failed = 0;
+
+	if (secmem_init(SECMEM_ALLOW_LOCKED)) {
+		fprintf(stderr, "secmem_init: %s\n", err_detail());
+		return 1;
+	}
+	for (size_t i = 0; engine_at(i); i++) {
+		engine = engine_at(i);
+		if (!engine->usable())
+			continue;
+		print_message("engine %s\n", engine->name);
+		failed += cmocka_run_group_tests(tests, NULL, NULL);
+	}
+	return failed + cmocka_run_group_tests(last, NULL, NULL);
+}
