@@ -20,7 +20,7 @@
  * How long one command may take, from its first byte sent to its answer's last byte, in
  * milliseconds.
  */
-enum { TCTI_SOCKET_TIMEOUT_MS = 2000 };
+enum { TCTI_SOCKET_TIMEOUT_MS = 5000 };
 
 /* Longest command or answer, in bytes. */
 enum { TCTI_SOCKET_BUFFER_BYTES = 4096 };

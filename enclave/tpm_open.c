@@ -217,15 +217,23 @@ static enum secpool_error open_device(const char *path, TSS2_TCTI_CONTEXT **ret_
 	return SECPOOL_OK;
 }
 
-static bool silenced;
+static const char silence[] = "all+none";
 
 /*
  * tpm2-tss prints to stderr by default, and at its debug level it prints sealed keys. The environment is changed before main, while
- * there is one thread: later another thread might be reading it.
+ * there is one thread: later another thread might be reading it. tpm_open looks whether it is still so.
  */
 __attribute__((constructor)) static void silence_tss(void)
 {
-	silenced = unsetenv("TSS2_LOGFILE") == 0 && setenv("TSS2_LOG", "all+none", 1) == 0;
+	if (unsetenv("TSS2_LOGFILE") == 0)
+		setenv("TSS2_LOG", silence, 1);
+}
+
+static bool is_silent(void)
+{
+	const char *log = getenv("TSS2_LOG"); /* lint: getenv of what the constructor set */
+
+	return log && strcmp(log, silence) == 0;
 }
 
 static enum secpool_error connect_to(struct tpm *tpm)
@@ -255,8 +263,8 @@ enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm)
 	if (!device && (strncmp(where, "unix:/", 6) != 0 || strlen(where) >= TPM_WHERE_BYTES))
 		return err_set(SECPOOL_E_INVALID,
 			"'%.80s' names no TPM: use unix:/PATH or device:/dev/tpmrm0", where);
-	if (!silenced)
-		return err_set(SECPOOL_E_TPM, "tpm2-tss could not be kept from printing");
+	if (!is_silent())
+		return err_set(SECPOOL_E_TPM, "tpm2-tss may print keys: TSS2_LOG was changed after start");
 	tpm = calloc(1, sizeof *tpm);
 	if (!tpm)
 		return os_error("open the TPM");

@@ -13,7 +13,7 @@
 #include "lib/base/os.h"
 
 /* How long a TPM that was just started may take to accept, and the pause between two looks. */
-#define TPM_READY_NS (5 * CLOCK_NS_PER_S)
+#define TPM_READY_NS (20 * CLOCK_NS_PER_S)
 #define TPM_PAUSE_NS (5ull * CLOCK_NS_PER_MS)
 
 /* How long keymgrd may take for one answer. */

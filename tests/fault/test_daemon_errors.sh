@@ -100,11 +100,10 @@ provision() {
 	local pid=$!
 	pids="$pids $pid"
 	for _ in $(seq 200); do
-		[ -S "$work/run/keymgr.sock" ] && [ -s "$work/state/root.sealed" ] && break
+		grep -q ' ready ' "$work/keymgrd.log" && break
 		kill -0 "$pid" 2>/dev/null || fail "keymgrd did not start" "$work/keymgrd.log"
 		sleep 0.05
 	done
-	sleep 0.5
 	kill -TERM "$pid"
 	wait "$pid" || fail "keymgrd did not end in order" "$work/keymgrd.log"
 }

@@ -22,18 +22,20 @@ static void where_is_checked(void **state)
 	tpm_close(NULL);
 }
 
-static void open_sets_the_log_off(void **state)
+/* At its debug level tpm2-tss prints sealed keys: it is silenced before main, and a TPM is not opened when somebody undid that. */
+static void open_wants_the_log_off(void **state)
 {
-	struct tpm *tpm;
+	struct tpm *tpm = NULL;
 
 	(void)state;
-	setenv("TSS2_LOG", "all+trace", 1);
-	setenv("TSS2_LOGFILE", "/tmp/must-not-be-written", 1);
-	tpm = open_tpm();
 	assert_string_equal(getenv("TSS2_LOG"), "all+none");
 	assert_null(getenv("TSS2_LOGFILE"));
+	setenv("TSS2_LOG", "all+trace", 1);
+	assert_int_equal(tpm_open(vtpm.where, &tpm), SECPOOL_E_TPM);
+	assert_null(tpm);
+	setenv("TSS2_LOG", "all+none", 1);
+	tpm = open_tpm();
 	tpm_close(tpm);
-	assert_int_not_equal(access("/tmp/must-not-be-written", F_OK), 0);
 }
 
 static void describes(void **state)
@@ -224,7 +226,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(where_is_checked),
-		cmocka_unit_test_setup_teardown(open_sets_the_log_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(open_wants_the_log_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(describes, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_tpm_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(attestation_key_is_kept, setup, teardown),
