@@ -62,24 +62,32 @@ static void serve_missing(
 	}
 }
 
-/* A write to a page that is mapped write-protected. */
+/*
+ * A write to a page that is mapped write-protected. The page is this worker's while its protection changes: otherwise it might be evicted and come back
+ * clean in between, and a late change would leave it writable and clean, its next stores lost.
+ */
 static void serve_protected(struct secpool_region *region, uint64_t pgno)
 {
 	struct page *page = &region->pages[pgno];
 	uint8_t *at = region->address + pgno * region->page_bytes;
 	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire);
-	bool writable = page_state(seen) == PAGE_DIRTY;
+	bool failed;
 
-	/* dirty before it is writable: nobody may drop it as clean after the first store */
-	while (!writable && page_state(seen) == PAGE_CLEAN)
-		writable = page_step(page, &seen, PAGE_WRITE, 0, page_version(seen));
-	if (writable) {
-		if (uffd_unprotect(&region->pool->uffd, at, region->page_bytes) == SECPOOL_OK)
-			return; /* that woke the writer */
-	} else if (page_wait(page, seen)) {
-		return; /* the page's owner wakes it */
+	while (page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY) {
+		uint64_t version = page_version(seen);
+		if (!page_step(page, &seen, PAGE_WRITE_BEGIN, page_copies(seen), version))
+			continue;
+		/* that wakes the writer; on an error it stays protected, and the writer comes here again */
+		failed = uffd_unprotect(&region->pool->uffd, at, region->page_bytes) != SECPOOL_OK;
+		seen = atomic_load(&page->word);
+		while (!page_step(page, &seen, PAGE_WRITE_END, 0, version))
+			;
+		if (failed || (seen & PAGE_WAITERS))
+			uffd_wake(&region->pool->uffd, at, region->page_bytes);
+		return;
 	}
-	uffd_wake(&region->pool->uffd, at, region->page_bytes);
+	if (!page_wait(page, seen)) /* else its owner wakes it */
+		uffd_wake(&region->pool->uffd, at, region->page_bytes);
 }
 
 void fault_serve(struct worker *worker, const struct uffd_fault *fault)

@@ -203,8 +203,12 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 	unsigned window;
 	int64_t stride;
 
-	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
+	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
+		/* somebody else took it, or a copy was struck from it: the access is made again */
+		uffd_wake(&region->pool->uffd, region->address + pgno * region->page_bytes,
+			region->page_bytes);
 		return;
+	}
 	window = readahead_note(&region->readahead, pgno, region->page_count, &stride);
 	if (evict_make_room(worker, region->page_bytes) != SECPOOL_OK) {
 		fill_end_as_lost(region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);

@@ -7,7 +7,7 @@
 
 /*
  * Takes an absent or fresh page (as `seen`), maps it and wakes who waits; with it, as far as the local budget has room for the asking, those that a stream of
- * faults will want next (readahead.h). If the page was taken by somebody else meanwhile, does nothing.
+ * faults will want next (readahead.h). If the page changed meanwhile, who waits is woken and asks again.
  * writable: for a write; else it is mapped write-protected and clean. A page that has no good copy, or no room, ends as lost, poisoned, with an event.
  */
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen, bool writable);

@@ -17,12 +17,16 @@ static const uint8_t table[PAGE_STATES][PAGE_EVENTS] = {
 		[PAGE_COPY_GONE] = TO(PAGE_FILLING),
 		[PAGE_COPIES_GONE] = TO(PAGE_FILLING)},
 	[PAGE_CLEAN] = {[PAGE_WRITE] = TO(PAGE_DIRTY),
+		[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING),
 		[PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING),
 		[PAGE_COPY_GONE] = TO(PAGE_CLEAN),
 		[PAGE_COPIES_GONE] = TO(PAGE_DIRTY),
 		[PAGE_VANISHED] = TO(PAGE_LOST)},
-	[PAGE_DIRTY] = {[PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING), [PAGE_VANISHED] = TO(PAGE_LOST)},
-	[PAGE_EVICTING] = {[PAGE_EVICT_DONE] = TO(PAGE_ABSENT),
+	[PAGE_DIRTY] = {[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING),
+		[PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING),
+		[PAGE_VANISHED] = TO(PAGE_LOST)},
+	[PAGE_EVICTING] = {[PAGE_WRITE_END] = TO(PAGE_DIRTY),
+		[PAGE_EVICT_DONE] = TO(PAGE_ABSENT),
 		[PAGE_EVICT_FRESH] = TO(PAGE_FRESH),
 		[PAGE_EVICT_CLEAN] = TO(PAGE_CLEAN),
 		[PAGE_EVICT_UNDO] = TO(PAGE_DIRTY),
@@ -51,7 +55,7 @@ const char *page_event_name(unsigned event)
 	static const char *const names[PAGE_EVENTS] = {"fill-begin", "fill-clean", "fill-dirty",
 		"fill-undo", "fill-undo-fresh", "fill-lost", "write", "evict-begin", "evict-done",
 		"evict-fresh", "evict-clean", "evict-undo", "evict-written", "copy-gone",
-		"copies-gone", "vanished"};
+		"copies-gone", "vanished", "write-begin", "write-end"};
 
 	return event < PAGE_EVENTS ? names[event] : "?";
 }

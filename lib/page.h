@@ -20,7 +20,7 @@ enum page_state {
 	PAGE_FILLING = 1,  /* a worker is bringing it in */
 	PAGE_CLEAN = 2,    /* resident, write-protected, same as in the pool */
 	PAGE_DIRTY = 3,    /* resident, newer than the pool */
-	PAGE_EVICTING = 4, /* a worker is writing it out or dropping it */
+	PAGE_EVICTING = 4, /* a worker is writing it out, dropping it, or changing its protection */
 	PAGE_ABSENT = 5,   /* only in the pool */
 	PAGE_LOST = 6,     /* no copy is left */
 	PAGE_STATES = 7,
@@ -33,7 +33,7 @@ enum page_event {
 	PAGE_FILL_UNDO = 3,    /* no room for it: back in the pool */
 	PAGE_FILL_UNDO_FRESH = 4,
 	PAGE_FILL_LOST = 5,    /* no copy of it is good */
-	PAGE_WRITE = 6,        /* the program writes to a clean page */
+	PAGE_WRITE = 6,        /* a clean page is to be written again, to all its places */
 	PAGE_EVICT_BEGIN = 7,  /* a worker takes a resident page to write it out */
 	PAGE_EVICT_DONE = 8,   /* it is in the pool and no longer mapped */
 	PAGE_EVICT_FRESH = 9,  /* a page of zeros that nobody wrote to was dropped */
@@ -43,7 +43,9 @@ enum page_event {
 	PAGE_COPY_GONE = 13,   /* a copy went with its device, others are left */
 	PAGE_COPIES_GONE = 14, /* the last copy in the pool went with its device */
 	PAGE_VANISHED = 15,    /* a resident page is not mapped any more: somebody went round the library */
-	PAGE_EVENTS = 16,
+	PAGE_WRITE_BEGIN = 16, /* the program writes to a protected page: a worker ends the protection */
+	PAGE_WRITE_END = 17,   /* it is writable */
+	PAGE_EVENTS = 18,
 };
 
 /* A transition that the table does not have. */

@@ -54,23 +54,29 @@ static bool rebuild_absent(
 	return true;
 }
 
-static bool rebuild_page(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+enum outcome { NOTHING, WRITTEN, LATER };
+
+static enum outcome rebuild_page(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	if (page_version(seen) == 0)
-		return false;
+	if (page_busy(seen))
+		return LATER; /* it may end absent, with the copies that it had */
+	if (page_version(seen) == 0 ||
+		!mirror_missing(mirror_placement(region), region, pgno, page_copies(seen)))
+		return NOTHING;
 	if (page_state(seen) == PAGE_ABSENT)
-		return rebuild_absent(worker, region, pgno, seen);
-	if (page_state(seen) == PAGE_CLEAN &&
-		mirror_missing(mirror_placement(region), region, pgno, page_copies(seen)) &&
-		page_step(page, &seen, PAGE_WRITE, 0, page_version(seen))) {
+		return rebuild_absent(worker, region, pgno, seen) ? WRITTEN : LATER;
+	if (page_state(seen) == PAGE_CLEAN) {
+		if (!page_step(page, &seen, PAGE_WRITE, 0, page_version(seen)))
+			return LATER;
 		/* dirty now: it is written to all places, here or when it is evicted */
 		(void)!evict_flush_page(worker, region, pgno);
-		return true;
+		return WRITTEN;
 	}
-	return false; /* dirty or busy: its owner writes all copies */
+	return NOTHING; /* dirty: who evicts it writes all copies */
 }
 
 bool rebuild_some(struct secpool *pool)
@@ -85,7 +91,16 @@ bool rebuild_some(struct secpool *pool)
 		while (region->rebuild_next < region->page_count) {
 			if (looked++ >= LOOK_PAGES || written >= WRITE_PAGES)
 				return true;
-			written += rebuild_page(worker, region, region->rebuild_next++);
+			switch (rebuild_page(worker, region, region->rebuild_next)) {
+			case LATER:
+				return true;
+			case WRITTEN:
+				written++;
+				break;
+			case NOTHING:
+				break;
+			}
+			region->rebuild_next++;
 		}
 		region->rebuilding = false;
 	}

@@ -13,6 +13,7 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,support cli keymgr hotplug secpool po
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
 # as on a kernel without MOVE and POISON
+LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)

@@ -13,6 +13,9 @@
 #include "lib/base/clock.h"
 #include "tests/support/support.h"
 
+#ifndef STRESS_SECONDS
+#define STRESS_SECONDS 60
+#endif
 enum { PAGE = 4096, PAGES = 4096, LOCAL_BYTES = 4 << 20, THREADS = 8, REGIONS = 2 };
 enum { WORDS = PAGE / sizeof(uint64_t), STALL_MS = 30000 };
 
@@ -203,7 +206,7 @@ static void show(struct secpool *pool)
 int main(int argc, char **argv)
 {
 	const char *given = argc > 1 ? argv[1] : getenv("STRESS_SECONDS");
-	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : 60) * CLOCK_NS_PER_S / 2;
+	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : STRESS_SECONDS) * CLOCK_NS_PER_S / 2;
 	pthread_t threads[THREADS];
 	struct secpool *pool;
 
