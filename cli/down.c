@@ -65,10 +65,8 @@ int command_down(const struct args *args)
 	if (!error)
 		error = take_down(args->runtime, &ran, &left);
 	os_close(&lock);
-	if (error) {
-		command_failed(error);
-		return STATUS_FAILED;
-	}
+	if (error)
+		return command_failed(error);
 	printf(ran ? "secpool in %s is down, nothing is left\n"
 		   : "not running in %s: what was left there has been removed\n",
 		args->runtime);

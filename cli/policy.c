@@ -16,10 +16,8 @@ int command_policy_check(const struct args *args)
 
 	error = fd < 0 ? os_error("%s", name) : policy_load_fd(fd, name, &policy);
 	os_close(&fd);
-	if (error) {
-		command_failed(error);
-		return STATUS_FAILED;
-	}
+	if (error)
+		return command_failed(error);
 	printf("%s is valid\n", name);
 	for (; policy_tenant_name(policy, tenants); tenants++)
 		printf("  tenant %s: %s\n", policy_tenant_name(policy, tenants),

@@ -73,6 +73,7 @@ int command_receipt_verify(const struct args *args)
 	char *document = NULL, *anchor = NULL;
 	struct receipt_facts facts;
 	size_t bytes = 0, anchor_bytes = 0;
+	int status = STATUS_DONE;
 	enum secpool_error error;
 
 	error = os_read_file(args->words[0], RECEIPT_DOCUMENT_BYTES, &document, &bytes);
@@ -81,7 +82,7 @@ int command_receipt_verify(const struct args *args)
 	if (!error)
 		error = receipt_verify(document, bytes, anchor, &facts);
 	if (error) {
-		command_failed(error);
+		status = command_failed(error);
 	} else if (args->json) {
 		print_json(&facts, anchor != NULL);
 	} else {
@@ -89,5 +90,5 @@ int command_receipt_verify(const struct args *args)
 	}
 	free(document);
 	free(anchor);
-	return error ? STATUS_FAILED : STATUS_DONE;
+	return status;
 }

@@ -111,7 +111,6 @@ static void print_text(struct status *s)
 int command_status(const struct args *args)
 {
 	struct status s = {.args = args};
-	bool failed;
 
 	s.rows = table_new(args->json, status_columns, 2);
 	s.devices = table_new(args->json, device_columns, 4);
@@ -122,6 +121,7 @@ int command_status(const struct args *args)
 		print_text(&s);
 	table_free(s.rows);
 	table_free(s.devices);
-	failed = s.rows_error || s.devices_error;
-	return failed ? STATUS_FAILED : STATUS_DONE;
+	if (s.rows_error == SECPOOL_E_DENIED || s.devices_error == SECPOOL_E_DENIED)
+		return STATUS_REFUSED;
+	return s.rows_error || s.devices_error ? STATUS_FAILED : STATUS_DONE;
 }

@@ -283,24 +283,22 @@ int command_up(const struct args *args)
 	struct settle_result result = {0};
 	struct up up = {.args = args};
 	enum secpool_error error;
-	int lock = -1;
+	int status = STATUS_DONE, lock = -1;
 
 	umask(022);
 	spawn_catch_signals();
 	error = check_asked_policy(args);
 	if (!error)
 		error = folders_open(args->runtime, &lock);
-	if (error) {
-		command_failed(error);
-		return STATUS_FAILED;
-	}
+	if (error)
+		return command_failed(error);
 	error = bring_up(&up, &result);
 	if (error) {
-		command_failed(error);
+		status = command_failed(error);
 		give_up(&up);
 	} else {
 		print_account(&up, &result);
 	}
 	os_close(&lock);
-	return error ? STATUS_FAILED : STATUS_DONE;
+	return status;
 }

@@ -87,9 +87,13 @@ static enum secpool_error send_key(
 	msg.u.region_key.page_bytes = in->page_bytes;
 	msg.u.region_key.protection = MSG_PROTECTION_XTS_GMAC;
 	error = sock_send(session->socket, &msg, &fd, 1, 0);
+	/* codes that say whose fault it is: the client's, not the enclave's or the front's */
 	if (error == SECPOOL_E_TIMEOUT)
-		error = err_set(SECPOOL_E_TIMEOUT,
+		return err_set(SECPOOL_E_BUSY,
 			"process %d does not read its socket: its key can't be sent", session->pid);
+	if (error == SECPOOL_E_DAEMON_GONE)
+		return err_set(SECPOOL_E_CLOSED,
+			"process %d has closed its socket: its key can't be sent", session->pid);
 	return error;
 }
 

@@ -264,7 +264,8 @@ enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm)
 		return err_set(SECPOOL_E_INVALID,
 			"'%.80s' names no TPM: use unix:/PATH or device:/dev/tpmrm0", where);
 	if (!is_silent())
-		return err_set(SECPOOL_E_TPM, "tpm2-tss may print keys: TSS2_LOG was changed after start");
+		return err_set(
+			SECPOOL_E_TPM, "tpm2-tss may print keys: TSS2_LOG was changed after start");
 	tpm = calloc(1, sizeof *tpm);
 	if (!tpm)
 		return os_error("open the TPM");

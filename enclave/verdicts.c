@@ -117,12 +117,27 @@ enum secpool_error verdicts_may_claim(const struct verdicts *verdicts, const cha
 		return err_set(SECPOOL_E_ATTESTATION,
 			"device %s: its TPM (EK) is not the one this id was first accepted with",
 			id);
+	return SECPOOL_OK;
+}
+
+/* DESIGN.md section 6: two live claimants that both proved one EK are both suspect, as one of them is a copy. */
+static enum secpool_error void_both(
+	struct verdicts *verdicts, const char *id, const uint8_t *ek_name)
+{
 	for (size_t i = 0; i < VERDICTS_DEVICES_MOST; i++) {
-		const struct verdicts_device *other = &verdicts->devices[i];
-		if (other != device && other->live && same_name(other->ek_name, ek_name))
-			return err_set(SECPOOL_E_ATTESTATION,
-				"device %s: its TPM (EK) is that of device %s, which is in use", id,
-				other->id);
+		struct verdicts_device *other = &verdicts->devices[i];
+		char reason[sizeof other->reason];
+
+		if (!other->live || strcmp(other->id, id) == 0 ||
+			!same_name(other->ek_name, ek_name))
+			continue;
+		snprintf(reason, sizeof reason,
+			"device %s proved the same TPM (EK): one of the two is a copy", id);
+		verdicts_void(verdicts, other->id, reason);
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its TPM (EK) is that of device %s, which was in use: one of "
+			"the two is a copy, both are refused",
+			id, other->id);
 	}
 	return SECPOOL_OK;
 }
@@ -135,6 +150,9 @@ enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id,
 	struct verdicts_device *device = place_for(verdicts, id);
 	struct verdicts_counter *counter = counter_for(verdicts, ek_name);
 
+	if (error)
+		return error;
+	error = void_both(verdicts, id, ek_name);
 	if (error)
 		return error;
 	if (!device || !counter)

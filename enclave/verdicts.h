@@ -68,8 +68,8 @@ void verdicts_put_challenge(struct verdicts *verdicts, const struct verdicts_cha
 enum secpool_error verdicts_take_challenge(struct verdicts *verdicts, const char *id, uint64_t now_ns, struct verdicts_challenge *ret_challenge) MUST_USE;
 
 /*
- * Whether this id may come with this EK: it is the one known for the id, or none is; and no other live id has it. listed: the policy itself names this EK for the id, which
- * overrules the one that was known.
+ * Whether this id may come with this EK: it is the one known for the id, or none is. listed: the policy itself names this EK for the id, which
+ * overrules the one that was known. Whether another live id has it is seen when it is proved (verdicts_accept): the name alone proves nothing.
  * Errors: SECPOOL_E_ATTESTATION, with the reason.
  */
 enum secpool_error verdicts_may_claim(const struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed) MUST_USE;
@@ -77,7 +77,8 @@ enum secpool_error verdicts_may_claim(const struct verdicts *verdicts, const cha
 /*
  * Takes a device in whose evidence was good; the EK is remembered for the id, the counter for the EK. Checks verdicts_may_claim again, and that resetCount did not go
  * back (TPM 2.0 part 2, section 10.11: it rises with each TPM2_Startup(CLEAR), so a smaller one is an older state put back).
- * Errors: SECPOOL_E_ATTESTATION, SECPOOL_E_LIMIT. Nothing changed.
+ * An EK that another live id has proved too ends that one's verdict: both are refused, and stay so until one is attested alone.
+ * Errors: SECPOOL_E_ATTESTATION, SECPOOL_E_LIMIT. Nothing else changed.
  */
 enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint32_t reset_count, uint64_t expires_ns) MUST_USE;
 

@@ -190,12 +190,14 @@ void device_attested(
 	control_attested(device->hotplug->control, device, result);
 }
 
-void device_check(struct device *device, uint32_t cause)
+void device_check(struct device *device, uint32_t cause, uint32_t tenants)
 {
 	if (device->media_fd < 0 || device_look(device, "found removed after a client's report"))
 		return;
-	if (health_report(&device->health, cause))
-		device_step(device, DEVSTATE_ERRORS, "too many bytes on it failed their check");
+	if (health_report(&device->health, cause, tenants))
+		device_step(device, DEVSTATE_ERRORS,
+			tenants ? "bytes of more than one tenant failed their check"
+				: "keymgrd found that it does not keep what is written");
 }
 
 void device_stop_all(struct hotplug *hotplug)

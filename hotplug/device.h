@@ -116,8 +116,8 @@ enum secpool_error device_attest(struct device *device) MUST_USE;
 void device_attested(
 	struct device *device, enum secpool_error result, const char *reason, uint64_t expires_ns);
 
-/* A client met trouble there (DEVICE_CHECK); cause: enum msg_cause. */
-void device_check(struct device *device, uint32_t cause);
+/* There was trouble (DEVICE_CHECK); cause: enum msg_cause; tenants: as for health_report. */
+void device_check(struct device *device, uint32_t cause, uint32_t tenants);
 
 /* The daemon's end, first part: drops all exchanges and tells all TPMs to end. The states stay;
  * nobody is told. */

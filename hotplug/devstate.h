@@ -21,7 +21,7 @@ enum devstate_event {
 	DEVSTATE_REFUSED,  /* keymgrd's verdict is bad */
 	DEVSTATE_UNREACHABLE, /* no verdict: the TPM or keymgrd did not do its part */
 	DEVSTATE_EXPIRED,     /* the evidence is too old and could not be renewed */
-	DEVSTATE_ERRORS,      /* clients met too many bad bytes on it (health.h) */
+	DEVSTATE_ERRORS,      /* it does not keep what is written (health.h) */
 	DEVSTATE_CONNECTED, /* a new connection to keymgrd: it knows nothing of earlier verdicts */
 	DEVSTATE_DISCONNECTED, /* the connection to keymgrd ended */
 	DEVSTATE_DRAIN,	       /* what it holds is to be moved elsewhere */

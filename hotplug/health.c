@@ -5,15 +5,16 @@
 
 void health_reset(struct health *health)
 {
-	*health = (struct health){.tags = 0};
+	*health = (struct health){.bad = false};
 }
 
-bool health_report(struct health *health, uint32_t cause)
+bool health_report(struct health *health, uint32_t cause, uint32_t tenants)
 {
-	if (cause == MSG_CAUSE_FAULT && health->faults < UINT32_MAX)
-		health->faults++;
-	if (cause != MSG_CAUSE_TAG || health->tags >= HEALTH_TAGS_MOST)
+	bool own_finding = tenants == 0;
+
+	if (cause != MSG_CAUSE_TAG || health->bad ||
+		(!own_finding && tenants < HEALTH_TENANTS_LEAST))
 		return false;
-	health->tags++;
-	return health->tags == HEALTH_TAGS_MOST;
+	health->bad = true;
+	return true;
 }

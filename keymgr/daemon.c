@@ -11,12 +11,18 @@
 enum secpool_error daemon_ask(
 	struct daemon *daemon, struct msg *request, int fd, uint32_t want, struct msg *ret_answer)
 {
-	enum secpool_error error = sock_call(daemon->enclave, request, &fd, fd >= 0 ? 1 : 0, want,
-		ret_answer, NULL, clock_now_ns() + ASK_NS);
+	struct msg answer;
+	enum secpool_error error = sock_exchange(daemon->enclave, request, &fd, fd >= 0 ? 1 : 0,
+		want, &answer, NULL, clock_now_ns() + ASK_NS);
 
-	if (error == SECPOOL_E_DAEMON_GONE || error == SECPOOL_E_TIMEOUT ||
-		error == SECPOOL_E_PROTOCOL)
+	if (error) {
 		daemon_fail(daemon, "enclave-gone", error);
+		return error;
+	}
+	/* whatever the enclave says, it is there: a client or a device may be behind a refusal */
+	error = sock_answer_error(&answer);
+	if (!error && ret_answer)
+		*ret_answer = answer;
 	return error;
 }
 

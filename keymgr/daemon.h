@@ -16,6 +16,7 @@
 
 struct policy;
 struct directory;
+struct wraps;
 struct server;
 struct devices;
 struct sessions;
@@ -27,6 +28,7 @@ struct daemon {
 	sd_event *loop;
 	const struct policy *policy;
 	struct directory *directory;
+	struct wraps *wraps;
 	struct server *server;
 	struct devices *devices;
 	struct sessions *sessions;
@@ -41,8 +43,8 @@ struct daemon {
 };
 
 /*
- * Asks the enclave and waits for its answer (sock_call), with up to one descriptor (-1: none). An enclave that does not answer, or
- * not in the protocol, ends the daemon's loop with status 1: nothing goes on without it.
+ * Asks the enclave and waits for its answer, with up to one descriptor (-1: none). An enclave that does not answer, or
+ * not in the protocol, ends the daemon's loop with status 1: nothing goes on without it. An error that it answers with is only returned.
  */
 enum secpool_error daemon_ask(struct daemon *daemon, struct msg *request, int fd, uint32_t want,
 	struct msg *ret_answer) MUST_USE;

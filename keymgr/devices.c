@@ -76,7 +76,8 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 {
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, id, media, bytes, domain, ek FROM devices ORDER BY slot",
+		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino FROM devices"
+		" ORDER BY slot",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {
@@ -93,6 +94,12 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 		directory_get_text(rows, 4, row->domain, sizeof row->domain);
 		row->ek_known =
 			directory_get_bytes(rows, 5, row->ek, sizeof row->ek) == sizeof row->ek;
+		directory_get_text(rows, 6, row->file.boot, sizeof row->file.boot);
+		row->file.dev = directory_get_number(rows, 7);
+		row->file.ino = directory_get_number(rows, 8);
+		/* another boot: no client from then is alive, and the numbers say nothing */
+		if (strcmp(row->file.boot, devices->boot) != 0)
+			row->file = (struct devices_file){.dev = 0};
 		if (row->ek_known)
 			error = tell_enclave_ek(daemon, row);
 	}
@@ -107,7 +114,9 @@ enum secpool_error devices_new(struct daemon *daemon, struct devices **ret_devic
 
 	if (!devices)
 		return err_set(SECPOOL_E_NO_MEMORY, "devices: out of memory");
-	error = load(daemon, devices);
+	error = devstore_read_boot(devices->boot);
+	if (!error)
+		error = load(daemon, devices);
 	if (error)
 		devices_free(devices);
 	else
@@ -154,7 +163,7 @@ static void tell_all(struct daemon *daemon, const struct devices_row *row)
 			send_row(c, row);
 }
 
-static enum secpool_error ask_fresh(struct daemon *daemon, const char *id)
+enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
 {
 	struct msg msg = {.type = MSG_ENC_DEVICE_CHECK}, answer;
 	enum secpool_error error;
@@ -178,6 +187,9 @@ static bool media_whole(int fd, uint64_t bytes)
 static enum secpool_error check_state(
 	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
 {
+	const struct devices_row *row = devices_find(daemon->devices, state->id);
+	enum secpool_error error;
+
 	if (!devices_word(state->id) || !devices_word(state->domain) ||
 		state->kind != MSG_KIND_EMULATED)
 		return err_set(SECPOOL_E_PROTOCOL,
@@ -188,53 +200,63 @@ static enum secpool_error check_state(
 	if (media_fd < 0 || !media_whole(media_fd, state->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE,
 			"device %s: its media is missing or shorter than the device", state->id);
-	return ask_fresh(daemon, state->id);
+	error = devices_fresh(daemon, state->id);
+	if (!error && (!row || row->attested_bytes != state->bytes))
+		error = err_set(SECPOOL_E_NOT_ATTESTED,
+			"device %s: it comes with %llu bytes, but %llu were attested", state->id,
+			(unsigned long long)state->bytes,
+			(unsigned long long)(row ? row->attested_bytes : 0));
+	return error;
 }
 
 static void leave(struct daemon *daemon, struct devices_row *device, uint32_t state,
 	const char *cause, bool void_verdict);
 
-/* The row for what hotplugd says, in the directory and here. */
+/* The row, which is there since the attestation, for what hotplugd says: in the directory and here. */
 static enum secpool_error settle_row(
-	struct daemon *daemon, const struct msg_device_state *state, struct devices_row **ret_row)
+	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
 {
 	struct devices_row *row = devices_find(daemon->devices, state->id);
-	enum secpool_error error;
+	struct devices_file file;
+	bool same_file, same_media;
+	enum secpool_error error = devstore_find_file(daemon->devices->boot, media_fd, &file);
 
-	if (!row) {
-		error = devices_expect(daemon->devices, state->id, &row);
-		if (error)
-			return error;
-	}
-	if (row->slot != 0 && row->media == state->media && row->bytes == state->bytes &&
-		strcmp(row->domain, state->domain) == 0) {
-		*ret_row = row;
+	if (error)
+		return error;
+	same_file = devstore_same_file(&row->file, &file);
+	/* a mark that lies beside another file is not believed; after a boot there is nothing to compare with */
+	same_media = row->slot != 0 && row->media == state->media && row->bytes == state->bytes &&
+		     (same_file || !row->file.boot[0]);
+	if (same_media && same_file && strcmp(row->domain, state->domain) == 0)
 		return SECPOOL_OK;
-	}
 	/* clients hear of the end of the old media before they get the new; the verdict is the new media's already */
-	if (row->media_fd >= 0)
+	if (!same_media && row->media_fd >= 0)
 		leave(daemon, row, MSG_DEVICE_LOST, "its media changed", false);
-	error = row->slot == 0 ? devstore_add(daemon->directory, row, state)
-			       : devstore_change(daemon->directory, row, state);
+	if (row->slot == 0)
+		error = devstore_add(daemon->directory, row, state, &file);
+	else if (same_media)
+		error = devstore_update(daemon->directory, row, state, &file);
+	else
+		error = devstore_change(daemon->directory, row, state, &file);
 	if (error)
 		return error;
 	row->media = state->media;
 	row->bytes = state->bytes;
+	row->file = file;
 	MSG_SET(row->domain, state->domain);
-	*ret_row = row;
 	return SECPOOL_OK;
 }
 
 enum secpool_error devices_online(
 	struct daemon *daemon, const struct msg_device_state *state, int *media_fd)
 {
-	struct devices_row *row = NULL;
+	struct devices_row *row = devices_find(daemon->devices, state->id);
 	struct events_about about = {.device = state->id};
 	bool was_online;
 	enum secpool_error error = check_state(daemon, state, *media_fd);
 
 	if (!error)
-		error = settle_row(daemon, state, &row);
+		error = settle_row(daemon, state, *media_fd);
 	if (error) {
 		os_close(media_fd);
 		return error;
@@ -336,24 +358,6 @@ bool devices_look(struct daemon *daemon, struct devices_row *device)
 	return true;
 }
 
-enum secpool_error devices_remember_ek(
-	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES])
-{
-	struct devices_row *row = devices_find(daemon->devices, id);
-	enum secpool_error error;
-
-	if (!row || row->ek_known)
-		return SECPOOL_OK;
-	/* a row that is not in the directory yet gets there with its EK when it comes online */
-	error = directory_run(daemon->directory, "UPDATE devices SET ek = ?2 WHERE slot = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_B(ek, DEVICES_EK_BYTES)));
-	if (error)
-		return error;
-	memcpy(row->ek, ek, sizeof row->ek);
-	row->ek_known = true;
-	return SECPOOL_OK;
-}
-
 enum secpool_error devices_usable(
 	struct daemon *daemon, struct extents_device *list, size_t *ret_count)
 {
@@ -366,7 +370,7 @@ enum secpool_error devices_usable(
 
 		if (row->state != MSG_DEVICE_ONLINE || devices_look(daemon, row))
 			continue;
-		error = ask_fresh(daemon, row->id);
+		error = devices_fresh(daemon, row->id);
 		if (!error)
 			list[count++] =
 				(struct extents_device){.slot = row->slot, .domain = row->domain};

@@ -17,8 +17,25 @@ enum { DEVICES_MOST = 1024, DEVICES_EK_BYTES = 34 };
 
 struct server_connection;
 
+/* Which file the media are. Numbers are the system's for one boot: without a boot, or of another one, they say nothing. */
+enum { DEVICES_BOOT_BYTES = 40 };
+struct devices_file {
+	char boot[DEVICES_BOOT_BYTES]; /* empty: not known */
+	uint64_t dev, ino;
+};
+
+/* Tenants that met bad bytes on a device since it came online. More make no difference. */
+enum { DEVICES_VOTES_MOST = 4 };
+struct devices_votes {
+	uint64_t since_ns; /* of the row when they were counted */
+	uint32_t count;
+	char tenants[DEVICES_VOTES_MOST][MSG_NAME_BYTES];
+};
+
 struct devices_row {
 	uint64_t slot, bytes, media;
+	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
+	struct devices_file file;
 	uint64_t since_ns; /* clock_now_ns of the last change of state */
 	uint32_t state;    /* enum msg_state */
 	int media_fd;      /* -1 when its media can't be reached */
@@ -27,9 +44,21 @@ struct devices_row {
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
 	struct log_limit checks;
+	struct devices_votes votes;
 };
 
+/* What a device said of its size when its attestation began. */
+struct devices_claim {
+	char id[MSG_NAME_BYTES]; /* empty in a free place */
+	uint64_t bytes;
+};
+/* As many as the enclave has challenges: one more drops the oldest. */
+enum { DEVICES_CLAIMS_MOST = 32 };
+
 struct devices {
+	char boot[DEVICES_BOOT_BYTES];
+	struct devices_claim claims[DEVICES_CLAIMS_MOST];
+	unsigned next_claim;
 	struct devices_row *rows[DEVICES_MOST];
 	size_t count;
 	struct server_connection *hotplug; /* hotplugd's connection, NULL when there is none */
@@ -47,9 +76,9 @@ struct devices_row *devices_at(struct devices *devices, uint64_t slot);
 bool devices_word(const char *text);
 
 /*
- * The device is online with this media (media_fd is moved, closed on error). The same media as the directory knows keep their extents; with
- * others all places on it are lost and the whole device is scrubbed before use.
- * Errors: SECPOOL_E_NOT_ATTESTED (the enclave has no fresh verdict), SECPOOL_E_PROTOCOL (no media, shorter than said), SECPOOL_E_STORE,
+ * The device is online with this media (media_fd is moved, closed on error). The same media (mark, size and file) as the directory knows keep their
+ * extents, whatever its domain is now; with others all places on it are lost (devstore_change) and scrubbed before use.
+ * Errors: SECPOOL_E_NOT_ATTESTED (the enclave has no fresh verdict, or one for another size), SECPOOL_E_PROTOCOL (no media, shorter than said), SECPOOL_E_STORE,
  * SECPOOL_E_LIMIT. The device then is not online.
  */
 enum secpool_error devices_online(
@@ -65,9 +94,8 @@ bool devices_look(struct daemon *daemon, struct devices_row *device);
 enum secpool_error devices_expect(
 	struct devices *devices, const char *id, struct devices_row **ret_row) MUST_USE;
 
-/* The EK that the device id was first accepted with, stored for the next start. */
-enum secpool_error devices_remember_ek(
-	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES]) MUST_USE;
+/* Asks the enclave whether a device's evidence is fresh. Errors: SECPOOL_E_NOT_ATTESTED with the reason. */
+enum secpool_error devices_fresh(struct daemon *daemon, const char *id) MUST_USE;
 
 /* Devices on which space may be taken now: online, and the enclave says fresh. *ret_count of at most DEVICES_MOST. */
 enum secpool_error devices_usable(

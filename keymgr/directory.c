@@ -12,7 +12,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-enum { SCHEMA_VERSION = 1 };
+enum { SCHEMA_VERSION = 2 };
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -32,12 +32,13 @@ static const char schema_sql[] =
 	"CREATE TABLE tenants (name TEXT PRIMARY KEY, wrapped BLOB NOT NULL);"
 	"CREATE TABLE devices (slot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
 	"  media INTEGER NOT NULL, bytes INTEGER NOT NULL, domain TEXT NOT NULL, ek BLOB,"
-	"  state INTEGER NOT NULL);"
+	"  state INTEGER NOT NULL, boot TEXT NOT NULL, file_dev INTEGER NOT NULL,"
+	"  file_ino INTEGER NOT NULL);"
 	"CREATE TABLE regions (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
 	"  uid INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
 	"  address INTEGER NOT NULL UNIQUE, bytes INTEGER NOT NULL, page_bytes INTEGER NOT NULL,"
 	"  copies INTEGER NOT NULL, on_loss INTEGER NOT NULL, name TEXT NOT NULL,"
-	"  state INTEGER NOT NULL, wrapped BLOB, epoch INTEGER NOT NULL,"
+	"  state INTEGER NOT NULL, wrap INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL,"
 	"  released_ns INTEGER NOT NULL DEFAULT 0, destroyed_ns INTEGER NOT NULL DEFAULT 0,"
 	"  generation INTEGER NOT NULL DEFAULT 0, scrubbed_bytes INTEGER NOT NULL DEFAULT 0,"
 	"  unreachable_bytes INTEGER NOT NULL DEFAULT 0, differed INTEGER NOT NULL DEFAULT 0,"
@@ -54,7 +55,8 @@ static const char schema_sql[] =
 	"CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL,"
 	"  kind TEXT NOT NULL, device TEXT NOT NULL, tenant TEXT NOT NULL, region INTEGER NOT NULL,"
 	"  offset INTEGER NOT NULL, bytes INTEGER NOT NULL, detail TEXT NOT NULL);"
-	"PRAGMA user_version = 1;";
+	"CREATE INDEX events_tenant ON events(tenant, number);"
+	"PRAGMA user_version = 2;";
 
 static enum secpool_error store_error(struct directory *directory, const char *what)
 {
@@ -180,11 +182,6 @@ enum secpool_error directory_unmark(struct directory *directory, bool keep)
 {
 	return run_text(directory, keep ? "RELEASE part" : "ROLLBACK TO part; RELEASE part",
 		"end of savepoint");
-}
-
-enum secpool_error directory_checkpoint(struct directory *directory)
-{
-	return run_text(directory, "PRAGMA wal_checkpoint(TRUNCATE)", "checkpoint");
 }
 
 static int bind_value(sqlite3_stmt *statement, int at, const struct directory_value *value)

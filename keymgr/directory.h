@@ -4,7 +4,8 @@
  * at any moment. This is the only file that knows SQLite; others ask with SQL text and values.
  *
  * Every change is made between directory_begin and directory_finish, so that it happens whole or not at all. What is
- * in here is a hint for places and a store for wrapped keys; no key byte is readable in it.
+ * in here is a hint for places and the tenants' wrapped keys; no key byte is readable in it. What was deleted may stay in the file and
+ * its log: what must go for good (the regions' wrapped keys) is in wraps.h.
  * Threads: one (the loop's).
  */
 #ifndef SECPOOL_KEYMGR_DIRECTORY_H
@@ -52,9 +53,6 @@ enum secpool_error directory_finish(struct directory *directory, enum secpool_er
 /* A part of a change that can be taken back alone: ends with keep or not. */
 enum secpool_error directory_mark(struct directory *directory) MUST_USE;
 enum secpool_error directory_unmark(struct directory *directory, bool keep) MUST_USE;
-
-/* Moves what is committed out of the log file and empties it, so that deleted wrapped keys are nowhere. */
-enum secpool_error directory_checkpoint(struct directory *directory) MUST_USE;
 
 /* Runs one statement that gives no rows. Errors: SECPOOL_E_STORE, SECPOOL_E_EXISTS (a constraint). */
 enum secpool_error directory_run(

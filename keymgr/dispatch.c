@@ -7,6 +7,7 @@
 #include "keymgr/handlers.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/lists.h"
+#include "keymgr/reports.h"
 #include "keymgr/session.h"
 #include "lib/base/log.h"
 
@@ -89,8 +90,8 @@ static const struct row {
 	{MSG_REGION_REPLACE, CLIENT, SESSION, false, handlers_replace},
 	{MSG_REGION_RELEASE, CLIENT, SESSION, false, handlers_release},
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
-	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, handlers_device_report},
-	{MSG_REGION_LOST, CLIENT, SESSION, true, handlers_lost},
+	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},
+	{MSG_REGION_LOST, CLIENT, SESSION, true, reports_lost},
 	{MSG_LIST, ADMIN, READY, false, handle_list},
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},

@@ -31,6 +31,36 @@ enum secpool_error extents_reset_device(struct directory *directory, uint64_t sl
 	return error;
 }
 
+enum secpool_error extents_set_aside_device(
+	struct directory *directory, uint64_t slot, uint64_t bytes)
+{
+	/* the gaps before, between and behind what is kept, up to the device's end */
+	static const char fill_sql[] =
+		"INSERT INTO extents (slot, offset, bytes, state)"
+		" SELECT ?1, first, MIN(next, ?2) - first, ?3 FROM"
+		" (SELECT offset + bytes AS first, LEAD(offset, 1, ?2) OVER (ORDER BY offset)"
+		"  AS next FROM extents WHERE slot = ?1"
+		"  UNION ALL SELECT 0, IFNULL(MIN(offset), ?2) FROM extents WHERE slot = ?1)"
+		" WHERE MIN(next, ?2) > first";
+	uint64_t whole = bytes / EXTENTS_UNIT_BYTES * EXTENTS_UNIT_BYTES;
+	enum secpool_error error =
+		directory_run(directory, "DELETE FROM extents WHERE slot = ?1 AND region IS NULL",
+			DIRECTORY_VALUES(DIRECTORY_N(slot)));
+
+	if (!error)
+		error = directory_run(directory,
+			"UPDATE extents SET state = CASE state WHEN ?3 THEN ?4 ELSE ?5 END"
+			" WHERE slot = ?1 AND state IN (?2, ?3)",
+			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
+				DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_RELEASING),
+				DIRECTORY_N(EXTENTS_SET_ASIDE)));
+	if (!error)
+		error = directory_run(directory, fill_sql,
+			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(whole),
+				DIRECTORY_N(EXTENTS_UNKNOWN)));
+	return error;
+}
+
 /* Cuts a row in two: the row keeps its first `bytes`. */
 static enum secpool_error split_row(
 	struct directory *directory, const struct extents_row *row, uint64_t bytes)
@@ -174,6 +204,29 @@ static enum secpool_error merge_around(
 	return error;
 }
 
+enum secpool_error extents_give_back(struct directory *directory, uint64_t region)
+{
+	static const char sql[] = "SELECT id, slot, offset, bytes, region, copy, region_offset,"
+				  " state FROM extents WHERE region = ?1 LIMIT 1";
+	enum secpool_error error = SECPOOL_OK;
+
+	while (!error) {
+		struct directory_rows *rows = NULL;
+		struct extents_row row;
+
+		error = directory_query(
+			directory, sql, DIRECTORY_VALUES(DIRECTORY_N(region)), &rows);
+		if (!error && directory_next(rows, &error))
+			read_row(rows, &row);
+		else if (!error)
+			error = SECPOOL_E_NOT_FOUND;
+		directory_done(rows);
+		if (!error)
+			error = merge_around(directory, &row, EXTENTS_FREE);
+	}
+	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
+}
+
 enum secpool_error extents_scrub_end(struct directory *directory, const struct extents_row *row,
 	enum msg_readback readback, bool *ret_done)
 {
@@ -194,6 +247,7 @@ enum secpool_error extents_scrub_end(struct directory *directory, const struct e
 			error = merge_around(directory, row, EXTENTS_UNKNOWN);
 			break;
 		case MSG_READBACK_DIFFERED:
+		case MSG_READBACK_NOT_OVERWRITTEN:
 			error = directory_run(directory,
 				"UPDATE extents SET state = ?2, region = NULL WHERE id = ?1",
 				DIRECTORY_VALUES(

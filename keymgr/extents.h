@@ -5,6 +5,7 @@
  *
  *   unknown -> scrubbing -> free -> in use -> releasing -> scrubbing -> free
  *                                   in use -> set aside (given up, but its client may still write there) -> releasing
+ *                                   in use -> free, when the region never was live: nobody was told its places
  *
  * Only free space is handed out, and only a scrub with a matching read-back makes space free. All functions that change
  * something are called within a change of the directory (directory_begin). Threads: one (the loop's).
@@ -53,6 +54,13 @@ enum secpool_error extents_reset_device(
 	struct directory *directory, uint64_t slot, uint64_t bytes) MUST_USE;
 
 /*
+ * The same for contents that are new in a file that may be the one from before, so that its clients may still write there: what regions have
+ * there is set aside until they end, what they had goes on being released, and all else becomes unknown. What is kept may lie beyond the device's end.
+ */
+enum secpool_error extents_set_aside_device(
+	struct directory *directory, uint64_t slot, uint64_t bytes) MUST_USE;
+
+/*
  * Takes space for `copies` copies of bytes (rounded up to units), where no two copies of one part of the region are in the same fault
  * domain; domains and devices with the most free space first, first fit on each.
  * Errors: SECPOOL_E_NOT_ATTESTED (fewer domains with a usable device than copies), SECPOOL_E_NO_SPACE, each with a
@@ -71,7 +79,10 @@ enum secpool_error extents_replace(struct directory *directory, uint64_t region,
 /* All that the region has or had becomes releasing. */
 enum secpool_error extents_release(struct directory *directory, uint64_t region) MUST_USE;
 
-/* After a restart: what was being scrubbed is scrubbed again. */
+/* What a region has that never was live is free again as it was: nobody was told where it is. */
+enum secpool_error extents_give_back(struct directory *directory, uint64_t region) MUST_USE;
+
+/* What was being scrubbed is to be scrubbed again: after a restart, or when the scrub could not begin. */
 enum secpool_error extents_restart(struct directory *directory) MUST_USE;
 
 /*
@@ -83,7 +94,7 @@ enum secpool_error extents_scrub_next(
 	struct extents_row *ret_row) MUST_USE;
 
 /*
- * The end of a scrub: MATCHED makes it free and merges it; DIFFERED keeps it away from all; UNREACHABLE makes it unknown again.
+ * The end of a scrub: MATCHED makes it free and merges it; DIFFERED and NOT_OVERWRITTEN keep it away from all; UNREACHABLE makes it unknown again.
  * Nothing happens when the row is no longer `scrubbing` (the device's media changed meanwhile); *ret_done says which.
  */
 enum secpool_error extents_scrub_end(struct directory *directory, const struct extents_row *row,

@@ -11,6 +11,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
 #include "keymgr/session.h"
+#include "keymgr/wraps.h"
 
 /* Page sizes (DESIGN.md section 4), and the most pages a region has: the nonce's page number has 36 bits. */
 enum { PAGE_BYTES_LEAST = 4096, PAGE_BYTES_MOST = 2 << 20 };
@@ -43,6 +44,7 @@ static enum secpool_error check_create(
 {
 	const struct session *session = connection->session;
 	struct regions_use use = {0};
+	uint64_t bytes = regions_quota_bytes(create->bytes);
 	enum secpool_error error = check_shape(create);
 
 	if (!error)
@@ -57,13 +59,13 @@ static enum secpool_error check_create(
 			"tenant %s has its %llu regions already: release one or raise "
 			"quota.regions",
 			session->tenant, (unsigned long long)session->quota.regions);
-	if (use.bytes > session->quota.bytes || create->bytes > session->quota.bytes - use.bytes)
+	if (use.bytes > session->quota.bytes || bytes > session->quota.bytes - use.bytes)
 		return err_set(SECPOOL_E_QUOTA,
-			"tenant %s uses %llu of its %llu MiB, %llu more don't fit: raise "
-			"quota.bytes",
+			"tenant %s uses %llu of its %llu MiB (what is being released counts until "
+			"it is scrubbed), %llu more don't fit: wait, or raise quota.bytes",
 			session->tenant, (unsigned long long)(use.bytes >> 20),
 			(unsigned long long)(session->quota.bytes >> 20),
-			(unsigned long long)(create->bytes >> 20));
+			(unsigned long long)(bytes >> 20));
 	return SECPOOL_OK;
 }
 
@@ -82,6 +84,22 @@ static enum secpool_error name_devices(
 	while (!error && directory_next(rows, &error))
 		directory_get_text(rows, 0, fields[create->device_count++], sizeof create->device0);
 	directory_done(rows);
+	return error;
+}
+
+/* The wrapped key is on the disk before the region is live. */
+static enum secpool_error keep_key(
+	struct daemon *daemon, uint64_t region, const struct msg_enc_key_wrapped *wrapped)
+{
+	uint64_t slot = 0;
+	enum secpool_error error =
+		wraps_put(daemon->wraps, wrapped->wrapped, wrapped->wrapped_bytes, &slot);
+
+	if (error)
+		return error;
+	error = regions_set_live(daemon->directory, region, slot);
+	if (error && wraps_erase(daemon->wraps, slot) != SECPOOL_OK)
+		daemon_fail(daemon, "key-not-erased", SECPOOL_E_STORE);
 	return error;
 }
 
@@ -107,10 +125,7 @@ static enum secpool_error make_key(
 			wrapped->region != row->id))
 		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for region %llu",
 			(unsigned long long)row->id);
-	if (!error)
-		error = regions_set_live(
-			daemon->directory, row->id, wrapped->wrapped, wrapped->wrapped_bytes);
-	return error;
+	return error ? error : keep_key(daemon, row->id, wrapped);
 }
 
 static void send_created(struct server_connection *connection, uint32_t number,
@@ -124,6 +139,20 @@ static void send_created(struct server_connection *connection, uint32_t number,
 	msg.u.region_created.bytes = row->bytes;
 	msg.u.region_created.extent_count = (uint32_t)extents;
 	server_send(connection, &msg, -1);
+}
+
+/* One that never was live leaves no trace; one that is live already (its places could not be read) is released as any other. */
+static void end_failed(struct daemon *daemon, const struct regions_row *row)
+{
+	struct regions_row now;
+	enum secpool_error error = regions_find(daemon->directory, row->id, &now);
+
+	if (error)
+		daemon_fail(daemon, "create-not-undone", error);
+	else if (now.state == REGIONS_CREATING)
+		releases_undo(daemon, row->id);
+	else
+		releases_begin(daemon, &now, MSG_CLIENT_ACKNOWLEDGED, NULL, 0);
 }
 
 enum secpool_error handlers_create(
@@ -164,7 +193,7 @@ enum secpool_error handlers_create(
 		error = extents_list(daemon->directory, row.id, 0, &none, 0, &count, &total);
 	if (error) {
 		msg_set_text(reason, sizeof reason, err_detail());
-		releases_begin(daemon, &row, MSG_CLIENT_ACKNOWLEDGED, NULL, 0);
+		end_failed(daemon, &row);
 		return err_set(error, "%s", reason);
 	}
 	about.region = row.id;
@@ -207,13 +236,33 @@ enum secpool_error handlers_extents(
 	return SECPOOL_OK;
 }
 
+/* Places that work are not given up: their space would be held twice. */
+static enum secpool_error check_given_up(
+	struct daemon *daemon, const struct regions_row *region, struct devices_row *device)
+{
+	uint64_t in_use = 0;
+	enum secpool_error error;
+
+	if (device->state != MSG_DEVICE_ONLINE || devices_look(daemon, device))
+		return SECPOOL_OK;
+	error = directory_number(daemon->directory,
+		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3",
+		DIRECTORY_VALUES(DIRECTORY_N(region->id), DIRECTORY_N(device->slot),
+			DIRECTORY_N(EXTENTS_IN_USE)),
+		&in_use);
+	if (!error && in_use > 0)
+		error = err_set(SECPOOL_E_BUSY,
+			"device %s is online and whole: nothing is replaced", device->id);
+	return error;
+}
+
 enum secpool_error handlers_replace(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
 	static struct extents_device usable[DEVICES_MOST];
 	struct daemon *daemon = connection->daemon;
 	uint64_t slot = msg->u.region_replace.slot;
-	const struct devices_row *device = devices_at(daemon->devices, slot);
+	struct devices_row *device = devices_at(daemon->devices, slot);
 	struct events_about about = {.tenant = connection->session->tenant};
 	enum secpool_error error, placed = SECPOOL_OK;
 	char reason[ERR_DETAIL_BYTES] = "";
@@ -225,6 +274,8 @@ enum secpool_error handlers_replace(
 		return err_set(
 			SECPOOL_E_NOT_FOUND, "there is no device %llu", (unsigned long long)slot);
 	error = session_region(connection, msg->u.region_replace.region, &region);
+	if (!error)
+		error = check_given_up(daemon, &region, device);
 	if (!error)
 		error = devices_usable(daemon, usable, &count);
 	if (!error)
@@ -274,47 +325,4 @@ enum secpool_error handlers_resume(
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;
-}
-
-enum secpool_error handlers_device_report(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
-{
-	const struct msg_device_report *report = &msg->u.device_report;
-	struct daemon *daemon = connection->daemon;
-	struct devices_row *device = devices_at(daemon->devices, report->slot);
-
-	(void)extra;
-	if (!device)
-		return err_set(SECPOOL_E_NOT_FOUND, "there is no device %llu",
-			(unsigned long long)report->slot);
-	/* a report on media that are gone is no news */
-	if (report->media != device->media || devices_look(daemon, device))
-		return SECPOOL_OK;
-	hotplug_check(daemon, device, report->cause);
-	return SECPOOL_OK;
-}
-
-enum secpool_error handlers_lost(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
-{
-	const struct msg_region_lost *lost = &msg->u.region_lost;
-	struct daemon *daemon = connection->daemon;
-	const struct devices_row *device = devices_at(daemon->devices, lost->slot);
-	struct events_about about = {.device = device ? device->id : NULL,
-		.tenant = connection->session->tenant,
-		.region = lost->region,
-		.offset = lost->offset,
-		.bytes = lost->bytes};
-	struct regions_row region;
-	enum secpool_error error = session_region(connection, lost->region, &region);
-
-	(void)extra;
-	if (error)
-		return error;
-	if (lost->bytes == 0 || lost->offset >= region.bytes ||
-		lost->bytes > region.bytes - lost->offset)
-		return err_set(SECPOOL_E_INVALID, "the lost range is not in region %llu",
-			(unsigned long long)lost->region);
-	events_record(daemon, "range-lost", &about, "cause: %s", msg_cause_name(lost->cause));
-	return SECPOOL_OK;
 }

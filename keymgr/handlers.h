@@ -10,7 +10,8 @@
 
 /*
  * Errors: SECPOOL_E_INVALID, SECPOOL_E_DENIED, SECPOOL_E_UNSUPPORTED, SECPOOL_E_QUOTA, SECPOOL_E_NO_SPACE, SECPOOL_E_NOT_ATTESTED,
- * SECPOOL_E_SESSION_EXPIRED. What was taken before the enclave refused is released and scrubbed.
+ * SECPOOL_E_SESSION_EXPIRED, SECPOOL_E_BUSY and SECPOOL_E_CLOSED (the client does not read its socket: no key can be sent).
+ * What was taken before the enclave refused is free again.
  */
 enum secpool_error handlers_create(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
@@ -22,10 +23,6 @@ enum secpool_error handlers_replace(
 enum secpool_error handlers_release(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 enum secpool_error handlers_resume(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
-enum secpool_error handlers_device_report(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
-enum secpool_error handlers_lost(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 
 #endif

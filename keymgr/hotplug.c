@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "keymgr/devclaims.h"
 #include "keymgr/events.h"
 #include "lib/base/os.h"
 
@@ -51,9 +52,12 @@ enum secpool_error hotplug_handle_begin(
 	if (!devices_word(msg->u.attest_begin.id))
 		return err_set(SECPOOL_E_PROTOCOL, "hotplugd names a device that is not valid");
 	error = relay(connection, msg, MSG_ATTEST_CHALLENGE, &answer);
-	if (!error)
-		server_send(connection, &answer, -1);
-	return error;
+	if (error)
+		return error;
+	devclaims_made(
+		connection->daemon->devices, msg->u.attest_begin.id, msg->u.attest_begin.bytes);
+	server_send(connection, &answer, -1);
+	return SECPOOL_OK;
 }
 
 enum secpool_error hotplug_handle_evidence(
@@ -78,16 +82,28 @@ enum secpool_error hotplug_handle_evidence(
 	if (answer.u.attest_verdict.error) {
 		events_record(daemon, "attestation-refused", &about, "%s",
 			answer.u.attest_verdict.reason);
+		if (proved)
+			devclaims_doubt(daemon, about.device, ek);
 	} else if (proved) {
 		if (!row)
 			error = devices_expect(daemon->devices, about.device, &row);
 		if (!error)
-			error = devices_remember_ek(daemon, about.device, ek);
+			error = devclaims_remember_ek(daemon, about.device, ek);
 		if (error)
 			return error;
+		devclaims_proved(daemon->devices, row);
 	}
 	server_send(connection, &answer, -1);
 	return SECPOOL_OK;
+}
+
+/* A device that never was online has no row; that it was refused is told all the same. */
+static void refused_before_online(struct daemon *daemon, const struct msg_device_state *state)
+{
+	struct events_about about = {.device = state->id};
+
+	if (state->state == MSG_DEVICE_QUARANTINED)
+		events_record(daemon, "device-quarantined", &about, "%s", state->cause);
 }
 
 /* A step of hotplugd's table that is not `online`. */
@@ -96,8 +112,10 @@ static void take_step(struct daemon *daemon, const struct msg_device_state *stat
 	struct devices_row *row = devices_find(daemon->devices, state->id);
 	bool same = row && (state->media == 0 || state->media == row->media);
 
-	if (!row)
+	if (!row) {
+		refused_before_online(daemon, state);
 		return;
+	}
 	/* a restarted hotplugd attests again what is in use: as long as the media stay, so does the device */
 	if ((state->state == MSG_DEVICE_DISCOVERED || state->state == MSG_DEVICE_ATTESTING) &&
 		row->media_fd >= 0 && same && !devices_look(daemon, row))
@@ -134,13 +152,15 @@ enum secpool_error hotplug_handle_state(
 	return error;
 }
 
-void hotplug_check(struct daemon *daemon, struct devices_row *device, uint32_t cause)
+void hotplug_check(
+	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants)
 {
 	struct msg msg = {.type = MSG_DEVICE_CHECK};
 
 	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
 		return;
 	msg.u.device_check.cause = cause;
+	msg.u.device_check.tenants = tenants;
 	MSG_SET(msg.u.device_check.id, device->id);
 	server_send(daemon->devices->hotplug, &msg, -1);
 }

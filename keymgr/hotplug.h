@@ -21,7 +21,11 @@ enum secpool_error hotplug_handle_evidence(
 enum secpool_error hotplug_handle_state(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 
-/* Asks hotplugd to look at a device (rate limited); nothing happens when it is not connected. cause is enum msg_cause. */
-void hotplug_check(struct daemon *daemon, struct devices_row *device, uint32_t cause);
+/*
+ * Asks hotplugd to look at a device (rate limited); nothing happens when it is not connected. cause is enum msg_cause;
+ * tenants: how many different ones met that trouble on these media, 0: keymgrd itself did.
+ */
+void hotplug_check(
+	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants);
 
 #endif

@@ -27,6 +27,7 @@
 #include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "keymgr/session.h"
+#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
@@ -272,6 +273,7 @@ static void stop_parts(struct daemon *daemon)
 	owners_free(daemon->owners);
 	session_free_table(daemon->sessions);
 	events_free(daemon->events);
+	wraps_close(daemon->wraps);
 	directory_close(daemon->directory);
 }
 
@@ -294,7 +296,7 @@ static enum secpool_error harden(void)
 
 static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 {
-	char store[PATH_MAX];
+	char store[PATH_MAX], wraps[PATH_MAX];
 	enum secpool_error error = harden();
 
 	if (!error)
@@ -302,11 +304,15 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	if (!error)
 		error = join(store, parts->arguments.state_dir, "directory.db");
 	if (!error)
+		error = join(wraps, parts->arguments.state_dir, "wraps");
+	if (!error)
 		error = start_enclave(parts, store);
 	if (!error)
 		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
 	if (!error)
 		error = directory_open(store, &daemon->directory);
+	if (!error)
+		error = wraps_open(wraps, daemon->directory, &daemon->wraps);
 	if (error)
 		return error;
 	/* for clients that may not open it themselves; without it they use what the kernel gives them */

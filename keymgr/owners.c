@@ -72,25 +72,32 @@ static void release_regions(struct daemon *daemon, const struct os_process *proc
 	while (!(error = regions_next(daemon->directory, row.id, &row)))
 		if (row.process.pid == process->pid &&
 			row.process.start_ticks == process->start_ticks &&
-			row.state != MSG_REGION_RELEASING)
+			row.state == MSG_REGION_LIVE)
 			releases_begin(daemon, &row, MSG_CLIENT_DEAD, NULL, 0);
 	if (error != SECPOOL_E_NOT_FOUND)
 		daemon_fail(daemon, "directory-failed", error);
 }
 
+static void drop_owner(struct owner *owner)
+{
+	struct owner **at = &owner->daemon->owners->first;
+
+	while (*at != owner)
+		at = &(*at)->next;
+	*at = owner->next;
+	free_owner(owner);
+}
+
 static int on_death(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
-	struct owner *owner = arg, **at = &owner->daemon->owners->first;
+	struct owner *owner = arg;
 	struct daemon *daemon = owner->daemon;
 	struct os_process process = owner->process;
 
 	(void)source;
 	(void)fd;
 	(void)events;
-	while (*at != owner)
-		at = &(*at)->next;
-	*at = owner->next;
-	free_owner(owner);
+	drop_owner(owner);
 	log_event(LOG_LEVEL_INFO, "client-ended", "pid=%d", process.pid);
 	release_regions(daemon, &process);
 	return 0;
@@ -104,12 +111,14 @@ static enum secpool_error add_owner(
 
 	if (!owner)
 		return err_set(SECPOOL_E_NO_MEMORY, "owners: out of memory");
-	*owner = (struct owner){.daemon = daemon, .process = *process};
-	owner->pidfd = pidfd_open(process->pid, 0);
-	if (owner->pidfd < 0)
-		error = os_error("pidfd_open of process %d", process->pid);
-	else if (!os_process_alive(process)) /* the number may be another process's by now */
+	*owner = (struct owner){.daemon = daemon, .process = *process, .pidfd = -1};
+	/* before: a dead process's number may be a thread's by now, which pidfd_open refuses; after: or another process's */
+	if (os_process_alive(process))
+		owner->pidfd = pidfd_open(process->pid, 0);
+	if (!os_process_alive(process))
 		error = err_set(SECPOOL_E_NOT_FOUND, "process %d has ended", process->pid);
+	else if (owner->pidfd < 0)
+		error = os_error("pidfd_open of process %d", process->pid);
 	else if (sd_event_add_io(
 			 daemon->loop, &owner->source, owner->pidfd, EPOLLIN, on_death, owner) < 0)
 		error = err_set(SECPOOL_E_SYSTEM, "process %d can't be watched", process->pid);
@@ -157,9 +166,25 @@ enum secpool_error owners_watch(struct daemon *daemon, const struct os_process *
 void owners_away(struct daemon *daemon, const struct os_process *process)
 {
 	struct owner *owner = find_owner(daemon->owners, process);
+	bool has_regions = true;
 
-	if (owner && owner->away_since_ns == 0)
+	if (!owner)
+		return;
+	if (regions_of_process(daemon->directory, process, &has_regions) != SECPOOL_OK)
+		log_error("regions-not-counted", SECPOOL_E_STORE);
+	if (!has_regions)
+		drop_owner(owner); /* its descriptor must not be held for nothing */
+	else if (owner->away_since_ns == 0)
 		owner->away_since_ns = clock_now_ns();
+}
+
+unsigned owners_count(const struct owners *owners)
+{
+	unsigned count = 0;
+
+	for (const struct owner *owner = owners->first; owner; owner = owner->next)
+		count++;
+	return count;
 }
 
 enum secpool_error owners_may_resume(struct daemon *daemon, const struct os_process *process)
@@ -191,7 +216,10 @@ static void start_region(struct daemon *daemon, const struct regions_row *row)
 		daemon_fail(daemon, "client-not-watched", error);
 		return;
 	}
-	releases_begin(daemon, row, MSG_CLIENT_DEAD, NULL, 0);
+	if (row->state == REGIONS_CREATING)
+		releases_undo(daemon, row->id);
+	else
+		releases_begin(daemon, row, MSG_CLIENT_DEAD, NULL, 0);
 }
 
 enum secpool_error owners_start(struct daemon *daemon)

@@ -13,7 +13,7 @@
 enum secpool_error owners_new(struct owners **ret_owners) MUST_USE;
 void owners_free(struct owners *owners);
 
-/* After a start: watches the owners of all live regions, releases regions of the dead and those that were never finished. */
+/* After a start: watches the owners of all live regions, releases regions of the dead, undoes those that were never finished. */
 enum secpool_error owners_start(struct daemon *daemon) MUST_USE;
 
 /*
@@ -22,8 +22,14 @@ enum secpool_error owners_start(struct daemon *daemon) MUST_USE;
  */
 enum secpool_error owners_watch(struct daemon *daemon, const struct os_process *process) MUST_USE;
 
-/* The process has no session any more. */
+/*
+ * The process has no session any more. One without a live region is forgotten: so there are never more owners, each with a descriptor, than
+ * connections (bounded for each user) and regions (bounded by quotas).
+ */
 void owners_away(struct daemon *daemon, const struct os_process *process);
+
+/* How many processes are watched. */
+unsigned owners_count(const struct owners *owners);
 
 /* Whether it may take its regions over. Errors: SECPOOL_E_SESSION_EXPIRED, SECPOOL_E_NOT_FOUND. */
 enum secpool_error owners_may_resume(

@@ -9,7 +9,7 @@
 #define COLUMNS                                                                                    \
 	"SELECT id, address, bytes, page_bytes, epoch, copies, on_loss, uid, state, pid,"          \
 	" start_ticks, tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes,"       \
-	" unreachable_bytes, differed, client FROM regions "
+	" unreachable_bytes, differed, client, wrap FROM regions "
 
 /* The first epoch of a region; later ones come with rotation. */
 enum { FIRST_EPOCH = 1 };
@@ -35,6 +35,7 @@ static void read_row(struct directory_rows *rows, struct regions_row *row)
 		.unreachable_bytes = directory_get_number(rows, 17),
 		.differed = directory_get_number(rows, 18),
 		.client = (uint32_t)directory_get_number(rows, 19),
+		.wrap = directory_get_number(rows, 20),
 	};
 	directory_get_text(rows, 11, row->tenant, sizeof row->tenant);
 	directory_get_text(rows, 12, row->name, sizeof row->name);
@@ -83,13 +84,12 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	return error;
 }
 
-enum secpool_error regions_set_live(
-	struct directory *directory, uint64_t region, const uint8_t *wrapped, size_t wrapped_bytes)
+enum secpool_error regions_set_live(struct directory *directory, uint64_t region, uint64_t wrap)
 {
 	enum secpool_error error = directory_run(directory,
-		"UPDATE regions SET state = ?2, wrapped = ?3 WHERE id = ?1 AND state = ?4",
+		"UPDATE regions SET state = ?2, wrap = ?3 WHERE id = ?1 AND state = ?4",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_LIVE),
-			DIRECTORY_B(wrapped, wrapped_bytes), DIRECTORY_N(REGIONS_CREATING)));
+			DIRECTORY_N(wrap), DIRECTORY_N(REGIONS_CREATING)));
 
 	if (!error && directory_changes(directory) != 1)
 		error = err_set(SECPOOL_E_NOT_FOUND, "region %llu is not being created",
@@ -133,13 +133,71 @@ enum secpool_error regions_release(
 	if (error)
 		return error;
 	error = directory_run(directory,
-		"UPDATE regions SET state = ?2, wrapped = NULL, released_ns = ?3, client = ?4"
+		"UPDATE regions SET state = ?2, wrap = 0, released_ns = ?3, client = ?4"
 		" WHERE id = ?1 AND state != ?2",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_RELEASING),
 			DIRECTORY_N(clock_calendar_ns()), DIRECTORY_N(client)));
 	if (!error)
 		error = extents_release(directory, region);
 	return directory_finish(directory, error);
+}
+
+enum secpool_error regions_undo(struct directory *directory, uint64_t region)
+{
+	enum secpool_error error = directory_begin(directory);
+
+	if (error)
+		return error;
+	error = directory_run(directory,
+		"UPDATE regions SET name = '' WHERE id = ?1 AND state = ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(REGIONS_CREATING)));
+	if (!error && directory_changes(directory) != 1)
+		error = err_set(SECPOOL_E_NOT_FOUND, "region %llu is not being created",
+			(unsigned long long)region);
+	if (!error)
+		error = extents_give_back(directory, region);
+	if (!error)
+		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(region)));
+	return directory_finish(directory, error);
+}
+
+enum secpool_error regions_of_process(
+	struct directory *directory, const struct os_process *process, bool *ret_has)
+{
+	uint64_t count = 0;
+	enum secpool_error error = directory_number(directory,
+		"SELECT COUNT(*) FROM regions WHERE pid = ?1 AND start_ticks = ?2 AND state != ?3",
+		DIRECTORY_VALUES(DIRECTORY_N(process->pid), DIRECTORY_N(process->start_ticks),
+			DIRECTORY_N(MSG_REGION_RELEASING)),
+		&count);
+
+	if (!error)
+		*ret_has = count > 0;
+	return error;
+}
+
+enum secpool_error regions_touch(struct directory *directory, const struct regions_row *owner,
+	uint64_t slot, uint64_t offset, uint64_t bytes, bool *ret_touch)
+{
+	static const char sql[] =
+		"SELECT COUNT(*) FROM regions r JOIN extents e ON e.region = r.id"
+		" WHERE r.pid = ?1 AND r.start_ticks = ?2 AND r.tenant = ?3 AND r.uid = ?4"
+		" AND r.state = ?5 AND (?6 = 0 OR r.id = ?6) AND e.slot = ?7"
+		" AND e.state IN (?8, ?9) AND (?11 = 0 OR"
+		" (?10 < e.offset + e.bytes AND e.offset - ?10 < ?11))";
+	uint64_t count = 0;
+	enum secpool_error error = directory_number(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(owner->process.pid),
+			DIRECTORY_N(owner->process.start_ticks), DIRECTORY_T(owner->tenant),
+			DIRECTORY_N(owner->uid), DIRECTORY_N(MSG_REGION_LIVE),
+			DIRECTORY_N(owner->id), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(offset), DIRECTORY_N(bytes)),
+		&count);
+
+	if (!error)
+		*ret_touch = count > 0;
+	return error;
 }
 
 enum secpool_error regions_set_destroyed(
@@ -154,13 +212,14 @@ enum secpool_error regions_set_destroyed(
 enum secpool_error regions_add_scrubbed(
 	struct directory *directory, uint64_t region, enum msg_readback readback, uint64_t bytes)
 {
+	bool overwritten = readback == MSG_READBACK_MATCHED || readback == MSG_READBACK_DIFFERED;
+
 	return directory_run(directory,
 		"UPDATE regions SET scrubbed_bytes = scrubbed_bytes + ?2,"
 		" unreachable_bytes = unreachable_bytes + ?3, differed = differed + ?4"
 		" WHERE id = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(region),
-			DIRECTORY_N(readback == MSG_READBACK_UNREACHABLE ? 0 : bytes),
-			DIRECTORY_N(readback == MSG_READBACK_UNREACHABLE ? bytes : 0),
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(overwritten ? bytes : 0),
+			DIRECTORY_N(overwritten ? 0 : bytes),
 			DIRECTORY_N(readback == MSG_READBACK_DIFFERED)));
 }
 
@@ -233,19 +292,35 @@ enum secpool_error regions_finish(struct directory *directory, uint64_t region, 
 		DIRECTORY_VALUES(DIRECTORY_N(number), DIRECTORY_N(region), DIRECTORY_T(text),
 			DIRECTORY_B(digest, 32)));
 	if (!error)
+		error = directory_run(directory, "DELETE FROM receipts WHERE number <= ?1 - ?2",
+			DIRECTORY_VALUES(DIRECTORY_N(number), DIRECTORY_N(REGIONS_RECEIPTS_KEPT)));
+	if (!error)
 		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
 			DIRECTORY_VALUES(DIRECTORY_N(region)));
 	return directory_finish(directory, error);
 }
 
+uint64_t regions_quota_bytes(uint64_t bytes)
+{
+	if (bytes > UINT64_MAX - (EXTENTS_UNIT_BYTES - 1))
+		return UINT64_MAX;
+	return (bytes + EXTENTS_UNIT_BYTES - 1) / EXTENTS_UNIT_BYTES * EXTENTS_UNIT_BYTES;
+}
+
 enum secpool_error regions_count_use(
 	struct directory *directory, const char *tenant, struct regions_use *ret_use)
 {
+	static const char sql[] =
+		"SELECT IFNULL(SUM(state != ?2), 0), IFNULL(SUM(whole + MAX(held - whole * copies, "
+		"0)), 0)"
+		" FROM (SELECT state, copies, (bytes + ?3 - 1) / ?3 * ?3 AS whole,"
+		" (SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE region = regions.id) AS held"
+		" FROM regions WHERE tenant = ?1)";
 	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory,
-		"SELECT COUNT(*), IFNULL(SUM(bytes), 0) FROM regions WHERE tenant = ?1"
-		" AND state != ?2",
-		DIRECTORY_VALUES(DIRECTORY_T(tenant), DIRECTORY_N(MSG_REGION_RELEASING)), &rows);
+	enum secpool_error error = directory_query(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_T(tenant), DIRECTORY_N(MSG_REGION_RELEASING),
+			DIRECTORY_N(EXTENTS_UNIT_BYTES)),
+		&rows);
 
 	if (!error && directory_next(rows, &error))
 		*ret_use = (struct regions_use){.regions = directory_get_number(rows, 0),

@@ -17,6 +17,7 @@ enum { REGIONS_CREATING = 0 };
 
 struct regions_row {
 	uint64_t id, address, bytes, page_bytes, epoch;
+	uint64_t wrap; /* the slot of its wrapped key (wraps.h), 0: none */
 	uint32_t copies, on_loss, uid, state;
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES], name[MSG_NAME_BYTES];
@@ -25,10 +26,19 @@ struct regions_row {
 	uint32_t client; /* enum msg_client_end */
 };
 
-/* What a tenant uses: live regions and their bytes, without copies. */
+/*
+ * What a tenant uses of its quota. regions: those that are not being released. bytes: of all its regions, without copies, in whole
+ * EXTENTS_UNIT_BYTES, until their space is scrubbed; and what a region holds beyond its copies (places that were set aside).
+ */
 struct regions_use {
 	uint64_t regions, bytes;
 };
+
+/* How many receipts are kept; older ones were sent to whoever waited for them, and the chain goes on from the newest. */
+enum { REGIONS_RECEIPTS_KEPT = 100000 };
+
+/* Bytes as they count for the quota: rounded up to EXTENTS_UNIT_BYTES; UINT64_MAX where that does not fit. */
+uint64_t regions_quota_bytes(uint64_t bytes);
 
 /*
  * Makes the row (state creating) with its address and space, in one change; fills in row->id, address and epoch.
@@ -38,9 +48,9 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	uint64_t window_base, uint64_t window_bytes, const struct extents_device *devices,
 	size_t device_count) MUST_USE;
 
-/* The region's wrapped key is stored: it is live. */
-enum secpool_error regions_set_live(struct directory *directory, uint64_t region,
-	const uint8_t *wrapped, size_t wrapped_bytes) MUST_USE;
+/* The region's wrapped key is stored in this slot: it is live. */
+enum secpool_error regions_set_live(
+	struct directory *directory, uint64_t region, uint64_t wrap) MUST_USE;
 
 /* Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
 enum secpool_error regions_find(
@@ -50,14 +60,28 @@ enum secpool_error regions_next(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
 
 /*
- * The wrapped key is deleted and all space becomes releasing, in one change: from here on there is no way back.
+ * The row names its wrapped key no more and all space becomes releasing, in one change: from here on there is no way back. The caller then
+ * overwrites the key (wraps_erase); after a crash before that, wraps_open does.
  * A region that is releasing already stays as it is.
  */
 enum secpool_error regions_release(
 	struct directory *directory, uint64_t region, enum msg_client_end client) MUST_USE;
+/*
+ * Undoes regions_create in one change: a region that never was live leaves no trace, and no receipt.
+ * Errors: SECPOOL_E_NOT_FOUND (it is live, releasing or not there), SECPOOL_E_STORE; nothing is changed.
+ */
+enum secpool_error regions_undo(struct directory *directory, uint64_t region) MUST_USE;
+/* Whether the process has regions that are not being released. */
+enum secpool_error regions_of_process(
+	struct directory *directory, const struct os_process *process, bool *ret_has) MUST_USE;
+/*
+ * Whether the tenant's process has a live region (0: any) that has or had space on the device, which meets these bytes of it (0: any).
+ */
+enum secpool_error regions_touch(struct directory *directory, const struct regions_row *owner,
+	uint64_t slot, uint64_t offset, uint64_t bytes, bool *ret_touch) MUST_USE;
 enum secpool_error regions_set_destroyed(struct directory *directory, uint64_t region,
 	uint64_t destroyed_ns, uint64_t generation) MUST_USE;
-/* Adds up what became of a part of its space. */
+/* Adds up what became of a part of its space: overwritten (also when the read-back differed), or not. */
 enum secpool_error regions_add_scrubbed(struct directory *directory, uint64_t region,
 	enum msg_readback readback, uint64_t bytes) MUST_USE;
 /* The media of a device are gone for good: what regions had there counts as unreachable. Called within a change. */
@@ -71,7 +95,7 @@ enum secpool_error regions_extents_left(
 /* The last receipt's number and digest; 0 and zeros when there is none. */
 enum secpool_error regions_last_receipt(
 	struct directory *directory, uint64_t *ret_number, uint8_t ret_digest[32]) MUST_USE;
-/* The receipt is stored and the region's row removed, in one change. */
+/* The receipt is stored and the region's row removed, in one change; receipts beyond REGIONS_RECEIPTS_KEPT go. */
 enum secpool_error regions_finish(struct directory *directory, uint64_t region, uint64_t number,
 	const char *text, const uint8_t digest[32]) MUST_USE;
 

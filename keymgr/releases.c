@@ -12,62 +12,29 @@
 #include "keymgr/hotplug.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
+#include "keymgr/waiters.h"
+#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
+
+/* How long a scrub that could not begin (no descriptor, no memory) waits. */
+#define RETRY_NS CLOCK_NS_PER_S
 
 /* How long a start waits for hotplugd to speak of a device before releasing space there counts as unreachable. */
 #define SETTLE_NS (30 * CLOCK_NS_PER_S)
 
-/* Who waits for a region's receipt. */
-struct waiter {
-	struct waiter *next;
-	struct server_connection *connection;
-	uint64_t region;
-	uint32_t number;
-};
-
 struct releases {
 	struct daemon *daemon;
 	struct scrub *scrub;
-	sd_event_source *scrub_source, *kick_source, *settle_source;
-	struct waiter *waiters;
+	sd_event_source *scrub_source, *kick_source, *settle_source, *retry_source;
+	struct waiters waiters;
 	bool scrubbing; /* one range is with the thread */
 	struct log_limit failed;
 };
 
-static void send_receipt(struct releases *releases, uint64_t region, const struct msg *receipt)
-{
-	struct waiter **at = &releases->waiters;
-
-	while (*at) {
-		struct waiter *waiter = *at;
-		struct msg msg = *receipt;
-
-		if (waiter->region != region) {
-			at = &waiter->next;
-			continue;
-		}
-		*at = waiter->next;
-		msg.number = waiter->number;
-		server_send(waiter->connection, &msg, -1);
-		free(waiter);
-	}
-}
-
 void releases_forget(struct daemon *daemon, const struct server_connection *connection)
 {
-	struct waiter **at = &daemon->releases->waiters;
-
-	while (*at) {
-		struct waiter *waiter = *at;
-
-		if (waiter->connection != connection) {
-			at = &waiter->next;
-			continue;
-		}
-		*at = waiter->next;
-		free(waiter);
-	}
+	waiters_forget(&daemon->releases->waiters, connection);
 }
 
 static enum msg_readback readback_of(const struct regions_row *row)
@@ -117,7 +84,7 @@ static enum secpool_error finish_region(struct releases *releases, const struct 
 		"receipt %llu, %llu bytes scrubbed, %llu unreachable",
 		(unsigned long long)(last + 1), (unsigned long long)row->scrubbed_bytes,
 		(unsigned long long)row->unreachable_bytes);
-	send_receipt(releases, row->id, &answer);
+	waiters_send(&releases->waiters, row->id, &answer);
 	return SECPOOL_OK;
 }
 
@@ -164,6 +131,22 @@ static enum secpool_error drop_unreachable(struct releases *releases)
 	return error;
 }
 
+/* The thread did not take the range (no other is with it): it is tried again after a while. */
+static enum secpool_error put_off(struct releases *releases, enum secpool_error error)
+{
+	struct directory *directory = releases->daemon->directory;
+
+	if (log_allowed(&releases->failed))
+		log_error("scrub-put-off", error);
+	if (sd_event_source_set_time_relative(releases->retry_source, RETRY_NS / 1000) < 0 ||
+		sd_event_source_set_enabled(releases->retry_source, SD_EVENT_ONESHOT) < 0)
+		return err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a timer");
+	error = directory_begin(directory);
+	if (!error)
+		error = directory_finish(directory, extents_restart(directory));
+	return error;
+}
+
 /* The next range for the thread: released space of any device before unknown space of any. */
 static enum secpool_error submit_next(struct releases *releases)
 {
@@ -185,11 +168,13 @@ static enum secpool_error submit_next(struct releases *releases)
 							   device->slot, pass == 0, &row));
 			if (error == SECPOOL_E_NOT_FOUND)
 				continue;
-			if (!error)
-				error = scrub_submit(releases->scrub, device->media_fd, &row);
-			if (!error)
-				releases->scrubbing = true;
-			return error;
+			if (error)
+				return error;
+			error = scrub_submit(releases->scrub, device->media_fd, &row);
+			if (error)
+				return put_off(releases, error);
+			releases->scrubbing = true;
+			return SECPOOL_OK;
 		}
 	return SECPOOL_OK;
 }
@@ -216,17 +201,19 @@ void releases_kick(struct daemon *daemon)
 		sd_event_source_set_enabled(daemon->releases->kick_source, SD_EVENT_ONESHOT);
 }
 
-/* A range that is there and could not be overwritten is as one that differed: never handed out. */
+/* A range that is there and could not be overwritten is never handed out, as one that differed. */
 static enum msg_readback judge(struct daemon *daemon, const struct scrub_result *result)
 {
 	struct devices_row *device = devices_at(daemon->devices, result->row.slot);
 
+	if (device && result->readback == MSG_READBACK_DIFFERED)
+		hotplug_check(daemon, device, MSG_CAUSE_TAG, 0);
 	if (result->readback != MSG_READBACK_UNREACHABLE)
 		return result->readback;
 	if (!device || devices_look(daemon, device))
 		return MSG_READBACK_UNREACHABLE;
-	hotplug_check(daemon, device, MSG_CAUSE_FAULT);
-	return MSG_READBACK_DIFFERED;
+	hotplug_check(daemon, device, MSG_CAUSE_FAULT, 0);
+	return MSG_READBACK_NOT_OVERWRITTEN;
 }
 
 static enum secpool_error store_result(struct daemon *daemon, const struct scrub_result *result)
@@ -250,6 +237,9 @@ static enum secpool_error store_result(struct daemon *daemon, const struct scrub
 	if (!error && done && readback == MSG_READBACK_DIFFERED)
 		events_record(daemon, "scrub-differed", &about,
 			"the read-back differed: this space is not used again");
+	if (!error && done && readback == MSG_READBACK_NOT_OVERWRITTEN)
+		events_record(daemon, "scrub-failed", &about,
+			"it could not be overwritten: this space is not used again");
 	return error;
 }
 
@@ -297,12 +287,16 @@ enum secpool_error releases_new(struct daemon *daemon, struct releases **ret_rel
 		error = directory_finish(daemon->directory, extents_restart(daemon->directory));
 	if (!error)
 		error = scrub_new(&releases->scrub);
-	if (!error && (sd_event_add_io(daemon->loop, &releases->scrub_source,
-			       scrub_fd(releases->scrub), EPOLLIN, on_scrub, releases) < 0 ||
-			      sd_event_add_defer(daemon->loop, &releases->kick_source, on_kick,
-				      releases) < 0 ||
-			      sd_event_add_time_relative(daemon->loop, &releases->settle_source,
-				      CLOCK_MONOTONIC, settle_us, 0, on_settled, releases) < 0))
+	if (!error &&
+		(sd_event_add_io(daemon->loop, &releases->scrub_source, scrub_fd(releases->scrub),
+			 EPOLLIN, on_scrub, releases) < 0 ||
+			sd_event_add_defer(
+				daemon->loop, &releases->kick_source, on_kick, releases) < 0 ||
+			sd_event_add_time_relative(daemon->loop, &releases->settle_source,
+				CLOCK_MONOTONIC, settle_us, 0, on_settled, releases) < 0 ||
+			sd_event_add_time_relative(daemon->loop, &releases->retry_source,
+				CLOCK_MONOTONIC, UINT64_MAX / 4, 0, on_settled, releases) < 0 ||
+			sd_event_source_set_enabled(releases->retry_source, SD_EVENT_OFF) < 0))
 		error = err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a source");
 	if (error)
 		releases_free(releases);
@@ -316,26 +310,29 @@ void releases_free(struct releases *releases)
 	if (!releases)
 		return;
 	scrub_free(releases->scrub);
-	while (releases->waiters) {
-		struct waiter *waiter = releases->waiters;
-
-		releases->waiters = waiter->next;
-		free(waiter);
-	}
+	waiters_done(&releases->waiters);
 	sd_event_source_disable_unref(releases->scrub_source);
 	sd_event_source_disable_unref(releases->kick_source);
 	sd_event_source_disable_unref(releases->settle_source);
+	sd_event_source_disable_unref(releases->retry_source);
 	free(releases);
 }
 
 /* A key that the enclave does not hold (it was started anew) is gone as well: its only copy was the wrapped one. */
-static enum secpool_error destroy_key(struct daemon *daemon, uint64_t region)
+static enum secpool_error end_in_enclave(
+	struct daemon *daemon, uint64_t region, struct msg *ret_answer)
 {
-	struct msg request = {.type = MSG_ENC_KEY_DESTROY}, answer;
-	enum secpool_error error;
+	struct msg request = {.type = MSG_ENC_KEY_DESTROY};
 
 	request.u.enc_key_destroy.region = region;
-	error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_DESTROYED, &answer);
+	return daemon_ask(daemon, &request, -1, MSG_ENC_KEY_DESTROYED, ret_answer);
+}
+
+static enum secpool_error destroy_key(struct daemon *daemon, uint64_t region)
+{
+	struct msg answer;
+	enum secpool_error error = end_in_enclave(daemon, region, &answer);
+
 	if (error)
 		return error;
 	return regions_set_destroyed(daemon->directory, region,
@@ -345,25 +342,28 @@ static enum secpool_error destroy_key(struct daemon *daemon, uint64_t region)
 void releases_begin(struct daemon *daemon, const struct regions_row *row,
 	enum msg_client_end client, struct server_connection *connection, uint32_t number)
 {
-	struct waiter *waiter = connection ? calloc(1, sizeof *waiter) : NULL;
 	enum secpool_error error = regions_release(daemon->directory, row->id, client);
 
 	if (!error && row->destroyed_ns == 0)
 		error = destroy_key(daemon, row->id);
 	if (!error)
-		error = directory_checkpoint(daemon->directory);
-	if (waiter && !error) {
-		*waiter = (struct waiter){.next = daemon->releases->waiters,
-			.connection = connection,
-			.region = row->id,
-			.number = number};
-		daemon->releases->waiters = waiter;
-		waiter = NULL;
-	}
-	free(waiter);
+		error = wraps_erase(daemon->wraps, row->wrap);
+	if (!error && connection)
+		waiters_add(&daemon->releases->waiters, connection, row->id, number);
 	if (error && connection)
 		server_reply(connection, number, error);
 	if (error)
 		daemon_fail(daemon, "release-failed", error);
+	releases_kick(daemon);
+}
+
+void releases_undo(struct daemon *daemon, uint64_t region)
+{
+	enum secpool_error error = end_in_enclave(daemon, region, NULL);
+
+	if (!error)
+		error = regions_undo(daemon->directory, region);
+	if (error)
+		daemon_fail(daemon, "create-not-undone", error);
 	releases_kick(daemon);
 }

@@ -23,6 +23,12 @@ void releases_free(struct releases *releases);
 void releases_begin(struct daemon *daemon, const struct regions_row *row, enum msg_client_end client,
 	struct server_connection *connection, uint32_t number);
 
+/*
+ * A region that never was live: its key, if the enclave made one, is destroyed, its space is free, its row is gone. No receipt: there was nothing to
+ * release. A failure ends the daemon.
+ */
+void releases_undo(struct daemon *daemon, uint64_t region);
+
 /* The connection has ended: its receipts are only stored. */
 void releases_forget(struct daemon *daemon, const struct server_connection *connection);
 

@@ -90,7 +90,7 @@ static enum msg_readback pass(struct work *work, bool compare)
 		if (work->stop && *work->stop)
 			return MSG_READBACK_UNREACHABLE;
 		if (prstream_bytes(work->stream, at, work->made, count) != SECPOOL_OK)
-			return MSG_READBACK_DIFFERED;
+			return MSG_READBACK_NOT_OVERWRITTEN;
 		if (compare) {
 			error = guarded_copy(work->found, work->map + at, count);
 		} else {
@@ -118,7 +118,7 @@ enum msg_readback scrub_range(
 	work.map = map;
 	work.made = calloc(2, PIECE_BYTES);
 	if (!work.made || prstream_new(&work.stream) != SECPOOL_OK) {
-		result = MSG_READBACK_DIFFERED; /* not overwritten: must not be handed out */
+		result = MSG_READBACK_NOT_OVERWRITTEN;
 		goto out;
 	}
 	work.found = work.made + PIECE_BYTES;

@@ -43,7 +43,7 @@ enum secpool_error scrub_take(struct scrub *scrub, struct scrub_result *ret_resu
 
 /*
  * Overwrites and reads back a range in the calling thread; MSG_READBACK_UNREACHABLE when it is not there (or *stop became
- * nonzero). stop may be NULL.
+ * nonzero); MSG_READBACK_NOT_OVERWRITTEN when the stream could not be made. stop may be NULL.
  */
 enum msg_readback scrub_range(
 	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop);

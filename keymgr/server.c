@@ -9,10 +9,17 @@
 
 #include "keymgr/dispatch.h"
 #include "keymgr/lists.h"
+#include "keymgr/patience.h"
+#include "keymgr/process.h"
 #include "keymgr/session.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
+
+/* How long a connection may take to say HELLO, how often that is looked at, and how long nothing is accepted after a failure. */
+#define HELLO_NS     (5 * CLOCK_NS_PER_S)
+#define LOOK_US	     (500 * 1000ull)
+#define NO_ACCEPT_US (200 * 1000ull)
 
 /* Messages read from one connection before the others get their turn; packets thrown away at its end. */
 enum { TURN_MESSAGES = 16, DRAIN_PACKETS = 64 };
@@ -29,6 +36,7 @@ struct server {
 	unsigned count;
 	int listener;
 	sd_event_source *accept_source, *reap_source;
+	struct patience *patience;
 	struct log_limit refused;
 };
 
@@ -120,6 +128,15 @@ static void queue_output(struct server_connection *connection, const struct msg 
 	}
 	output->msg = *msg;
 	output->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+	if (fd >= 0 && output->fd < 0) {
+		/* a message without the descriptor that it must bring would say something else */
+		if (log_allowed(&connection->daemon->server->refused))
+			log_event(LOG_LEVEL_WARNING, "no-descriptor", "pid=%d uid=%u",
+				connection->peer.pid, connection->peer.uid);
+		free(output);
+		server_close(connection);
+		return;
+	}
 	if (connection->last)
 		connection->last->next = output;
 	else
@@ -257,6 +274,7 @@ static void add_connection(struct server *server, int fd)
 	if (!connection)
 		goto out;
 	*connection = (struct server_connection){.daemon = server->daemon, .fd = -1};
+	connection->accepted_ns = process_boot_ns();
 	error = sock_peer(fd, &connection->peer);
 	if (!error)
 		error = check_limits(server, &connection->peer);
@@ -269,6 +287,7 @@ static void add_connection(struct server *server, int fd)
 	connection->next = server->first;
 	server->first = connection;
 	server->count++;
+	patience_hello(server->patience, connection);
 	return;
 out:
 	if (log_allowed(&server->refused))
@@ -290,8 +309,12 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	error = sock_accept(listener, &fd);
 	if (!error)
 		add_connection(server, fd);
-	else if (error != SECPOOL_E_NO_EVENT && log_allowed(&server->refused))
-		log_error("accept-failed", error);
+	else if (error != SECPOOL_E_NO_EVENT) {
+		if (log_allowed(&server->refused))
+			log_error("accept-failed", error);
+		/* no descriptor or no memory: it waits in the queue, the loop must not turn round it */
+		patience_pause(server->patience, server->accept_source);
+	}
 	return 0;
 }
 
@@ -306,7 +329,8 @@ enum secpool_error server_new(struct daemon *daemon, int listener, struct server
 		.refused = {.period_ns = CLOCK_NS_PER_S, .burst = 10}};
 	if (sd_event_add_io(daemon->loop, &server->accept_source, listener, EPOLLIN, on_accept,
 		    server) < 0 ||
-		sd_event_add_defer(daemon->loop, &server->reap_source, on_reap, server) < 0) {
+		sd_event_add_defer(daemon->loop, &server->reap_source, on_reap, server) < 0 ||
+		patience_new(daemon, &server->patience) != SECPOOL_OK) {
 		server_free(server);
 		return err_set(SECPOOL_E_SYSTEM, "the listening socket can't be watched");
 	}
@@ -327,6 +351,7 @@ void server_free(struct server *server)
 	}
 	sd_event_source_disable_unref(server->accept_source);
 	sd_event_source_disable_unref(server->reap_source);
+	patience_free(server->patience);
 	free(server);
 }
 

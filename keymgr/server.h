@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The connections: accepted, bounded in number (in all and for each user), read by the loop, written without ever waiting. What
+ * The connections: accepted, bounded in number (in all and for each user) and in the time that they take to say HELLO, read by the loop, written without ever waiting. What
  * a slow reader does not take is queued up to a bound; beyond it the connection is dropped.
  * Threads: one (the loop's).
  */
@@ -33,6 +33,8 @@ struct server_connection {
 	struct daemon *daemon;
 	int fd;
 	struct sock_peer peer;
+	uint64_t accepted_ns; /* process_boot_ns then */
+	uint64_t hello_by_ns; /* clock_now_ns until which it must have said HELLO */
 	enum server_state state;
 	uint32_t role; /* enum msg_role once the state is not NEW */
 	struct session *session;

@@ -8,7 +8,9 @@
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/owners.h"
+#include "keymgr/process.h"
 #include "keymgr/releases.h"
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 /* What a client locks beside its regions and their pages: stacks, metadata, secret memory. */
@@ -195,9 +197,12 @@ enum secpool_error session_handle_open(
 		goto out;
 	}
 	MSG_SET(session->tenant, open->tenant);
+	session->caused =
+		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = SESSION_CAUSED_PER_S};
 	error = check_quota(connection, open, &session->quota);
 	if (!error)
-		error = os_process_find(connection->peer.pid, &session->process);
+		error = process_of_peer(connection->fd, &connection->peer, connection->accepted_ns,
+			&session->process);
 	if (!error)
 		error = owners_watch(daemon, &session->process);
 	if (error)
@@ -223,6 +228,8 @@ enum secpool_error session_handle_open(
 out:
 	if (error && in_enclave)
 		close_in_enclave(daemon, opened.session);
+	if (error && session && !session_of_process(daemon->sessions, &session->process))
+		owners_away(daemon, &session->process);
 	free(session);
 	return error;
 }

@@ -9,8 +9,12 @@
 
 #include "keymgr/regions.h"
 #include "keymgr/server.h"
+#include "lib/base/log.h"
 #include "lib/base/os.h"
 #include "policy/policy.h"
+
+/* How many reports and losses are taken from a session in a second. */
+enum { SESSION_CAUSED_PER_S = 200 };
 
 struct session {
 	struct session *next;
@@ -18,6 +22,7 @@ struct session {
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
+	struct log_limit caused; /* reports and losses that are taken from it */
 };
 
 enum secpool_error session_new_table(struct sessions **ret_sessions) MUST_USE;

@@ -22,7 +22,7 @@ enum { POLICY_FILE_BYTES_MOST = 1 << 20 };
 
 /* What a tenant may have; 0 means none, not unlimited. */
 struct policy_quota {
-	uint64_t bytes;       /* of all regions, without copies */
+	uint64_t bytes;       /* of all regions, without copies, in whole 2 MiB; also of those being released, and what is set aside */
 	uint64_t regions;
 	uint64_t sessions;
 	uint64_t local_bytes; /* plaintext in local memory, for each session */

@@ -17,7 +17,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 1 };
+enum { MSG_VERSION = 2 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -66,7 +66,12 @@ enum msg_state {
 enum msg_device_kind { MSG_KIND_EMULATED = 1 };
 enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
 enum msg_protection { MSG_PROTECTION_XTS_GMAC = 1 };
-enum msg_readback { MSG_READBACK_MATCHED = 1, MSG_READBACK_DIFFERED = 2, MSG_READBACK_UNREACHABLE = 3 };
+enum msg_readback {
+	MSG_READBACK_MATCHED = 1,
+	MSG_READBACK_DIFFERED = 2,
+	MSG_READBACK_UNREACHABLE = 3,
+	MSG_READBACK_NOT_OVERWRITTEN = 4, /* there, but the scrub failed: never in a receipt, which counts it as unreachable */
+};
 enum msg_client_end { MSG_CLIENT_ACKNOWLEDGED = 1, MSG_CLIENT_DEAD = 2 };
 
 /* The structs: struct msg_hello { uint32_t version; uint32_t role; } and so on. */

@@ -278,7 +278,7 @@ enum secpool_error sock_reply(
 	return sock_send(fd, &msg, NULL, 0, deadline_ns);
 }
 
-enum secpool_error sock_call(int fd, struct msg *request, const int *fds, unsigned fd_count,
+enum secpool_error sock_exchange(int fd, struct msg *request, const int *fds, unsigned fd_count,
 	uint32_t want, struct msg *ret_answer, struct sock_extra *ret_extra, uint64_t deadline_ns)
 {
 	static _Atomic uint32_t last_number;
@@ -296,14 +296,39 @@ enum secpool_error sock_call(int fd, struct msg *request, const int *fds, unsign
 	if (answer.number != request->number || (answer.type != want && answer.type != MSG_REPLY)) {
 		error = err_set(SECPOOL_E_PROTOCOL, "%s was answered by %s",
 			msg_name(request->type), msg_name(answer.type));
-	} else if (answer.type == MSG_REPLY) {
-		error = err_from_number(answer.u.reply.error);
-		if (error)
-			err_set(error, "%s", answer.u.reply.detail);
-		else if (want != MSG_REPLY)
-			error = err_set(SECPOOL_E_PROTOCOL, "%s was answered without a result",
-				msg_name(request->type));
+	} else if (answer.type == MSG_REPLY && want != MSG_REPLY &&
+		   answer.u.reply.error == SECPOOL_OK) {
+		error = err_set(SECPOOL_E_PROTOCOL, "%s was answered without a result",
+			msg_name(request->type));
 	}
+	if (!error)
+		*ret_answer = answer;
+	if (error || !ret_extra)
+		sock_close_fds(&extra);
+	else
+		*ret_extra = extra;
+	return error;
+}
+
+enum secpool_error sock_answer_error(const struct msg *answer)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	if (answer->type == MSG_REPLY)
+		error = err_from_number(answer->u.reply.error);
+	return error ? err_set(error, "%s", answer->u.reply.detail) : SECPOOL_OK;
+}
+
+enum secpool_error sock_call(int fd, struct msg *request, const int *fds, unsigned fd_count,
+	uint32_t want, struct msg *ret_answer, struct sock_extra *ret_extra, uint64_t deadline_ns)
+{
+	struct sock_extra extra = {.fd_count = 0};
+	struct msg answer;
+	enum secpool_error error =
+		sock_exchange(fd, request, fds, fd_count, want, &answer, &extra, deadline_ns);
+
+	if (!error)
+		error = sock_answer_error(&answer);
 	if (!error && ret_answer)
 		*ret_answer = answer;
 	if (error || !ret_extra)

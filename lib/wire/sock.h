@@ -72,8 +72,18 @@ int sock_take_fd(struct sock_extra *extra, unsigned i);
 enum secpool_error sock_reply(int fd, uint32_t number, enum secpool_error error, uint64_t deadline_ns) MUST_USE;
 
 /*
- * Sends a request and waits for the answer with the same number, which must be of type `want`, or REPLY: then
- * the result is the error in it, with its detail set. Anything that comes unasked is refused (SECPOOL_E_PROTOCOL): a
+ * Sends a request and waits for its answer, which is of type `want`, or a REPLY with an error. An error here is the connection's own: nothing was
+ * answered, or not in the protocol; what the peer says is in the answer (sock_answer_error). extra as in sock_receive.
+ */
+enum secpool_error sock_exchange(int fd, struct msg *request, const int *fds, unsigned fd_count, uint32_t want, struct msg *ret_answer,
+	struct sock_extra *ret_extra, uint64_t deadline_ns) MUST_USE;
+
+/* The error that an answer brings, with its detail set: SECPOOL_OK unless it is a REPLY with one. */
+enum secpool_error sock_answer_error(const struct msg *answer) MUST_USE;
+
+/*
+ * Both: sends a request and waits for the answer with the same number, which must be of type `want`, or REPLY: then
+ * the result is the error in it, with its detail set. Who must tell a broken connection from a peer's refusal uses the two. Anything that comes unasked is refused (SECPOOL_E_PROTOCOL): a
  * peer that sends such things is read by its own loop. extra as in sock_receive.
  */
 enum secpool_error sock_call(int fd, struct msg *request, const int *fds, unsigned fd_count, uint32_t want, struct msg *ret_answer,

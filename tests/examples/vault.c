@@ -68,15 +68,26 @@ static void show_progress(const char *what, size_t done)
 	fflush(stdout);
 }
 
+static size_t mebibytes(const char *text)
+{
+	char *end;
+	size_t count = strtoul(text, &end, 10);
+
+	if (!count || *end)
+		fail(text, "a number of MiB is expected");
+	return count << 20;
+}
+
 static int add_file(const char *path, const struct stat *st, int kind, struct FTW *where)
 {
 	(void)where;
 	if (kind != FTW_F || !S_ISREG(st->st_mode) || st->st_size == 0)
 		return 0;
 	struct file file = {strdup(path), total_bytes, (size_t)st->st_size, 0, {0}};
-	files = realloc(files, (file_count + 1) * sizeof *files);
-	if (!file.path || !files)
+	struct file *more = realloc(files, (file_count + 1) * sizeof *files);
+	if (!file.path || !more)
 		fail(path, "out of memory");
+	files = more;
 	files[file_count++] = file;
 	total_bytes += file.bytes;
 	return total_bytes >= wanted_bytes; /* enough: ends the walk */
@@ -193,7 +204,7 @@ int main(int argc, char **argv)
 	for (int c; (c = getopt(argc, argv, "b:l:t:m:r:o:")) != -1; option[c] = optarg)
 		if (c == '?')
 			return 2;
-	wanted_bytes = strtoul(option['b'], NULL, 10) << 20;
+	wanted_bytes = mebibytes(option['b']);
 	for (folder = argv[optind] ? argv + optind : default_folders;
 		*folder && total_bytes < wanted_bytes; folder++)
 		if (nftw(*folder, add_file, WALK_FDS, FTW_PHYS | FTW_MOUNT) < 0)
@@ -202,7 +213,7 @@ int main(int argc, char **argv)
 		fail("no files", "name a folder that has some");
 
 	struct secpool_options options = {
-		.size = sizeof options, .local_bytes = strtoul(option['l'], NULL, 10) << 20};
+		.size = sizeof options, .local_bytes = mebibytes(option['l'])};
 	struct secpool_region_options mirrored = {
 		.size = sizeof mirrored,
 		.bytes = total_bytes,

@@ -206,7 +206,8 @@ static void show(struct secpool *pool)
 int main(int argc, char **argv)
 {
 	const char *given = argc > 1 ? argv[1] : getenv("STRESS_SECONDS");
-	uint64_t half_ns = (given ? strtoull(given, NULL, 10) : STRESS_SECONDS) * CLOCK_NS_PER_S / 2;
+	uint64_t half_ns =
+		(given ? strtoull(given, NULL, 10) : STRESS_SECONDS) * CLOCK_NS_PER_S / 2;
 	pthread_t threads[THREADS];
 	struct secpool *pool;
 

@@ -83,6 +83,20 @@ kill -9 "$(pid_of hotplugd)"
 expect 0 '3 online' "$S" up
 [ "$(pid_of keymgrd)" != "$keymgrd" ] || fail "the killed key manager was not started again"
 
+# another user: refused, with the status that says so
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+	other() {
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
+	}
+	for folder in "$SECPOOL_RUNTIME_DIR" "${SECPOOL_RUNTIME_DIR%/*}" "$(dirname "$S")"; do
+		other test -x "$folder" || echo "user 65534 can't reach $folder"
+	done
+	expect 3 '.' other "$S" status
+	expect 3 '.' other "$S" down
+	expect 3 '.' other "$S" device list
+	expect 3 '.' other "$S" up
+fi
+
 pids="$(pid_of keymgrd) $(pid_of hotplugd) $(pid_of vtpm)"
 expect 0 'nothing is left' "$S" down
 [ ! -e "$SECPOOL_RUNTIME_DIR" ] || fail "down left $(find "$SECPOOL_RUNTIME_DIR")"

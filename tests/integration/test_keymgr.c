@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The key manager over its socket, with real TPMs, enclave and hotplugd: a region's life with its receipt, kill -9 and resume, a client's
- * death, a pull that only keymgrd can see, a reader that does not read, a second daemon, the enclave's end. timeout: 120
+ * death, a pull that only keymgrd can see, a reader that does not read, clients to whom no key can be sent, a second daemon, the enclave's end.
+ * timeout: 120
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -183,6 +184,7 @@ static void test_a_pull_without_hotplugd(void)
 	region = create(fd, 4 * MIB, 2);
 	support_kill_daemon("hotplugd");
 	SUPPORT_CHECK(truncate(support_path("devices/dev1/media"), 0) == 0);
+	report.u.device_report.region = region;
 	report.u.device_report.slot = slot;
 	report.u.device_report.cause = MSG_CAUSE_FAULT;
 	SUPPORT_OK(sock_send(fd, &report, NULL, 0, deadline));
@@ -235,6 +237,147 @@ static void test_a_second_daemon_is_refused(void)
 	SUPPORT_CHECK(strstr(text, "another secpool-keymgrd") != NULL);
 }
 
+static unsigned long count_receipts(void)
+{
+	char text[8192];
+	const char *at;
+
+	SUPPORT_CHECK(support_cli(text, sizeof text, "status", NULL) == 0);
+	at = strstr(text, "receipts");
+	SUPPORT_CHECK(at != NULL);
+	return strtoul(at + strcspn(at, "0123456789"), NULL, 10);
+}
+
+static void fill_create(struct msg_region_create *create_it)
+{
+	create_it->bytes = 4 * MIB;
+	create_it->page_bytes = 4096;
+	create_it->copies = 1;
+	create_it->on_loss = MSG_ON_LOSS_SIGBUS;
+}
+
+static void send_create(int fd)
+{
+	struct msg msg = {.type = MSG_REGION_CREATE, .number = 7777};
+
+	fill_create(&msg.u.region_create);
+	SUPPORT_OK(sock_send(fd, &msg, NULL, 0, clock_now_ns() + 5 * CLOCK_NS_PER_S));
+}
+
+/*
+ * Asks so often without reading that there is no room for the key; the answer to the creation, SECPOOL_E_CLOSED when there was none. A region that was
+ * made all the same is released.
+ */
+static enum secpool_error create_behind_a_queue(unsigned asked)
+{
+	uint64_t deadline = clock_now_ns() + 10 * CLOCK_NS_PER_S;
+	struct msg msg = {.type = MSG_EXTENTS_GET, .number = 1};
+	struct msg create_it = {.type = MSG_REGION_CREATE, .number = 7777};
+	enum secpool_error error = SECPOOL_OK;
+	int fd;
+
+	open_session(&fd);
+	for (unsigned i = 0; i < asked && !error; i++)
+		error = sock_send(fd, &msg, NULL, 0, deadline);
+	fill_create(&create_it.u.region_create);
+	if (!error)
+		error = sock_send(fd, &create_it, NULL, 0, deadline);
+	clock_sleep_ns(100 * CLOCK_NS_PER_MS);
+	do
+		error = error ? error : sock_receive(fd, &msg, NULL, deadline);
+	while (!error && (msg.number != 7777 || msg.type == MSG_REGION_KEY));
+	if (error) /* too slow a reader: keymgrd closed it */
+		error = SECPOOL_E_CLOSED;
+	else if (msg.type == MSG_REPLY)
+		error = (enum secpool_error)msg.u.reply.error;
+	else
+		release(fd, msg.u.region_created.region, NULL);
+	close(fd);
+	return error;
+}
+
+static int ask_and_die(void *arg)
+{
+	int fd;
+
+	(void)arg;
+	open_session(&fd);
+	send_create(fd);
+	kill(getpid(), SIGKILL);
+	return 0;
+}
+
+/* What a client does to its own socket is no reason for keymgrd to think that its enclave is gone. */
+static void test_clients_that_get_no_key(void)
+{
+	pid_t keymgrd = support_daemon("keymgrd");
+	unsigned long before = count_receipts();
+	bool was_busy = false;
+	int fd;
+
+	open_session(&fd);
+	SUPPORT_CHECK(shutdown(fd, SHUT_RD) == 0);
+	send_create(fd);
+	clock_sleep_ns(200 * CLOCK_NS_PER_MS);
+	close(fd);
+	for (unsigned asked = 100; asked <= 550; asked += 50) {
+		enum secpool_error error = create_behind_a_queue(asked);
+
+		before += error == SECPOOL_OK;
+		was_busy |= error == SECPOOL_E_BUSY;
+	}
+	SUPPORT_CHECK(was_busy);
+	SUPPORT_CHECK(support_daemon("keymgrd") == keymgrd);
+	/* a region that never was live leaves neither itself nor a receipt */
+	support_wait_regions(0, WAIT_MS);
+	SUPPORT_CHECK(count_receipts() == before);
+	for (int i = 0; i < 8; i++)
+		SUPPORT_CHECK(
+			support_join(support_fork(ask_and_die, NULL), WAIT_MS) == 128 + SIGKILL);
+	open_session(&fd);
+	release(fd, create(fd, 4096, 1), NULL);
+	close(fd);
+	SUPPORT_CHECK(support_daemon("keymgrd") == keymgrd);
+}
+
+/* What works is not given up: otherwise one region could take the pool device by device. */
+static void test_a_healthy_device_is_not_replaced(void)
+{
+	struct msg request = {.type = MSG_REGION_REPLACE};
+	struct msg_extents before, after;
+	uint64_t region;
+	int fd;
+
+	open_session(&fd);
+	region = create(fd, 4 * MIB, 1);
+	SUPPORT_OK(extents(fd, region, &before));
+	request.u.region_replace.region = region;
+	request.u.region_replace.slot = before.slot[0];
+	SUPPORT_CHECK(support_ask(fd, &request, MSG_REPLY, &request, NULL) == SECPOOL_E_BUSY);
+	SUPPORT_OK(extents(fd, region, &after));
+	SUPPORT_CHECK(memcmp(&before, &after, sizeof after) == 0);
+	release(fd, region, NULL);
+	close(fd);
+}
+
+static void test_silence_ends_a_connection(void)
+{
+	uint64_t begun = clock_now_ns();
+	struct msg msg;
+	int fd, talking;
+
+	SUPPORT_OK(sock_connect(support_path("keymgr.sock"), &fd));
+	SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_CLIENT, &talking));
+	SUPPORT_OK(sock_receive(fd, &msg, NULL, begun + 10 * CLOCK_NS_PER_S));
+	SUPPORT_CHECK(msg.type == MSG_REPLY && msg.u.reply.error == SECPOOL_E_TIMEOUT);
+	SUPPORT_CHECK(clock_now_ns() - begun > 4 * CLOCK_NS_PER_S);
+	SUPPORT_CHECK(
+		sock_receive(fd, &msg, NULL, begun + 12 * CLOCK_NS_PER_S) == SECPOOL_E_DAEMON_GONE);
+	SUPPORT_CHECK(sock_receive(talking, &msg, NULL, 0) == SECPOOL_E_NO_EVENT);
+	close(fd);
+	close(talking);
+}
+
 static bool keymgrd_is_gone(void *arg)
 {
 	(void)arg;
@@ -262,7 +405,10 @@ int main(void)
 	test_a_dead_client_is_released();
 	test_kill_and_resume();
 	test_a_reader_that_does_not_read();
+	test_a_healthy_device_is_not_replaced();
+	test_silence_ends_a_connection();
 	test_a_second_daemon_is_refused();
+	test_clients_that_get_no_key();
 	test_a_pull_without_hotplugd();
 	test_the_enclaves_end_is_the_daemons();
 	support_down();

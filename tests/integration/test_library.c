@@ -263,7 +263,8 @@ int main(void)
 {
 	support_up(3, "128M", NULL);
 	/* these first: a child of a process that had a pool can't open one */
-#if !defined(__SANITIZE_THREAD__) /* there the library shares the program's descriptors: lib/descriptors.h */
+#if !defined(                                                                                      \
+	__SANITIZE_THREAD__) /* there the library shares the program's descriptors: lib/descriptors.h */
 	SUPPORT_CHECK(support_join(support_fork(close_everything, NULL), 60000) == 0);
 #endif
 	SUPPORT_CHECK(support_join(support_fork(fork_without_region, NULL), 60000) == 0);

@@ -180,7 +180,7 @@ static void identities_are_kept(void **state)
 		rig_attest(&rig, &other, NULL), "not the one this id was first accepted with");
 	rig_ok(rig_attest(&rig, &device, &verdict), "the first one again");
 	MSG_SET(device.claim.id, "d5");
-	expect_refused(rig_attest(&rig, &device, NULL), "that of device d0, which is in use");
+	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
 	MSG_SET(known.u.enc_device_known.id, "d0");
 	memcpy(known.u.enc_device_known.ek_name, verdict.u.attest_verdict.ek_name,
 		QUOTE_NAME_BYTES);

@@ -184,35 +184,6 @@ static void test_a_killed_writer_leaves_whole_changes(void **state)
 	assert_int_equal(count_tenants(), 1);
 }
 
-static size_t count_in_file(const char *name, const char *needle)
-{
-	char *text = NULL, *at;
-	size_t bytes = 0, found = 0;
-
-	if (os_read_file(name, 1 << 24, &text, &bytes) != SECPOOL_OK)
-		return 0;
-	for (at = text; (at = memmem(at, bytes - (size_t)(at - text), needle, strlen(needle)));
-		at++)
-		found++;
-	free(text);
-	return found;
-}
-
-static void test_a_deleted_key_is_in_no_file(void **state)
-{
-	static const char key[] = "WRAPPED-KEY-CANARY-0123456789";
-	char log[112];
-
-	(void)state;
-	snprintf(log, sizeof log, "%s-wal", path);
-	assert_int_equal(add_tenant("gone", key, sizeof key), SECPOOL_OK);
-	assert_true(count_in_file(path, key) + count_in_file(log, key) > 0);
-	assert_int_equal(
-		directory_run(directory, "DELETE FROM tenants", DIRECTORY_VALUES()), SECPOOL_OK);
-	assert_int_equal(directory_checkpoint(directory), SECPOOL_OK);
-	assert_int_equal(count_in_file(path, key) + count_in_file(log, key), 0);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -224,7 +195,6 @@ int main(void)
 		TEST(test_errors_have_their_codes),
 		TEST(test_a_failed_change_leaves_nothing),
 		TEST(test_a_killed_writer_leaves_whole_changes),
-		TEST(test_a_deleted_key_is_in_no_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,22 +215,23 @@ static void links_and_errors(void **state)
 	assert_int_equal(mark, 7);
 }
 
-static void tags_make_suspect_once(void **state)
+static void one_tenant_makes_nothing_suspect(void **state)
 {
 	struct health health;
 
 	(void)state;
 	health_reset(&health);
-	for (unsigned i = 1; i < HEALTH_TAGS_MOST; i++)
-		assert_false(health_report(&health, MSG_CAUSE_TAG));
-	assert_false(health_report(&health, MSG_CAUSE_FAULT)); /* counted apart */
-	assert_false(health_report(&health, 12345));
-	assert_true(health_report(&health, MSG_CAUSE_TAG));
-	assert_false(health_report(&health, MSG_CAUSE_TAG));
+	for (unsigned i = 0; i < 1000; i++)
+		assert_false(health_report(&health, MSG_CAUSE_TAG, 1));
+	assert_false(health_report(&health, MSG_CAUSE_FAULT, 2));
+	assert_false(health_report(&health, MSG_CAUSE_FAULT, 0));
+	assert_false(health_report(&health, 12345, 2));
+	assert_true(health_report(&health, MSG_CAUSE_TAG, 2));
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 3)); /* once */
 	health_reset(&health);
-	assert_false(health_report(&health, MSG_CAUSE_TAG));
-	assert_int_equal(health.tags, 1);
-	assert_int_equal(health.faults, 0);
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 1));
+	assert_true(health_report(&health, MSG_CAUSE_TAG, 0)); /* keymgrd's own finding */
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 0));
 }
 
 int main(void)
@@ -244,7 +245,7 @@ int main(void)
 		TEST(cut_spares_others),
 		TEST(mapped_access_fails_after_cut),
 		TEST(links_and_errors),
-		TEST(tags_make_suspect_once),
+		TEST(one_tenant_makes_nothing_suspect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

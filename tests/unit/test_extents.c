@@ -33,8 +33,9 @@ static void add_device(uint64_t slot, const char *domain, uint64_t bytes)
 
 	snprintf(id, sizeof id, "dev%d", (int)slot);
 	assert_int_equal(directory_run(directory,
-				 "INSERT INTO devices (slot, id, media, bytes, domain, state)"
-				 " VALUES (?1, ?2, 1, ?3, ?4, 3)",
+				 "INSERT INTO devices (slot, id, media, bytes, domain, state,"
+				 " boot, file_dev, file_ino)"
+				 " VALUES (?1, ?2, 1, ?3, ?4, 3, '', 0, 0)",
 				 DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_T(id),
 					 DIRECTORY_N(bytes), DIRECTORY_T(domain))),
 		SECPOOL_OK);
@@ -356,6 +357,53 @@ static void test_new_media_lose_all_places(void **state)
 	assert_int_equal(use_of(1).unscrubbed, 512 * MIB);
 }
 
+static uint64_t bytes_in(uint64_t region, enum extents_state kind)
+{
+	uint64_t bytes = 0;
+
+	assert_int_equal(directory_number(directory,
+				 "SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE slot = 1"
+				 " AND region = ?1 AND state = ?2",
+				 DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(kind)), &bytes),
+		SECPOOL_OK);
+	return bytes;
+}
+
+/* A client that maps the file goes on writing to it, whatever the mark says: its space must not be handed out. */
+static void test_new_contents_of_one_file_keep_what_is_mapped(void **state)
+{
+	uint64_t live = 0, ended = 0, scrubbed = 0, next = 0;
+	struct extents_row row;
+	bool done = true;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create(8, 1, &scrubbed), SECPOOL_OK);
+	assert_int_equal(create(8, 1, &live), SECPOOL_OK);
+	assert_int_equal(create(8, 1, &ended), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, scrubbed, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &row)), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, ended, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_set_aside_device(directory, 1, 512 * MIB)), SECPOOL_OK);
+	check_cover(1, 512 * MIB);
+	assert_int_equal(bytes_in(live, EXTENTS_SET_ASIDE), 8 * MIB);
+	assert_int_equal(bytes_in(ended, EXTENTS_RELEASING), 8 * MIB);
+	assert_int_equal(bytes_in(scrubbed, EXTENTS_RELEASING), 8 * MIB);
+	assert_int_equal(use_of(1).free, 0);
+	assert_int_equal(use_of(1).unscrubbed, 504 * MIB);
+	/* the scrub that was under way was of the contents before */
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+		SECPOOL_OK);
+	assert_false(done);
+	scrub_all(1);
+	assert_int_equal(use_of(1).free, 504 * MIB);
+	assert_int_equal(create(512, 1, &next), SECPOOL_E_NO_SPACE);
+	assert_int_equal(create(504, 1, &next), SECPOOL_OK);
+	assert_int_equal(bytes_in(live, EXTENTS_SET_ASIDE), 8 * MIB);
+	release_and_scrub(live);
+	assert_int_equal(use_of(1).free, 8 * MIB);
+}
+
 static void test_region_numbers_and_receipts(void **state)
 {
 	uint8_t digest[32] = {1, 2, 3}, found[32];
@@ -366,8 +414,8 @@ static void test_region_numbers_and_receipts(void **state)
 	(void)state;
 	scrub_all(1);
 	assert_int_equal(create(4, 1, &first), SECPOOL_OK);
-	assert_int_equal(regions_set_live(directory, first, digest, 32), SECPOOL_OK);
-	assert_int_equal(regions_set_live(directory, first, digest, 32), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(regions_set_live(directory, first, 5), SECPOOL_OK);
+	assert_int_equal(regions_set_live(directory, first, 5), SECPOOL_E_NOT_FOUND);
 	assert_int_equal(regions_count_use(directory, "t", &use), SECPOOL_OK);
 	assert_int_equal(use.bytes, 4 * MIB);
 	assert_int_equal(regions_last_receipt(directory, &number, found), SECPOOL_OK);
@@ -409,6 +457,7 @@ int main(void)
 		TEST(test_replace_takes_a_free_domain),
 		TEST(test_replace_without_space_gives_up_the_places),
 		TEST(test_new_media_lose_all_places),
+		TEST(test_new_contents_of_one_file_keep_what_is_mapped),
 		TEST(test_region_numbers_and_receipts),
 	};
 

@@ -254,6 +254,49 @@ static void test_call(void **state)
 	assert_int_equal(call((struct server){.type = 0}, MSG_REPLY, NULL), SECPOOL_E_DAEMON_GONE);
 }
 
+static enum secpool_error exchange(struct server server, uint32_t want, struct msg *answer)
+{
+	struct msg request = {.type = MSG_LIST};
+	enum secpool_error error;
+	pthread_t thread;
+
+	server.fd = ends[1];
+	assert_int_equal(pthread_create(&thread, NULL, serve, &server), 0);
+	error = sock_exchange(
+		ends[0], &request, NULL, 0, want, answer, NULL, clock_now_ns() + CLOCK_NS_PER_S);
+	pthread_join(thread, NULL);
+	return error;
+}
+
+/* What the peer says is not what became of the connection, whichever code it uses. */
+static void test_an_answered_error_is_no_broken_connection(void **state)
+{
+	static const enum secpool_error said[] = {
+		SECPOOL_E_DAEMON_GONE, SECPOOL_E_TIMEOUT, SECPOOL_E_PROTOCOL, SECPOOL_E_QUOTA};
+	struct msg answer = {.type = 77};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+		assert_int_equal(exchange((struct server){.type = MSG_REPLY, .error = said[i]},
+					 MSG_HELLO, &answer),
+			SECPOOL_OK);
+		assert_int_equal(answer.type, MSG_REPLY);
+		assert_int_equal(sock_answer_error(&answer), said[i]);
+		assert_string_equal(err_detail(), "said the daemon");
+	}
+	assert_int_equal(
+		exchange((struct server){.type = MSG_HELLO}, MSG_HELLO, &answer), SECPOOL_OK);
+	assert_int_equal(sock_answer_error(&answer), SECPOOL_OK);
+	answer.type = 77;
+	assert_int_equal(exchange((struct server){.type = MSG_REPLY}, MSG_HELLO, &answer),
+		SECPOOL_E_PROTOCOL);
+	assert_int_equal(exchange((struct server){.type = MSG_DEVICE}, MSG_HELLO, &answer),
+		SECPOOL_E_PROTOCOL);
+	assert_int_equal(
+		exchange((struct server){.type = 0}, MSG_HELLO, &answer), SECPOOL_E_DAEMON_GONE);
+	assert_int_equal(answer.type, 77);
+}
+
 static void test_call_timeout(void **state)
 {
 	struct msg request = {.type = MSG_LIST};
@@ -367,6 +410,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_credentials, begin, end),
 		cmocka_unit_test_setup_teardown(test_full, begin, end),
 		cmocka_unit_test_setup_teardown(test_call, begin, end),
+		cmocka_unit_test_setup_teardown(
+			test_an_answered_error_is_no_broken_connection, begin, end),
 		cmocka_unit_test_setup_teardown(test_call_timeout, begin, end),
 		cmocka_unit_test_setup_teardown(test_reply, begin, end),
 		cmocka_unit_test(test_listen),

@@ -75,15 +75,23 @@ static void one_ek_one_live_id(void **state)
 	(void)state;
 	assert_int_equal(verdicts_accept(&verdicts, "a", EK_A, false, 1, 100), SECPOOL_OK);
 	EXPECT_UNCHANGED(
-		verdicts_accept(&verdicts, "b", EK_A, false, 1, 100), SECPOOL_E_ATTESTATION);
-	EXPECT_UNCHANGED(
-		verdicts_accept(&verdicts, "b", EK_A, true, 1, 100), SECPOOL_E_ATTESTATION);
-	EXPECT_UNCHANGED(
 		verdicts_accept(&verdicts, "a", EK_B, false, 1, 100), SECPOOL_E_ATTESTATION);
-	/* also when the first one's evidence is old: it may still hold data */
+	/* the name of another's EK proves nothing, and hurts nobody */
+	EXPECT_UNCHANGED(verdicts_may_claim(&verdicts, "b", EK_A, false), SECPOOL_OK);
+	assert_int_equal(fresh_at("a", 50), SECPOOL_OK);
+	/* a second that proves it: one of the two is a copy, and both are refused */
+	assert_int_equal(
+		verdicts_accept(&verdicts, "b", EK_A, false, 1, 100), SECPOOL_E_ATTESTATION);
+	assert_non_null(strstr(err_detail(), "device a"));
+	assert_int_equal(fresh_at("a", 50), SECPOOL_E_NOT_ATTESTED);
+	assert_non_null(strstr(err_detail(), "device b proved the same TPM"));
+	assert_int_equal(fresh_at("b", 50), SECPOOL_E_NOT_ATTESTED);
+	/* also when the first one's evidence is old: it may still hold data; and when the policy lists it */
+	assert_int_equal(verdicts_accept(&verdicts, "a", EK_A, false, 1, 100), SECPOOL_OK);
 	assert_int_equal(fresh_at("a", 500), SECPOOL_E_NOT_ATTESTED);
-	EXPECT_UNCHANGED(
-		verdicts_accept(&verdicts, "b", EK_A, false, 1, 600), SECPOOL_E_ATTESTATION);
+	assert_int_equal(
+		verdicts_accept(&verdicts, "b", EK_A, true, 1, 600), SECPOOL_E_ATTESTATION);
+	assert_int_equal(fresh_at("a", 50), SECPOOL_E_NOT_ATTESTED);
 	/* the policy names another EK for the id: an operator replaced the TPM */
 	assert_int_equal(verdicts_accept(&verdicts, "a", EK_B, true, 1, 100), SECPOOL_OK);
 	assert_int_equal(verdicts_may_claim(&verdicts, "a", EK_A, false), SECPOOL_E_ATTESTATION);

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/wraps.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/base/os.h"
+
+struct wraps {
+	int fd;
+	char *path;
+	size_t count;		     /* slots that the file has */
+	bool used[WRAPS_SLOTS_MOST]; /* [slot - 1] */
+};
+
+/* What the system said, as a failure of the store. */
+static enum secpool_error store_error(const struct wraps *wraps, enum secpool_error error)
+{
+	char reason[ERR_DETAIL_BYTES];
+
+	strncpy(reason, error ? err_detail() : "", sizeof reason - 1);
+	reason[sizeof reason - 1] = '\0';
+	return err_set(SECPOOL_E_STORE, "%.100s: %.120s", wraps->path, reason);
+}
+
+static enum secpool_error write_slot(
+	struct wraps *wraps, uint64_t slot, const uint8_t bytes[WRAPS_SLOT_BYTES])
+{
+	ssize_t done;
+
+	do
+		done = pwrite(
+			wraps->fd, bytes, WRAPS_SLOT_BYTES, (off_t)((slot - 1) * WRAPS_SLOT_BYTES));
+	while (done < 0 && os_interrupted());
+	if (done < 0)
+		return store_error(wraps, os_error("write"));
+	if (done != WRAPS_SLOT_BYTES)
+		return err_set(SECPOOL_E_STORE, "%s: no space is left: make room on its disk",
+			wraps->path);
+	return SECPOOL_OK;
+}
+
+static enum secpool_error sync_file(struct wraps *wraps)
+{
+	if (fdatasync(wraps->fd) != 0)
+		return store_error(wraps, os_error("fdatasync"));
+	return SECPOOL_OK;
+}
+
+static enum secpool_error overwrite(struct wraps *wraps, uint64_t slot)
+{
+	uint8_t bytes[WRAPS_SLOT_BYTES];
+
+	os_random(bytes, sizeof bytes);
+	return write_slot(wraps, slot, bytes);
+}
+
+static enum secpool_error open_file(struct wraps *wraps)
+{
+	enum secpool_error error;
+	struct stat status;
+
+	if (access(wraps->path, F_OK) != 0) {
+		error = os_write_file_durable(wraps->path, "", 0, 0600);
+		if (error)
+			return store_error(wraps, error);
+	}
+	wraps->fd = open(wraps->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (wraps->fd < 0)
+		return store_error(wraps, os_error("open"));
+	if (fstat(wraps->fd, &status) != 0)
+		return store_error(wraps, os_error("stat"));
+	/* a last slot that was cut short by a crash is overwritten whole */
+	wraps->count = ((size_t)status.st_size + WRAPS_SLOT_BYTES - 1) / WRAPS_SLOT_BYTES;
+	if (!S_ISREG(status.st_mode) || wraps->count > WRAPS_SLOTS_MOST)
+		return err_set(SECPOOL_E_STORE,
+			"%s is no file of wrapped keys: restore the state folder", wraps->path);
+	return SECPOOL_OK;
+}
+
+static enum secpool_error keep_named(struct wraps *wraps, struct directory *directory)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(
+		directory, "SELECT wrap FROM regions WHERE wrap != 0", DIRECTORY_VALUES(), &rows);
+
+	while (!error && directory_next(rows, &error)) {
+		uint64_t slot = directory_get_number(rows, 0);
+
+		if (slot > wraps->count)
+			error = err_set(SECPOOL_E_STORE,
+				"%s has not the slot %llu that a region names: restore the state "
+				"folder as a whole",
+				wraps->path, (unsigned long long)slot);
+		else
+			wraps->used[slot - 1] = true;
+	}
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error wraps_open(
+	const char *path, struct directory *directory, struct wraps **ret_wraps)
+{
+	struct wraps *wraps = calloc(1, sizeof *wraps);
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+
+	if (!wraps)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);
+	wraps->fd = -1;
+	wraps->path = strdup(path);
+	error = wraps->path ? open_file(wraps)
+			    : err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);
+	if (!error)
+		error = keep_named(wraps, directory);
+	for (size_t i = 0; i < wraps->count && !error; i++)
+		if (!wraps->used[i])
+			error = overwrite(wraps, i + 1);
+	if (!error)
+		error = sync_file(wraps);
+	if (error)
+		wraps_close(wraps);
+	else
+		*ret_wraps = wraps;
+	return error;
+}
+
+void wraps_close(struct wraps *wraps)
+{
+	if (!wraps)
+		return;
+	os_close(&wraps->fd);
+	free(wraps->path);
+	free(wraps);
+}
+
+enum secpool_error wraps_put(
+	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
+{
+	uint8_t slot_bytes[WRAPS_SLOT_BYTES];
+	char reason[ERR_DETAIL_BYTES];
+	enum secpool_error error;
+	size_t at = 0;
+
+	if (count == 0 || count > WRAPS_BYTES_MOST)
+		return err_set(SECPOOL_E_INVALID, "%zu bytes are no wrapped key", count);
+	while (at < WRAPS_SLOTS_MOST && wraps->used[at])
+		at++;
+	if (at == WRAPS_SLOTS_MOST)
+		return err_set(SECPOOL_E_LIMIT, "%s holds the keys of %d regions already",
+			wraps->path, (int)WRAPS_SLOTS_MOST);
+	os_random(slot_bytes, sizeof slot_bytes);
+	for (unsigned i = 0; i < WRAPS_HEAD_BYTES; i++)
+		slot_bytes[i] = (uint8_t)(count >> (8 * i));
+	memcpy(slot_bytes + WRAPS_HEAD_BYTES, bytes, count);
+	wraps->used[at] = true;
+	if (at >= wraps->count)
+		wraps->count = at + 1;
+	error = write_slot(wraps, at + 1, slot_bytes);
+	if (!error)
+		error = sync_file(wraps);
+	if (!error) {
+		*ret_slot = at + 1;
+		return SECPOOL_OK;
+	}
+	/* the key goes from where it may be; when not even that works, the slot stays taken */
+	memcpy(reason, err_detail(), sizeof reason);
+	if (overwrite(wraps, at + 1) == SECPOOL_OK && sync_file(wraps) == SECPOOL_OK)
+		wraps->used[at] = false;
+	return err_set(error, "%.255s", reason);
+}
+
+enum secpool_error wraps_erase(struct wraps *wraps, uint64_t slot)
+{
+	enum secpool_error error;
+
+	if (slot == 0)
+		return SECPOOL_OK;
+	if (slot > wraps->count || !wraps->used[slot - 1])
+		return err_set(SECPOOL_E_INVALID, "%s has no key in slot %llu", wraps->path,
+			(unsigned long long)slot);
+	error = overwrite(wraps, slot);
+	if (!error)
+		error = sync_file(wraps);
+	if (!error)
+		wraps->used[slot - 1] = false;
+	return error;
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The file of wrapped keys, looked at from outside: what was erased is nowhere in it, nor what a crash left. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <signal.h>
+
+#include <cmocka.h>
+
+#include "keymgr/wraps.h"
+#include "lib/base/os.h"
+
+static char folder[64], path[96], store[96];
+static struct directory *directory;
+static struct wraps *wraps;
+
+static int set_up(void **state)
+{
+	(void)state;
+	snprintf(folder, sizeof folder, "/tmp/secpool-wraps-XXXXXX");
+	if (!mkdtemp(folder))
+		return -1;
+	snprintf(path, sizeof path, "%s/wraps", folder);
+	snprintf(store, sizeof store, "%s/directory.db", folder);
+	if (directory_open(store, &directory) != SECPOOL_OK)
+		return -1;
+	return wraps_open(path, directory, &wraps) == SECPOOL_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	wraps_close(wraps);
+	wraps = NULL;
+	directory_close(directory);
+	directory = NULL;
+	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
+}
+
+static uint64_t put(const char *key)
+{
+	uint64_t slot = 0;
+
+	assert_int_equal(wraps_put(wraps, (const uint8_t *)key, strlen(key), &slot), SECPOOL_OK);
+	assert_true(slot > 0);
+	return slot;
+}
+
+static bool is_there(const char *key)
+{
+	char *text = NULL;
+	size_t bytes = 0;
+	bool found;
+
+	assert_int_equal(os_read_file(path, 1 << 24, &text, &bytes), SECPOOL_OK);
+	assert_int_equal(bytes % WRAPS_SLOT_BYTES, 0);
+	found = memmem(text, bytes, key, strlen(key)) != NULL;
+	free(text);
+	return found;
+}
+
+static void name_in_directory(uint64_t slot)
+{
+	assert_int_equal(
+		directory_run(directory,
+			"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes,"
+			" page_bytes, copies, on_loss, name, state, epoch, wrap)"
+			" VALUES ('t', 0, 1, 1, ?1, 1, 1, 1, 1, 'n', 1, 1, ?1)",
+			DIRECTORY_VALUES(DIRECTORY_N(slot))),
+		SECPOOL_OK);
+}
+
+static void reopen(void)
+{
+	wraps_close(wraps);
+	wraps = NULL;
+	assert_int_equal(wraps_open(path, directory, &wraps), SECPOOL_OK);
+}
+
+static void test_an_erased_key_is_nowhere(void **state)
+{
+	struct stat status;
+	uint64_t first, second;
+
+	(void)state;
+	assert_int_equal(stat(path, &status), 0);
+	assert_int_equal(status.st_mode & 0777, 0600);
+	first = put("WRAPPED-KEY-OF-THE-FIRST");
+	second = put("WRAPPED-KEY-OF-THE-SECOND");
+	assert_true(first != second);
+	assert_true(is_there("WRAPPED-KEY-OF-THE-FIRST"));
+	assert_int_equal(wraps_erase(wraps, first), SECPOOL_OK);
+	assert_false(is_there("WRAPPED-KEY-OF-THE-FIRST"));
+	assert_true(is_there("WRAPPED-KEY-OF-THE-SECOND"));
+	/* its slot is used again, and nothing of the longer key is left behind the shorter one */
+	assert_int_equal(put("short"), first);
+	assert_int_equal(wraps_erase(wraps, second), SECPOOL_OK);
+	assert_false(is_there("WRAPPED-KEY"));
+	assert_int_equal(wraps_erase(wraps, 0), SECPOOL_OK);
+}
+
+static void test_what_no_region_names_is_overwritten_at_the_start(void **state)
+{
+	uint64_t kept, left;
+
+	(void)state;
+	left = put("KEY-OF-A-CRASHED-RELEASE");
+	kept = put("KEY-OF-A-LIVE-REGION");
+	name_in_directory(kept);
+	reopen();
+	assert_false(is_there("KEY-OF-A-CRASHED-RELEASE"));
+	assert_true(is_there("KEY-OF-A-LIVE-REGION"));
+	assert_int_equal(put("another"), left);
+	assert_true(is_there("KEY-OF-A-LIVE-REGION"));
+	assert_int_equal(wraps_erase(wraps, kept), SECPOOL_OK);
+	assert_false(is_there("KEY-OF-A-LIVE-REGION"));
+}
+
+static void test_a_slot_cut_short_is_made_whole(void **state)
+{
+	(void)state;
+	put("KEY-CUT-SHORT");
+	assert_int_equal(truncate(path, 40), 0);
+	reopen();
+	assert_false(is_there("KEY-CUT-SHORT"));
+}
+
+static void test_a_lost_file_is_refused(void **state)
+{
+	struct wraps *other = NULL;
+
+	(void)state;
+	name_in_directory(put("key"));
+	wraps_close(wraps);
+	wraps = NULL;
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(wraps_open(path, directory, &other), SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), path));
+	assert_null(other);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	assert_int_equal(wraps_open(path, directory, &other), SECPOOL_E_STORE);
+	assert_null(other);
+	assert_int_equal(wraps_open("/nowhere/wraps", directory, &other), SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), "/nowhere/wraps"));
+}
+
+static void test_bad_arguments_change_nothing(void **state)
+{
+	static const uint8_t bytes[WRAPS_BYTES_MOST + 1];
+	uint64_t slot = 77;
+
+	(void)state;
+	assert_int_equal(wraps_put(wraps, bytes, 0, &slot), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_put(wraps, bytes, sizeof bytes, &slot), SECPOOL_E_INVALID);
+	assert_int_equal(slot, 77);
+	assert_int_equal(wraps_erase(wraps, 1), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_put(wraps, bytes, WRAPS_BYTES_MOST, &slot), SECPOOL_OK);
+	assert_int_equal(wraps_erase(wraps, slot + 1), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_OK);
+	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_E_INVALID);
+}
+
+static void test_a_full_disk_is_an_error(void **state)
+{
+	struct rlimit before, none;
+	uint64_t slot = 77;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none = before;
+	none.rlim_cur = 0;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_int_equal(wraps_put(wraps, (const uint8_t *)"k", 1, &slot), SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), path));
+	assert_int_equal(slot, 77);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	slot = put("key");
+	/* what can't be overwritten is an error too, and its slot is not used again */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_E_STORE);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_true(put("next") != slot);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_an_erased_key_is_nowhere),
+		TEST(test_what_no_region_names_is_overwritten_at_the_start),
+		TEST(test_a_slot_cut_short_is_made_whole),
+		TEST(test_a_lost_file_is_refused),
+		TEST(test_bad_arguments_change_nothing),
+		TEST(test_a_full_disk_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
