@@ -56,6 +56,17 @@ void events_add(struct events *events, const struct secpool_event *event)
 		return; /* the counter is full: the descriptor is readable already */
 }
 
+void events_forget(struct events *events, const struct secpool_region *region)
+{
+	pthread_mutex_lock(&events->lock);
+	for (unsigned i = 0; i < events->count; i++) {
+		struct secpool_event *event = &events->queue[(events->head + i) % EVENTS_MOST];
+		if (event->region == region)
+			event->region = NULL;
+	}
+	pthread_mutex_unlock(&events->lock);
+}
+
 enum secpool_error events_take(struct events *events, struct secpool_event *ret_event)
 {
 	enum secpool_error error = SECPOOL_E_NO_EVENT;

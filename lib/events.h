@@ -28,6 +28,9 @@ void events_done(struct events *events);
 /* Called in the library's own threads only. event->size and time_ns are filled in. */
 void events_add(struct events *events, const struct secpool_event *event);
 
+/* Takes a region that ends out of the events that name it. */
+void events_forget(struct events *events, const struct secpool_region *region);
+
 /* Errors: SECPOOL_E_NO_EVENT. Called in the program's threads. */
 enum secpool_error events_take(struct events *events, struct secpool_event *ret_event) MUST_USE;
 

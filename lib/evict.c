@@ -59,7 +59,8 @@ static void undo(struct victim *v, uint64_t version)
 
 	if (v->frame != v->at && uffd_move(uffd_of(v), v->at, v->frame, bytes) != SECPOOL_OK)
 		/* the frame can't go back: a copy of it can */
-		if (uffd_copy(uffd_of(v), v->at, v->frame, bytes, false) == SECPOOL_OK)
+		if (uffd_present(v->frame) &&
+			uffd_copy(uffd_of(v), v->at, v->frame, bytes, false) == SECPOOL_OK)
 			(void)!uffd_drop(v->frame, bytes);
 	leave(v, PAGE_EVICT_UNDO, version);
 }
@@ -238,6 +239,7 @@ enum secpool_error evict_make_room(struct worker *worker, size_t bytes)
 	while (!cache_reserve(&pool->cache, bytes)) {
 		if (evict_batch(worker, DIRECT_PAGES) == SECPOOL_OK) {
 			tried = 0;
+			deadline = 0;
 			continue;
 		}
 		if (++tried <= cache_count(&pool->cache))

@@ -190,6 +190,11 @@ enum secpool_error keyclient_open(struct keyclient *client, const char *socket_p
 		error = sock_want_credentials(client->fd);
 	if (!error)
 		error = sock_peer(client->fd, &client->enclave);
+	/* processes of another pid namespace all have number 0: the enclave could not be told from others */
+	if (!error && client->enclave.pid <= 0)
+		error = err_set(SECPOOL_E_DENIED,
+			"the process that serves %s can't be seen from this pid namespace",
+			socket_path);
 	/* somebody else's daemon can't be given this tenant's data */
 	if (!error && client->enclave.uid != 0 && client->enclave.uid != geteuid())
 		error = err_set(SECPOOL_E_DENIED,

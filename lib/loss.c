@@ -107,6 +107,15 @@ static bool strike(struct secpool_region *region, const struct device *device)
 	return any;
 }
 
+void loss_strike_gone(struct secpool_region *region)
+{
+	if (!atomic_load(&region->placement))
+		return; /* a new region has no pages yet */
+	for (struct device *d = atomic_load(&region->pool->devices); d; d = d->older)
+		if (!device_usable(d))
+			strike(region, d);
+}
+
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
 static void replace(
 	struct secpool *pool, struct secpool_region *region, const struct device *device)

@@ -20,6 +20,9 @@ void loss_tell(struct secpool *pool, const struct secpool_event *event);
 /* If an absent page that was written has no copy (they went while it was evicted), it becomes lost. Threads: workers. */
 void loss_orphan(struct secpool_region *region, uint64_t pgno);
 
+/* Strikes the copies on devices that are gone from the region's pages: before a placement that may no longer name them is published. Threads: the service. */
+void loss_strike_gone(struct secpool_region *region);
+
 /* Handles each incarnation that is gone and was not handled yet. Threads: the service. */
 void loss_scan(struct secpool *pool);
 

@@ -260,7 +260,7 @@ enum secpool_error secpool_open(
 
 void secpool_close(struct secpool *pool)
 {
-	if (!pool)
+	if (!pool || pool->pid != getpid()) /* a child has neither its threads nor its regions */
 		return;
 	heap_free(pool);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
@@ -282,6 +282,8 @@ enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event
 	if (!pool || !ret_event || ret_event->size != sizeof *ret_event)
 		return err_set(SECPOOL_E_INVALID,
 			"secpool_event_next: a pool, and an event with size set");
+	if (pool->pid != getpid())
+		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
 	return events_take(&pool->events, ret_event);
 }
 

@@ -10,8 +10,10 @@
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 #include "lib/evict.h"
+#include "lib/loss.h"
 #include "lib/places.h"
 #include "lib/service.h"
+#include "lib/signals.h"
 
 /* The budget must hold at least this many pages of a region beside what the workers have. */
 enum { PAGES_LEAST = 8 };
@@ -127,7 +129,10 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 	region->page_count = region->bytes / region->page_bytes;
 	region->copies = create->ask.copies;
 	region->on_loss = create->on_loss;
-	if (created->bytes < create->ask.bytes || created->bytes % create->ask.page_bytes)
+	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
+		!signals_in_window((const void *)(uintptr_t)created->address, created->bytes))
+		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd named an address outside its window");
+	else if (created->bytes < create->ask.bytes || created->bytes % create->ask.page_bytes)
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd made a region of %llu bytes",
 			(unsigned long long)created->bytes);
 	else
@@ -181,6 +186,7 @@ enum secpool_error region_read_places(struct secpool *pool, struct secpool_regio
 
 	if (error)
 		return error;
+	loss_strike_gone(region);
 	placement->older = atomic_load(&region->placement);
 	/* release: after the lost copies were struck from the words (loss.h) */
 	atomic_store_explicit(&region->placement, placement, memory_order_release);
@@ -313,6 +319,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 
 	pool_remove_region(pool, region); /* no worker is at work on it from here on */
 	cache_forget(&pool->cache, region->slot);
+	events_forget(&pool->events, region);
 	for (uint64_t pgno = 0; pgno < region->page_count; pgno++) {
 		enum page_state state = page_state(atomic_load(&region->pages[pgno].word));
 		if (state == PAGE_CLEAN || state == PAGE_DIRTY)
@@ -337,7 +344,7 @@ enum secpool_error region_released(struct service_call *call, const struct msg *
 	struct release *release = call->arg;
 
 	free_region(release->region);
-	if (answer->type == MSG_REPLY)
+	if (answer->type == MSG_REPLY && answer->u.reply.error != SECPOOL_OK)
 		return err_set(
 			err_from_number(answer->u.reply.error), "%s", answer->u.reply.detail);
 	if (answer->type != MSG_RECEIPT)

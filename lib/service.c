@@ -282,7 +282,7 @@ static void *service_main(void *arg)
 		if (service->retry_ns != 0 && clock_now_ns() >= service->retry_ns)
 			reconnect(service);
 		if (!service->client.kept)
-			wait_for_work(service, rebuild_some(pool));
+			wait_for_work(service, rebuild_some(pool) || atomic_load(&service->look));
 	}
 	tear_down(service);
 	return NULL;
@@ -304,7 +304,7 @@ enum secpool_error service_start(struct secpool *pool, const char *socket_path)
 	if (!service)
 		return os_error("service");
 	service->pool = pool;
-	service->faultfd = -1;
+	service->faultfd = service->wake_fd = -1;
 	service->page_bytes_most = PAGECIPHER_PAGE_BYTES_LEAST;
 	keyclient_init(&service->client);
 	snprintf(service->socket_path, sizeof service->socket_path, "%s", socket_path);

@@ -77,7 +77,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	int saved = errno; /* lint: errno is left as it was by a handler */
 	uint64_t one = 1;
 
-	if (guarded_copy_fixup(context))
+	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
+	if (info->si_code > 0 && guarded_copy_fixup(context))
 		return;
 	if (info->si_code == SI_TKILL && wake_fd_of_thread != NOT_OURS) {
 		if (wake_fd_of_thread >= 0)
@@ -200,6 +201,14 @@ PUBLIC EARLY sighandler_t signal(int number, sighandler_t handler)
 	if (sigaction(number, &act, &old) != 0)
 		return SIG_ERR;
 	return old.sa_handler;
+}
+
+bool signals_in_window(const void *start, uint64_t bytes)
+{
+	uint64_t first = (uintptr_t)start, end;
+
+	return !__builtin_add_overflow(first, bytes, &end) && first >= atomic_load(&window_start) &&
+	       end <= atomic_load(&window_end);
 }
 
 /* A blocked SIGBUS would turn a lost device into the end of the process. */

@@ -21,6 +21,9 @@ enum secpool_error signals_install(void) MUST_USE;
 /* Address space that munmap, mremap and madvise of the program are kept from. */
 void signals_set_window(uint64_t base, uint64_t bytes);
 
+/* Whether the range lies inside that space. */
+bool signals_in_window(const void *start, uint64_t bytes);
+
 /* A thread with every signal blocked; SIGBUS until it calls one of the two below. */
 enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *arg) MUST_USE;
 

@@ -186,6 +186,10 @@ static enum secpool_error move_some(
 		}
 		if (move.move > 0)
 			*ret_moved += (size_t)move.move;
+		else if (os_exists() && !uffd_present((void *)(uintptr_t)move.src) &&
+			 uffd_present((void *)(uintptr_t)move.dst))
+			/* Linux 6.18 says so of a page that it did move, when its first try was disturbed (measured) */
+			*ret_moved += KERNEL_PAGE_BYTES;
 		else if (os_would_block())
 			sched_yield();
 		else

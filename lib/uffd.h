@@ -48,7 +48,7 @@ enum secpool_error uffd_read(const struct uffd *uffd, struct uffd_fault *ret_fau
 enum secpool_error uffd_copy(const struct uffd *uffd, void *to, const void *from, size_t bytes, bool protect) MUST_USE;
 
 /*
- * Takes the pages from one registered range to another, where they are writable. On error everything is where it was.
+ * Takes the pages from one registered range to another, which the caller knows to be missing; there they are writable. On error everything is where it was.
  * Errors: SECPOOL_E_BUSY (pinned by the kernel or shared: leave it resident), SECPOOL_E_NOT_FOUND (nothing is mapped there).
  */
 enum secpool_error uffd_move(const struct uffd *uffd, void *to, void *from, size_t bytes) MUST_USE;
