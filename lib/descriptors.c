@@ -16,12 +16,13 @@ enum { FIRST_FD = 3 };
 
 #if defined(__SANITIZE_THREAD__)
 
-enum secpool_error descriptors_own(int *first, int *second)
+enum secpool_error descriptors_own(int *const *fds, unsigned count)
 {
-	*first = fcntl(*first, F_DUPFD_CLOEXEC, FIRST_FD);
-	*second = fcntl(*second, F_DUPFD_CLOEXEC, FIRST_FD);
-	if (*first < 0 || *second < 0)
-		return os_error("dup");
+	for (unsigned i = 0; i < count; i++) {
+		*fds[i] = fcntl(*fds[i], F_DUPFD_CLOEXEC, FIRST_FD);
+		if (*fds[i] < 0)
+			return os_error("dup");
+	}
 	return SECPOOL_OK;
 }
 
@@ -49,13 +50,22 @@ static enum secpool_error cover_standard_streams(void)
 	return SECPOOL_OK;
 }
 
-enum secpool_error descriptors_own(int *first, int *second)
+enum secpool_error descriptors_own(int *const *fds, unsigned count)
 {
-	unsigned low = (unsigned)(*first < *second ? *first : *second);
-	unsigned high = (unsigned)(*first < *second ? *second : *first);
+	unsigned kept[DESCRIPTORS_MOST], next = FIRST_FD;
 
-	if (!close_between(FIRST_FD, low - 1) || !close_between(low + 1, high - 1) ||
-		!close_between(high + 1, ~0u))
+	for (unsigned i = 0; i < count; i++) { /* in order */
+		unsigned at = i, fd = (unsigned)*fds[i];
+		for (; at > 0 && kept[at - 1] > fd; at--)
+			kept[at] = kept[at - 1];
+		kept[at] = fd;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (!close_between(next, kept[i] - 1))
+			return os_error("close_range");
+		next = kept[i] + 1;
+	}
+	if (!close_between(next, ~0u))
 		return os_error("close_range");
 	return cover_standard_streams();
 }

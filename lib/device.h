@@ -45,4 +45,7 @@ bool device_usable(const struct device *device);
 enum secpool_error device_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
 
+/* Asks the CPU to bring bytes near that will be read soon. A device that is gone does no harm: a prefetch never faults (Intel SDM volume 2, PREFETCHh). */
+void device_prefetch(const struct device *device, uint64_t offset, size_t bytes);
+
 #endif

@@ -4,11 +4,15 @@
 #include <string.h>
 
 #include "lib/evict.h"
+#include "lib/fault.h"
 #include "lib/loss.h"
 #include "lib/mirror.h"
+#include "lib/overhead.h"
 
-void fill_lost(struct secpool_region *region, uint64_t pgno, enum secpool_cause cause,
-	const struct device *device)
+_Static_assert((int)CACHE_ERA_BITS == (int)PAGE_ERA_BITS, "an era fits the word");
+
+void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	enum secpool_cause cause, const struct device *device)
 {
 	struct secpool_event event = {
 		.type = SECPOOL_EVENT_REGION_LOST,
@@ -22,24 +26,24 @@ void fill_lost(struct secpool_region *region, uint64_t pgno, enum secpool_cause 
 		memcpy(event.device, device->id, sizeof event.device);
 	atomic_fetch_add(&region->lost_pages, 1);
 	/* without poison the page would be asked for again, and found lost again: slow, never wrong */
-	if (uffd_poison(&region->pool->uffd, at, region->page_bytes) != SECPOOL_OK)
-		uffd_wake(&region->pool->uffd, at, region->page_bytes);
-	loss_tell(region->pool, &event);
+	(void)!uffd_poison(worker->uffd, at, region->page_bytes);
+	fault_wake_page(worker, region, pgno);
+	loss_tell(worker, &event);
 }
 
-void fill_end_as_lost(struct secpool_region *region, uint64_t pgno, enum secpool_cause cause,
-	const struct device *device)
+void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	enum secpool_cause cause, const struct device *device)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
 	while (!page_step(page, &seen, PAGE_FILL_LOST, 0, page_version(seen)))
 		;
-	fill_lost(region, pgno, cause, device);
+	fill_lost(worker, region, pgno, cause, device);
 }
 
-static void tell_repair(
-	struct secpool_region *region, uint64_t pgno, const struct mirror_result *result)
+void fill_tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	const struct mirror_result *result)
 {
 	struct secpool_event event = {
 		.type = SECPOOL_EVENT_BAD_COPY,
@@ -49,77 +53,115 @@ static void tell_repair(
 	};
 
 	memcpy(event.device, result->bad_device->id, sizeof event.device);
-	loss_tell(region->pool, &event);
+	loss_tell(worker, &event);
 }
 
-/* Pages that a worker fills together: FILLING, its own, `stride` apart; decrypted side by side in worker->plain in the order of their addresses. */
-struct fill {
-	struct worker *worker;
-	struct secpool_region *region;
-	uint64_t first;	 /* the lowest page */
-	uint64_t stride; /* pages */
-	unsigned count;
-	bool writable;
-};
+void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+{
+	struct page *page = &region->pages[pgno];
+	uint8_t *at = region->address + pgno * region->page_bytes;
+	bool failed = uffd_unprotect(worker->uffd, at, region->page_bytes) != SECPOOL_OK;
+	uint64_t seen;
 
-static uint64_t pgno_of(const struct fill *fill, unsigned i)
+	if (failed && worker->guest)
+		atomic_store(&worker->pool->program_broken, true);
+	page_note_rewritten(page);
+	seen = atomic_load(&page->word);
+	while (!page_step(page, &seen, PAGE_WRITE_END, 0, page_version(seen)))
+		;
+	if (failed || (seen & PAGE_WAITERS))
+		fault_wake_page(worker, region, pgno);
+}
+
+static uint64_t pgno_of(const struct fillset *fill, unsigned i)
 {
 	return fill->first + fill->stride * i;
 }
 
-static uint8_t *address_of(const struct fill *fill, unsigned i)
+static uint8_t *address_of(const struct fillset *fill, unsigned i)
 {
 	return fill->region->address + pgno_of(fill, i) * fill->region->page_bytes;
 }
 
 /* After the page is mapped: its new state, and a wake for those who came between. */
-static void finish(const struct fill *fill, unsigned i)
+static void finish(struct worker *worker, const struct fillset *fill, unsigned i)
 {
 	struct secpool_region *region = fill->region;
+	struct cache *cache = &worker->pool->cache;
 	struct page *page = &region->pages[pgno_of(fill, i)];
 	uint64_t seen = atomic_load(&page->word);
+	struct cache_entry entry = {.region = region->slot,
+		.pgno = pgno_of(fill, i),
+		.queue = page_version(seen) > 0 ? cache_queue_for(cache, (uint16_t)page_era(seen))
+						: CACHE_NEW};
 	bool dirty;
 
+	if (page_era(seen) != 0)
+		page_note_era(page, 0);
 	/* in the queue before the step: who takes it out early finds it busy and puts it back */
-	cache_push(&region->pool->cache, region->slot, pgno_of(fill, i));
+	cache_push(cache, worker->index, entry);
+	seen = atomic_load(&page->word);
 	do {
 		/* the copies may have gone while it was read: then this frame is the only one */
 		dirty = fill->writable || (page_version(seen) > 0 && page_copies(seen) == 0);
 	} while (!page_step(page, &seen, dirty ? PAGE_FILL_DIRTY : PAGE_FILL_CLEAN,
 		dirty ? 0 : page_copies(seen), page_version(seen)));
 	if (seen & PAGE_WAITERS)
-		uffd_wake(&region->pool->uffd, address_of(fill, i), region->page_bytes);
+		fault_wake_page(worker, region, pgno_of(fill, i));
 }
 
-/* Brings the page's bytes to worker->plain. On error the page has ended as lost, and its room is returned. */
-static enum secpool_error load(const struct fill *fill, unsigned i)
+/* Brings the page's bytes to `plain`. On error the page has ended as lost, and its room is returned. */
+static enum secpool_error load(
+	struct worker *worker, const struct fillset *fill, unsigned i, uint8_t *plain)
 {
 	struct secpool_region *region = fill->region;
-	struct counters *counters = &region->pool->counters;
-	uint8_t *plain = fill->worker->plain + i * region->page_bytes;
 	uint64_t pgno = pgno_of(fill, i);
 	struct mirror_result result;
 
 	if (page_version(atomic_load(&region->pages[pgno].word)) == 0) {
 		memset(plain, 0, region->page_bytes);
-		counter_add(&counters->zero_fills, 1);
+		counter_add(worker, COUNTER_ZERO_FILLS, 1);
 		return SECPOOL_OK;
 	}
-	if (mirror_read(fill->worker, region, pgno, plain, &result) != SECPOOL_OK) {
-		cache_return(&region->pool->cache, region->page_bytes);
-		fill_end_as_lost(region, pgno,
+	if (i + 1 < fill->count)
+		mirror_prefetch(region, pgno_of(fill, i + 1));
+	if (mirror_read(worker, region, pgno, plain, &result) != SECPOOL_OK) {
+		cache_return(&worker->pool->cache, worker->index, region->page_bytes);
+		fill_end_as_lost(worker, region, pgno,
 			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
 			result.bad_device);
 		return SECPOOL_E_LOST;
 	}
 	if (result.bad_copies)
-		tell_repair(region, pgno, &result);
-	counter_add(&counters->fills, 1);
+		fill_tell_repair(worker, region, pgno, &result);
+	counter_add(worker, COUNTER_FILLS, 1);
 	return SECPOOL_OK;
 }
 
-/* Maps pages i to end - 1, which lie side by side in worker->plain and, unless it is one, in the region. */
-static void map(const struct fill *fill, unsigned i, unsigned end)
+/* A page could not be mapped by a guest, whose descriptor may not be ours any more: it is as it was, for a handler to bring in. */
+static void leave_to_handler(struct worker *worker, const struct fillset *fill, unsigned i)
+{
+	struct page *page = &fill->region->pages[pgno_of(fill, i)];
+	uint64_t seen = atomic_load(&page->word);
+	bool lost;
+
+	atomic_store(&worker->pool->program_broken, true);
+	cache_return(&worker->pool->cache, worker->index, fill->region->page_bytes);
+	do {
+		lost = page_version(seen) > 0 && page_copies(seen) == 0;
+	} while (!page_step(page, &seen,
+		lost ? PAGE_FILL_LOST
+		     : (page_version(seen) == 0 ? PAGE_FILL_UNDO_FRESH : PAGE_FILL_UNDO),
+		page_copies(seen), page_version(seen)));
+	if (lost)
+		fill_lost(worker, fill->region, pgno_of(fill, i), SECPOOL_CAUSE_REMOVED, NULL);
+	else if (seen & PAGE_WAITERS)
+		fault_wake_page(worker, fill->region, pgno_of(fill, i));
+}
+
+/* Maps pages i to end - 1, which lie side by side at `plain` and, unless it is one, in the region. */
+static void map(struct worker *worker, const struct fillset *fill, unsigned i, unsigned end,
+	const uint8_t *plain)
 {
 	struct secpool_region *region = fill->region;
 	size_t page_bytes = region->page_bytes;
@@ -127,62 +169,78 @@ static void map(const struct fill *fill, unsigned i, unsigned end)
 
 	if (i == end)
 		return;
-	error = uffd_copy(&region->pool->uffd, address_of(fill, i),
-		fill->worker->plain + i * page_bytes, (end - i) * page_bytes, !fill->writable);
+	error = uffd_copy(
+		worker->uffd, address_of(fill, i), plain, (end - i) * page_bytes, !fill->writable);
+	overhead_mark(worker, OVERHEAD_PLACE);
 	for (; i < end; i++) {
-		if (error && !uffd_present(address_of(fill, i))) {
-			cache_return(&region->pool->cache, page_bytes);
-			fill_end_as_lost(region, pgno_of(fill, i), SECPOOL_CAUSE_NO_SPACE, NULL);
+		if (!error || uffd_present(address_of(fill, i) + page_bytes -
+					   PAGECIPHER_PAGE_BYTES_LEAST)) {
+			finish(worker, fill, i);
+		} else if (worker->guest) {
+			leave_to_handler(worker, fill, i);
 		} else {
-			finish(fill, i);
+			cache_return(&worker->pool->cache, worker->index, page_bytes);
+			fill_end_as_lost(
+				worker, region, pgno_of(fill, i), SECPOOL_CAUSE_NO_SPACE, NULL);
 		}
 	}
+	overhead_mark(worker, OVERHEAD_END);
 }
 
-static void run(const struct fill *fill)
+/* One part of a set: as many pages as the worker decrypts side by side. */
+static void run_chunk(struct worker *worker, const struct fillset *fill, unsigned i, unsigned end)
 {
-	unsigned begin = 0;
+	size_t page_bytes = fill->region->page_bytes;
+	unsigned first = i, begin = i;
 
-	for (unsigned i = 0; i < fill->count; i++) {
-		bool good = load(fill, i) == SECPOOL_OK;
+	for (; i < end; i++) {
+		uint8_t *plain = worker->plain + (i - first) * page_bytes;
+		bool good = load(worker, fill, i, plain) == SECPOOL_OK;
 		if (good && fill->stride == 1)
 			continue;
-		map(fill, begin, i);
+		map(worker, fill, begin, i, worker->plain + (begin - first) * page_bytes);
 		if (good)
-			map(fill, i, i + 1);
+			map(worker, fill, i, i + 1, plain);
 		begin = i + 1;
 	}
-	map(fill, begin, fill->count);
+	map(worker, fill, begin, end, worker->plain + (begin - first) * page_bytes);
+}
+
+void fill_run(struct worker *worker, const struct fillset *fill)
+{
+	unsigned fits = (unsigned)(worker->staging_bytes / fill->region->page_bytes);
+
+	if (fits > WORKER_CHUNK_PAGES)
+		fits = WORKER_CHUNK_PAGES;
+	for (unsigned i = 0; i < fill->count; i += fits)
+		run_chunk(worker, fill, i, i + fits < fill->count ? i + fits : fill->count);
 }
 
 /* Takes one more page, if there is room for it without taking another one out. */
-static bool take_next(struct fill *fill, uint64_t pgno)
+static bool take_next(struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
-	struct secpool_region *region = fill->region;
+	struct cache *cache = &worker->pool->cache;
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
 	if ((page_state(seen) != PAGE_ABSENT && page_state(seen) != PAGE_FRESH) ||
-		!cache_reserve(&region->pool->cache, region->page_bytes))
+		!cache_reserve(cache, worker->index, region->page_bytes))
 		return false;
 	if (page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
 		return true;
-	cache_return(&region->pool->cache, region->page_bytes);
+	cache_return(cache, worker->index, region->page_bytes);
 	return false;
 }
 
 /* The pages that the stream will want next. */
-static void take_ahead(struct fill *fill, unsigned window, int64_t stride)
+static void take_ahead(struct worker *worker, struct fillset *fill, unsigned window, int64_t stride)
 {
-	size_t fits =
-		PAGECIPHER_PAGE_BYTES_LEAST * READAHEAD_WINDOW_MOST / fill->region->page_bytes;
 	uint64_t pgno = fill->first;
 
 	if (stride == 0)
 		return;
 	fill->stride = (uint64_t)(stride < 0 ? -stride : stride);
-	while (fill->count < window && fill->count < fits &&
-		take_next(fill, pgno + (uint64_t)stride)) {
+	while (fill->count < window && take_next(worker, fill->region, pgno + (uint64_t)stride)) {
 		pgno += (uint64_t)stride;
 		fill->count++;
 	}
@@ -190,30 +248,58 @@ static void take_ahead(struct fill *fill, unsigned window, int64_t stride)
 		fill->first = pgno;
 }
 
+/* A long run is filled by two: half of it, the one without the page that was asked for, goes to a handler that has nothing to do. */
+static void share(struct worker *worker, struct fillset *fill, int64_t stride)
+{
+	struct fillset half = *fill;
+
+	if ((size_t)fill->count * fill->region->page_bytes <
+		2 * (size_t)WORKER_CHUNK_PAGES * PAGECIPHER_PAGE_BYTES_LEAST)
+		return;
+	half.count = fill->count / 2;
+	if (stride > 0)
+		half.first = pgno_of(fill, fill->count - half.count);
+	if (!handlers_share(worker->pool, &half))
+		return;
+	fill->count -= half.count;
+	if (stride < 0)
+		fill->first = pgno_of(fill, half.count);
+}
+
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen,
 	bool writable)
 {
-	struct fill fill = {.worker = worker,
-		.region = region,
-		.first = pgno,
-		.stride = 1,
-		.count = 1,
-		.writable = writable};
+	struct fillset fill = {
+		.region = region, .first = pgno, .stride = 1, .count = 1, .writable = writable};
 	struct page *page = &region->pages[pgno];
 	unsigned window;
 	int64_t stride;
 
 	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
 		/* somebody else took it, or a copy was struck from it: the access is made again */
-		uffd_wake(&region->pool->uffd, region->address + pgno * region->page_bytes,
-			region->page_bytes);
+		fault_wake_page(worker, region, pgno);
 		return;
 	}
 	window = readahead_note(&region->readahead, pgno, region->page_count, &stride);
 	if (evict_make_room(worker, region->page_bytes) != SECPOOL_OK) {
-		fill_end_as_lost(region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
+		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
 		return;
 	}
-	take_ahead(&fill, window, stride);
-	run(&fill);
+	take_ahead(worker, &fill, window, stride);
+	share(worker, &fill, stride);
+	overhead_mark(worker, OVERHEAD_ROOM);
+	fill_run(worker, &fill);
+}
+
+uint64_t fill_range(struct worker *worker, struct secpool_region *region, uint64_t first,
+	uint64_t end, bool writable)
+{
+	struct fillset fill = {.region = region, .first = first, .stride = 1, .writable = writable};
+
+	while (first + fill.count < end && fill.count < READAHEAD_WINDOW_MOST &&
+		take_next(worker, region, first + fill.count))
+		fill.count++;
+	if (fill.count > 0)
+		fill_run(worker, &fill);
+	return first + fill.count;
 }

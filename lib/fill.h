@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bringing a page in: from its first touch (zeros) or from a verified copy. Threads: workers. */
+/* Bringing pages in: from their first touch (zeros) or from a verified copy. Threads: workers that are inside. */
 #ifndef SECPOOL_FILL_H
 #define SECPOOL_FILL_H
 
+#include "lib/fillset.h"
 #include "lib/pool.h"
 
 /*
@@ -12,10 +13,26 @@
  */
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen, bool writable);
 
+/*
+ * Takes those of the pages from `first` up to `end` that can be brought in now without taking others out, up to the first that can't, and brings them in.
+ * Returns the page after the last that it looked at; more than `first` unless the first page is busy or there is no room.
+ */
+uint64_t fill_range(struct worker *worker, struct secpool_region *region, uint64_t first, uint64_t end, bool writable);
+
+/* Brings in the pages of a set, which are the caller's. */
+void fill_run(struct worker *worker, const struct fillset *fill);
+
+/* Ends the protection of a page that the caller took with PAGE_WRITE_BEGIN: dirty and writable, its waiters woken. */
+void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno);
+
 /* Ends a page as lost: the poison, the waiters, the event. The caller has stepped it to PAGE_LOST. */
-void fill_lost(struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
+void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
 
 /* The same for a page that the caller is filling. */
-void fill_end_as_lost(struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
+void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
+
+/* Tells of a copy that failed its check and was repaired. */
+struct mirror_result;
+void fill_tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno, const struct mirror_result *result);
 
 #endif

@@ -1,24 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* secpool_read, secpool_write and secpool_flush: regions with errors instead of signals. */
+/*
+ * secpool_read, secpool_write and secpool_flush: regions with errors instead of signals. Whole pages that are not resident are read and written where they are, without
+ * mapping them; everything else goes by the mapping.
+ */
+#include <string.h>
+
 #include "lib/base/clock.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/evict.h"
-#include "lib/service.h"
+#include "lib/fault.h"
+#include "lib/fill.h"
+#include "lib/mirror.h"
+#include "lib/range.h"
+#include "lib/signals.h"
 
 /* Pages that a worker has in hand are tried again after this long. */
 #define FLUSH_RETRY_NS (100ull * 1000)
 
-static enum secpool_error check(
-	const struct secpool_region *region, size_t offset, const void *buffer, size_t bytes)
-{
-	if (!region || (bytes > 0 && !buffer))
-		return err_set(SECPOOL_E_INVALID, "a region and a buffer are needed");
-	if (offset > region->bytes || bytes > region->bytes - offset)
-		return err_set(SECPOOL_E_INVALID,
-			"%zu bytes at %zu go beyond the region's end (%zu)", bytes, offset,
-			region->bytes);
-	return SECPOOL_OK;
-}
+/* How many pages a guest moves before it gives its place back for a moment. */
+enum { GUEST_PAGES = 512 };
+
+/* One call: a part of a region and the program's buffer. */
+struct transfer {
+	struct secpool_region *region;
+	uint8_t *buffer;
+	bool writing;
+};
 
 static enum secpool_error lost(size_t offset, size_t bytes)
 {
@@ -28,51 +35,250 @@ static enum secpool_error lost(size_t offset, size_t bytes)
 		bytes, offset);
 }
 
+/* By the mapping; the thread has no guest's place, for this may fault. */
+static enum secpool_error copy_mapped(
+	const struct transfer *transfer, size_t offset, size_t at, size_t bytes)
+{
+	uint8_t *there = transfer->region->address + offset + at;
+	uint8_t *here = transfer->buffer + at;
+	enum secpool_error error = transfer->writing ? guarded_copy(there, here, bytes)
+						     : guarded_copy(here, there, bytes);
+
+	return error ? lost(offset + at, bytes) : SECPOOL_OK;
+}
+
+/* Ends the ownership of a page that stays out of local memory. */
+static void give_back(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t seen = atomic_load(&page->word);
+	bool gone;
+
+	do {
+		gone = page_version(seen) > 0 && page_copies(seen) == 0;
+	} while (!page_step(page, &seen, gone ? PAGE_FILL_LOST : PAGE_FILL_UNDO, page_copies(seen),
+		page_version(seen)));
+	if (gone)
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+	else if (seen & PAGE_WAITERS)
+		fault_wake_page(worker, region, pgno);
+}
+
+/* Reads an absent page, which is the worker's. */
+static enum secpool_error read_page(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *to)
+{
+	struct mirror_result result;
+
+	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
+		fill_end_as_lost(worker, region, pgno,
+			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
+			result.bad_device);
+		return SECPOOL_E_LOST;
+	}
+	if (result.bad_copies)
+		fill_tell_repair(worker, region, pgno, &result);
+	memcpy(to, worker->plain, region->page_bytes);
+	counter_add(worker, COUNTER_FILLS, 1);
+	give_back(worker, region, pgno);
+	return SECPOOL_OK;
+}
+
+/* Writes a new version of an absent or fresh page, which is the worker's. If no device takes it, its data are gone, and so is what was there. */
+static enum secpool_error write_page(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, const uint8_t *from)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t version = page_version(atomic_load(&page->word)) + 1;
+	enum secpool_error error = pagecipher_seal(region->cipher, worker->index, PAGECIPHER_DATA,
+		pgno, version, from, worker->ciphertext, page->tag);
+
+	if (!error)
+		error = mirror_write(worker, region, pgno, version, PAGE_FILL_WRITTEN);
+	if (error) {
+		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
+		return SECPOOL_E_LOST;
+	}
+	counter_add(worker, COUNTER_WRITE_BACKS, 1);
+	give_back(worker, region, pgno);
+	return SECPOOL_OK;
+}
+
+/*
+ * Moves one whole page without mapping it, if it is not resident. *ret_done is false when it must go by the mapping: it is resident, or busy, or there is no device to write it to.
+ */
+static enum secpool_error move_page(struct worker *worker, const struct transfer *transfer,
+	uint64_t pgno, uint8_t *here, bool *ret_done)
+{
+	struct secpool_region *region = transfer->region;
+	struct page *page = &region->pages[pgno];
+	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire);
+	bool fresh = page_state(seen) == PAGE_FRESH;
+
+	*ret_done = false;
+	if (page_state(seen) == PAGE_LOST)
+		return SECPOOL_E_LOST;
+	if (!fresh && page_state(seen) != PAGE_ABSENT)
+		return SECPOOL_OK;
+	if (fresh && !transfer->writing) {
+		memset(here, 0, region->page_bytes);
+		*ret_done = true;
+		return SECPOOL_OK;
+	}
+	if (transfer->writing && !mirror_missing(mirror_placement(region), region, pgno, 0))
+		return SECPOOL_OK;
+	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
+		return SECPOOL_OK;
+	*ret_done = true;
+	return transfer->writing ? write_page(worker, region, pgno, here)
+				 : read_page(worker, region, pgno, here);
+}
+
+/* Whole pages from `first` on, up to the first that must go by the mapping, as a guest. *ret_next: the page after the last that was moved. */
+static enum secpool_error move_pages(const struct transfer *transfer, uint64_t first, uint64_t end,
+	uint8_t *here, uint64_t *ret_next)
+{
+	struct secpool_region *region = transfer->region;
+	enum secpool_error error = SECPOOL_OK;
+	struct worker *worker;
+	sigset_t before;
+	bool done = true;
+	uint64_t pgno = first;
+
+	signals_block(&before);
+	worker = worker_borrow(region->pool);
+	while (!error && done && pgno < end && pgno - first < GUEST_PAGES) {
+		if (!transfer->writing && pgno + 1 < end)
+			mirror_prefetch(region, pgno + 1);
+		error = move_page(worker, transfer, pgno, here, &done);
+		if (!error && done) {
+			pgno++;
+			here += region->page_bytes;
+		}
+	}
+	worker_give_back(worker);
+	signals_restore(&before);
+	*ret_next = pgno;
+	return error;
+}
+
+static bool is_resident(const struct secpool_region *region, uint64_t pgno)
+{
+	enum page_state state =
+		page_state(atomic_load_explicit(&region->pages[pgno].word, memory_order_relaxed));
+
+	return state != PAGE_ABSENT && state != PAGE_FRESH;
+}
+
+static enum secpool_error transfer_whole_pages(
+	const struct transfer *transfer, size_t offset, size_t at, size_t bytes)
+{
+	struct secpool_region *region = transfer->region;
+	size_t page_bytes = region->page_bytes;
+	uint64_t pgno = (offset + at) / page_bytes, end = (offset + at + bytes) / page_bytes;
+	enum secpool_error error = SECPOOL_OK;
+
+	while (!error && pgno < end) {
+		uint64_t next = pgno;
+		size_t here = (size_t)(pgno * page_bytes - offset);
+		if (!is_resident(region, pgno))
+			error = move_pages(transfer, pgno, end, transfer->buffer + here, &next);
+		if (error)
+			return lost((size_t)(next * page_bytes), page_bytes);
+		if (next == pgno)
+			error = copy_mapped(transfer, offset, here, page_bytes);
+		pgno = next > pgno ? next : pgno + 1;
+	}
+	return error;
+}
+
+static enum secpool_error transfer_bytes(
+	const struct transfer *transfer, size_t offset, size_t bytes)
+{
+	size_t page_bytes = transfer->region->page_bytes;
+	size_t head = (page_bytes - offset % page_bytes) % page_bytes, whole;
+	enum secpool_error error = SECPOOL_OK;
+
+	if (head > bytes)
+		head = bytes;
+	whole = (bytes - head) / page_bytes * page_bytes;
+	/* a buffer in pool memory may fault in the middle: then all goes by the mapping */
+	if (whole == 0 || signals_touch_window(transfer->buffer, bytes))
+		return copy_mapped(transfer, offset, 0, bytes);
+	if (head > 0)
+		error = copy_mapped(transfer, offset, 0, head);
+	if (!error)
+		error = transfer_whole_pages(transfer, offset, head, whole);
+	if (!error && head + whole < bytes)
+		error = copy_mapped(transfer, offset, head + whole, bytes - head - whole);
+	return error;
+}
+
+static enum secpool_error check(
+	const struct secpool_region *region, size_t offset, const void *buffer, size_t bytes)
+{
+	if (bytes > 0 && !buffer)
+		return err_set(SECPOOL_E_INVALID, "a buffer is needed");
+	return range_check(region, offset, bytes);
+}
+
 enum secpool_error secpool_read(
 	struct secpool_region *region, size_t offset, void *buffer, size_t bytes)
 {
+	struct transfer transfer = {.region = region, .buffer = buffer};
 	enum secpool_error error = check(region, offset, buffer, bytes);
 
-	if (!error && guarded_copy(buffer, region->address + offset, bytes) != SECPOOL_OK)
-		error = lost(offset, bytes);
-	return error;
+	return error ? error : transfer_bytes(&transfer, offset, bytes);
 }
 
 enum secpool_error secpool_write(
 	struct secpool_region *region, size_t offset, const void *buffer, size_t bytes)
 {
+	/* only read from when writing */
+	struct transfer transfer = {
+		.region = region, .buffer = (uint8_t *)(uintptr_t)buffer, .writing = true};
 	enum secpool_error error = check(region, offset, buffer, bytes);
 
-	if (!error && guarded_copy(region->address + offset, buffer, bytes) != SECPOOL_OK)
-		error = lost(offset, bytes);
+	return error ? error : transfer_bytes(&transfer, offset, bytes);
+}
+
+/* One step of a flush, as a guest. */
+static enum secpool_error flush_some(
+	struct secpool_region *region, uint64_t first, uint64_t end, uint64_t *ret_failed)
+{
+	enum secpool_error error;
+	struct worker *worker;
+	sigset_t before;
+
+	signals_block(&before);
+	worker = worker_borrow(region->pool);
+	error = evict_flush_range(worker, region, first, end, ret_failed);
+	worker_give_back(worker);
+	signals_restore(&before);
 	return error;
 }
 
-static void run_flush(struct secpool *pool, struct service_call *call)
+enum secpool_error secpool_flush(struct secpool_region *region)
 {
-	struct secpool_region *region = call->arg;
-	struct worker *worker = pool_service_worker(pool);
 	uint64_t give_up = clock_now_ns() + EVICT_PATIENCE_NS;
+	enum secpool_error error = range_check(region, 0, 0);
 
-	call->error = SECPOOL_OK;
-	for (uint64_t pgno = 0; pgno < region->page_count && !call->error;) {
-		enum secpool_error error = evict_flush_page(worker, region, pgno);
-		if (error == SECPOOL_E_BUSY && clock_now_ns() < give_up) {
+	for (uint64_t pgno = 0; !error && pgno < region->page_count;) {
+		uint64_t end = pgno + EVICT_FLUSH_PAGES, failed = pgno;
+		if (end > region->page_count)
+			end = region->page_count;
+		error = flush_some(region, pgno, end, &failed);
+		if (error && clock_now_ns() < give_up) {
+			error = SECPOOL_OK;
 			clock_sleep_ns(FLUSH_RETRY_NS);
 			continue;
 		}
 		give_up = clock_now_ns() + EVICT_PATIENCE_NS;
 		if (error)
-			call->error = err_set(error,
+			error = err_set(error,
 				"page %llu could not be written to any device; it stays resident",
-				(unsigned long long)pgno);
-		pgno++;
+				(unsigned long long)failed);
+		pgno = end;
 	}
-}
-
-enum secpool_error secpool_flush(struct secpool_region *region)
-{
-	if (!region)
-		return err_set(SECPOOL_E_INVALID, "secpool_flush needs a region");
-	return service_call(region->pool, run_flush, region);
+	return error;
 }

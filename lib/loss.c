@@ -9,14 +9,20 @@
 #include "lib/region.h"
 #include "lib/service.h"
 
-void loss_noticed(struct secpool *pool)
+void loss_noticed(struct worker *worker)
 {
-	if (!atomic_exchange(&pool->service->look, true))
-		service_wake(pool->service);
+	if (!atomic_exchange(&worker->pool->service->look, true))
+		service_wake(worker);
 }
 
-void loss_tell(struct secpool *pool, const struct secpool_event *event)
+void loss_tell(struct worker *worker, const struct secpool_event *event)
 {
+	struct secpool *pool = worker->pool;
+
+	if (worker->guest) { /* the service's descriptors are not in the program's table */
+		service_post(worker, event);
+		return;
+	}
 	events_add(&pool->events, event);
 	if (event->type == SECPOOL_EVENT_REGION_LOST) {
 		struct msg_region_lost report = {
@@ -34,7 +40,7 @@ void loss_tell(struct secpool *pool, const struct secpool_event *event)
 	}
 }
 
-void loss_orphan(struct secpool_region *region, uint64_t pgno)
+void loss_orphan(struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
@@ -43,8 +49,8 @@ void loss_orphan(struct secpool_region *region, uint64_t pgno)
 		page_copies(seen) == 0) {
 		if (!page_step(page, &seen, PAGE_COPIES_GONE, 0, page_version(seen)))
 			continue;
-		fill_lost(region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
-		loss_noticed(region->pool);
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+		loss_noticed(worker);
 		return;
 	}
 }
@@ -72,7 +78,7 @@ static void end_run(
 	(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
 		event.range
 			.bytes); /* a page that was not poisoned is when it is asked for: fault_serve */
-	loss_tell(region->pool, &event);
+	loss_tell(pool_service_worker(region->pool), &event);
 	run->count = 0;
 }
 
@@ -146,9 +152,17 @@ static void save_resident(struct secpool *pool, struct secpool_region *region)
 {
 	struct worker *worker = pool_service_worker(pool);
 
-	for (uint64_t pgno = 0; pgno < region->page_count; pgno++)
-		if (evict_flush_page(worker, region, pgno) == SECPOOL_E_NO_SPACE)
+	for (uint64_t pgno = 0; pgno < region->page_count; pgno += EVICT_FLUSH_PAGES) {
+		uint64_t end = pgno + EVICT_FLUSH_PAGES;
+		enum secpool_error error;
+		if (end > region->page_count)
+			end = region->page_count;
+		worker_enter(worker);
+		error = evict_flush_range(worker, region, pgno, end, NULL);
+		worker_leave(worker);
+		if (error == SECPOOL_E_NO_SPACE)
 			return; /* they stay resident */
+	}
 }
 
 static void report_device(struct secpool *pool, const struct device *device)

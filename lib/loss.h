@@ -12,13 +12,13 @@
 #include "lib/pool.h"
 
 /* A worker met a device that is gone: the service thread is to look. Threads: workers. */
-void loss_noticed(struct secpool *pool);
+void loss_noticed(struct worker *worker);
 
 /* Tells the program, and keymgrd where it concerns it. Threads: workers. */
-void loss_tell(struct secpool *pool, const struct secpool_event *event);
+void loss_tell(struct worker *worker, const struct secpool_event *event);
 
 /* If an absent page that was written has no copy (they went while it was evicted), it becomes lost. Threads: workers. */
-void loss_orphan(struct secpool_region *region, uint64_t pgno);
+void loss_orphan(struct worker *worker, struct secpool_region *region, uint64_t pgno);
 
 /* Strikes the copies on devices that are gone from the region's pages: before a placement that may no longer name them is published. Threads: the service. */
 void loss_strike_gone(struct secpool_region *region);

@@ -2,6 +2,7 @@
 #include "lib/mirror.h"
 
 #include "lib/loss.h"
+#include "lib/overhead.h"
 
 bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offset,
 	struct device **ret_device, uint64_t *ret_offset)
@@ -31,18 +32,19 @@ static enum secpool_error read_copy(struct worker *worker, struct secpool_region
 {
 	enum secpool_error error = device_read(device, at, worker->ciphertext, region->page_bytes);
 
+	overhead_mark(worker, OVERHEAD_READ);
 	if (error)
 		return error;
-	return pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno, version,
+	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno, version,
 		worker->ciphertext, region->pages[pgno].tag, plain);
+	overhead_mark(worker, OVERHEAD_OPEN);
+	return error;
 }
 
 /* Puts the good ciphertext over the copies that failed their check. */
 static void repair(struct worker *worker, struct secpool_region *region,
 	const struct placement *placement, uint64_t pgno, const struct mirror_result *result)
 {
-	struct secpool *pool = region->pool;
-
 	for (unsigned copy = 0; copy < region->copies; copy++) {
 		struct device *device;
 		uint64_t at;
@@ -51,7 +53,7 @@ static void repair(struct worker *worker, struct secpool_region *region,
 		if (!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
 		if (device_write(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK)
-			counter_add(&pool->counters.repairs, 1);
+			counter_add(worker, COUNTER_REPAIRS, 1);
 	}
 }
 
@@ -59,7 +61,6 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 	uint8_t *plain, struct mirror_result *ret_result)
 {
 	struct mirror_result result = {.good_copy = MSG_COPIES_MAX};
-	struct secpool *pool = region->pool;
 	/* the placement before the word: loss.h */
 	const struct placement *placement = mirror_placement(region);
 	uint64_t word = atomic_load_explicit(&region->pages[pgno].word, memory_order_acquire);
@@ -81,21 +82,37 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 		if (error != SECPOOL_E_INTEGRITY) {
 			result.gone_copies |= 1u << copy;
 			if (page_copies(word) & 1u << copy)
-				loss_noticed(pool);
+				loss_noticed(worker);
 			continue;
 		}
-		counter_add(&pool->counters.integrity_failures, 1);
+		counter_add(worker, COUNTER_INTEGRITY_FAILURES, 1);
 		result.bad_copies |= 1u << copy;
 		result.bad_device = device;
 	}
 	if (result.good_copy != MSG_COPIES_MAX) {
 		if (!first)
-			counter_add(&pool->counters.failovers, 1);
+			counter_add(worker, COUNTER_FAILOVERS, 1);
 		if (result.bad_copies)
 			repair(worker, region, placement, pgno, &result);
 	}
 	*ret_result = result;
 	return result.good_copy == MSG_COPIES_MAX ? SECPOOL_E_LOST : SECPOOL_OK;
+}
+
+void mirror_prefetch(const struct secpool_region *region, uint64_t pgno)
+{
+	const struct placement *placement = mirror_placement(region);
+	uint64_t word = atomic_load_explicit(&region->pages[pgno].word, memory_order_relaxed);
+	struct device *device;
+	uint64_t at;
+
+	for (unsigned copy = 0; copy < region->copies; copy++) {
+		if (!(page_copies(word) & 1u << copy) ||
+			!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
+			continue;
+		device_prefetch(device, at, region->page_bytes);
+		return;
+	}
 }
 
 unsigned mirror_missing(const struct placement *placement, const struct secpool_region *region,
@@ -128,13 +145,13 @@ unsigned mirror_add(const struct placement *placement, struct worker *worker,
 		if (device_write(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK)
 			written |= 1u << copy;
 		else
-			loss_noticed(region->pool);
+			loss_noticed(worker);
 	}
 	return written;
 }
 
-bool mirror_strike_gone(
-	const struct placement *placement, struct secpool_region *region, uint64_t pgno)
+bool mirror_strike_gone(const struct placement *placement, struct worker *worker,
+	struct secpool_region *region, uint64_t pgno)
 {
 	bool lost = false;
 
@@ -144,22 +161,22 @@ bool mirror_strike_gone(
 		if (!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at) ||
 			device_usable(device))
 			continue;
-		loss_noticed(region->pool);
+		loss_noticed(worker);
 		lost = page_drop_copies(&region->pages[pgno], 1u << copy) || lost;
 	}
 	return lost;
 }
 
-enum secpool_error mirror_write(
-	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version)
+enum secpool_error mirror_write(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	uint64_t version, enum page_event event)
 {
 	struct page *page = &region->pages[pgno];
 	const struct placement *placement = mirror_placement(region);
 	unsigned written = mirror_add(placement, worker, region, pgno, (1u << MSG_COPIES_MAX) - 1);
 	uint64_t seen = atomic_load(&page->word);
 
-	while (!page_step(page, &seen, PAGE_EVICT_WRITTEN, written, version))
+	while (!page_step(page, &seen, event, written, version))
 		;
-	mirror_strike_gone(placement, region, pgno);
+	mirror_strike_gone(placement, worker, region, pgno);
 	return page_copies(atomic_load(&page->word)) ? SECPOOL_OK : SECPOOL_E_NO_SPACE;
 }

@@ -29,12 +29,15 @@ bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offs
  */
 enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain, struct mirror_result *ret_result) MUST_USE;
 
+/* Asks the CPU to bring near what mirror_read would read first for a page that will be filled next; does nothing else, and can't fail. */
+void mirror_prefetch(const struct secpool_region *region, uint64_t pgno);
+
 /*
- * Writes worker->ciphertext to every place that the page (EVICTING, the worker's) has, and notes version and copies in its word. A copy counts when its
- * device was seen alive after the note: whoever finds it gone later takes the bit out of the word.
+ * Writes worker->ciphertext to every place that the page (the worker's) has, and notes version and copies in its word by `event`: PAGE_EVICT_WRITTEN or PAGE_FILL_WRITTEN.
+ * A copy counts when its device was seen alive after the note: whoever finds it gone later takes the bit out of the word.
  * Errors: SECPOOL_E_NO_SPACE when no copy was written; the word's copies are then empty.
  */
-enum secpool_error mirror_write(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version) MUST_USE;
+enum secpool_error mirror_write(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version, enum page_event event) MUST_USE;
 
 /*
  * The three steps of adding copies to a page that the worker owns. All take the placement that the caller loaded once before: a bit may be
@@ -56,6 +59,6 @@ unsigned mirror_add(const struct placement *placement, struct worker *worker, st
  * Strikes copies whose device is gone from the page's word, after they were noted there: who handled the loss may have done so before the note.
  * Returns whether the page thereby became lost.
  */
-bool mirror_strike_gone(const struct placement *placement, struct secpool_region *region, uint64_t pgno);
+bool mirror_strike_gone(const struct placement *placement, struct worker *worker, struct secpool_region *region, uint64_t pgno);
 
 #endif

@@ -14,23 +14,23 @@ static const uint8_t table[PAGE_STATES][PAGE_EVENTS] = {
 		[PAGE_FILL_UNDO] = TO(PAGE_ABSENT),
 		[PAGE_FILL_UNDO_FRESH] = TO(PAGE_FRESH),
 		[PAGE_FILL_LOST] = TO(PAGE_LOST),
+		[PAGE_FILL_WRITTEN] = TO(PAGE_FILLING),
 		[PAGE_COPY_GONE] = TO(PAGE_FILLING),
 		[PAGE_COPIES_GONE] = TO(PAGE_FILLING)},
 	[PAGE_CLEAN] = {[PAGE_WRITE] = TO(PAGE_DIRTY),
 		[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING),
 		[PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING),
 		[PAGE_COPY_GONE] = TO(PAGE_CLEAN),
-		[PAGE_COPIES_GONE] = TO(PAGE_DIRTY),
-		[PAGE_VANISHED] = TO(PAGE_LOST)},
-	[PAGE_DIRTY] = {[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING),
-		[PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING),
-		[PAGE_VANISHED] = TO(PAGE_LOST)},
+		[PAGE_COPIES_GONE] = TO(PAGE_DIRTY)},
+	[PAGE_DIRTY] =
+		{[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING), [PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING)},
 	[PAGE_EVICTING] = {[PAGE_WRITE_END] = TO(PAGE_DIRTY),
 		[PAGE_EVICT_DONE] = TO(PAGE_ABSENT),
 		[PAGE_EVICT_FRESH] = TO(PAGE_FRESH),
 		[PAGE_EVICT_CLEAN] = TO(PAGE_CLEAN),
 		[PAGE_EVICT_UNDO] = TO(PAGE_DIRTY),
 		[PAGE_EVICT_WRITTEN] = TO(PAGE_EVICTING),
+		[PAGE_VANISHED] = TO(PAGE_LOST),
 		[PAGE_COPY_GONE] = TO(PAGE_EVICTING),
 		[PAGE_COPIES_GONE] = TO(PAGE_EVICTING)},
 };
@@ -55,7 +55,7 @@ const char *page_event_name(unsigned event)
 	static const char *const names[PAGE_EVENTS] = {"fill-begin", "fill-clean", "fill-dirty",
 		"fill-undo", "fill-undo-fresh", "fill-lost", "write", "evict-begin", "evict-done",
 		"evict-fresh", "evict-clean", "evict-undo", "evict-written", "copy-gone",
-		"copies-gone", "vanished", "write-begin", "write-end"};
+		"copies-gone", "vanished", "write-begin", "write-end", "fill-written"};
 
 	return event < PAGE_EVENTS ? names[event] : "?";
 }
@@ -66,14 +66,58 @@ bool page_step(
 	unsigned next = page_next(page_state(*seen), event);
 	uint64_t word;
 
-	if (next == PAGE_REFUSED)
+	if (next == PAGE_REFUSED || (event == PAGE_EVICT_BEGIN && (*seen & PAGE_PINNED)))
 		return false;
-	word = page_word((enum page_state)next, copies, version);
+	word = page_word((enum page_state)next, copies, version) |
+	       (*seen & (PAGE_ERA_MASK | PAGE_PINNED));
 	if (page_busy(word) && page_busy(*seen))
 		word |= *seen & PAGE_WAITERS;
 	/* release: the tag and the page's bytes before; acquire: those of the owner before us */
 	return atomic_compare_exchange_strong_explicit(
 		&page->word, seen, word, memory_order_acq_rel, memory_order_acquire);
+}
+
+void page_note_era(struct page *page, unsigned era)
+{
+	uint64_t seen = atomic_load_explicit(&page->word, memory_order_relaxed);
+	uint64_t bits = ((uint64_t)era << PAGE_ERA_SHIFT) & PAGE_ERA_MASK;
+
+	/* relaxed: the era is a hint, and publishes nothing */
+	while (!atomic_compare_exchange_weak_explicit(&page->word, &seen,
+		(seen & ~PAGE_ERA_MASK) | bits, memory_order_relaxed, memory_order_relaxed))
+		;
+}
+
+void page_note_rewritten(struct page *page)
+{
+	atomic_fetch_or_explicit(&page->word, PAGE_REWRITTEN, memory_order_relaxed);
+}
+
+bool page_pin(struct page *page)
+{
+	uint64_t seen = atomic_load(&page->word);
+
+	while (page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY)
+		if (atomic_compare_exchange_weak(&page->word, &seen, seen | PAGE_PINNED))
+			return true;
+	return false;
+}
+
+bool page_unqueue(struct page *page)
+{
+	uint64_t seen = atomic_load(&page->word);
+
+	while (seen & PAGE_PINNED)
+		if (atomic_compare_exchange_weak(&page->word, &seen, seen | PAGE_UNQUEUED))
+			return true;
+	return false;
+}
+
+bool page_unpin(struct page *page)
+{
+	uint64_t before = atomic_fetch_and(&page->word, ~(PAGE_PINNED | PAGE_UNQUEUED));
+
+	return (before & PAGE_PINNED) && (before & PAGE_UNQUEUED);
 }
 
 bool page_drop_copies(struct page *page, unsigned copies)

@@ -4,6 +4,7 @@
  *
  * A page in FILLING or EVICTING belongs to the worker that brought it there; nobody else changes its contents, its tag or its version. Loss of a
  * device may clear bits of `copies` in any state; whoever ends a busy state looks at them in the same compare-and-swap.
+ * A pinned page is not taken to be evicted (PAGE_EVICT_BEGIN is refused); it may change its protection.
  * The table of transitions is page_next: pure, and the only place that decides. Threads: any; the word is atomic.
  */
 #ifndef SECPOOL_PAGE_H
@@ -42,10 +43,11 @@ enum page_event {
 	PAGE_EVICT_WRITTEN = 12, /* it was written to some copies; the worker still has it */
 	PAGE_COPY_GONE = 13,   /* a copy went with its device, others are left */
 	PAGE_COPIES_GONE = 14, /* the last copy in the pool went with its device */
-	PAGE_VANISHED = 15,    /* a resident page is not mapped any more: somebody went round the library */
+	PAGE_VANISHED = 15,    /* a page that the worker took to look at is not mapped any more: somebody went round the library */
 	PAGE_WRITE_BEGIN = 16, /* the program writes to a protected page: a worker ends the protection */
 	PAGE_WRITE_END = 17,   /* it is writable */
-	PAGE_EVENTS = 18,
+	PAGE_FILL_WRITTEN = 18, /* the worker wrote a new version of it to the pool, without mapping it */
+	PAGE_EVENTS = 19,
 };
 
 /* A transition that the table does not have. */
@@ -62,8 +64,19 @@ struct page {
 	uint8_t tag[PAGECIPHER_TAG_BYTES]; /* of the version in the word; changed by the owner of a busy page only */
 };
 
-/* The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-63 version. */
-#define PAGE_WAITERS 8ull
+/*
+ * The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-22 era (cache.h: when it was evicted; of a resident
+ * page: PAGE_REWRITTEN, PAGE_UNQUEUED), 23 pinned,
+ * 24-63 version. 40 bits are enough for a version: a key seals 2^44 blocks at most, which are 2^36 of the smallest pages.
+ */
+#define PAGE_WAITERS      8ull
+#define PAGE_PINNED       (1ull << 23)
+#define PAGE_VERSION_MOST ((1ull << 40) - 1)
+
+enum { PAGE_ERA_SHIFT = 8, PAGE_ERA_BITS = 15, PAGE_VERSION_SHIFT = 24 };
+#define PAGE_ERA_MASK (((1ull << PAGE_ERA_BITS) - 1) << PAGE_ERA_SHIFT)
+
+_Static_assert(PAGECIPHER_BLOCKS_HARD / (PAGECIPHER_PAGE_BYTES_LEAST / 16) <= PAGE_VERSION_MOST, "a version fits the word");
 
 static inline enum page_state page_state(uint64_t word)
 {
@@ -77,12 +90,17 @@ static inline unsigned page_copies(uint64_t word)
 
 static inline uint64_t page_version(uint64_t word)
 {
-	return word >> 8;
+	return word >> PAGE_VERSION_SHIFT;
+}
+
+static inline unsigned page_era(uint64_t word)
+{
+	return (unsigned)((word & PAGE_ERA_MASK) >> PAGE_ERA_SHIFT);
 }
 
 static inline uint64_t page_word(enum page_state state, unsigned copies, uint64_t version)
 {
-	return (uint64_t)state | (uint64_t)copies << 4 | version << 8;
+	return (uint64_t)state | (uint64_t)copies << 4 | version << PAGE_VERSION_SHIFT;
 }
 
 static inline bool page_busy(uint64_t word)
@@ -98,6 +116,28 @@ static inline bool page_busy(uint64_t word)
 bool page_step(struct page *page, uint64_t *seen, enum page_event event, unsigned copies, uint64_t version);
 
 /*
+ * Two bits of the era, while the page is resident: it was written to after it had been cleaned, so that cleaning it ahead is not worth while; it is pinned and
+ * was taken out of the cache's queues.
+ */
+#define PAGE_REWRITTEN (1ull << PAGE_ERA_SHIFT)
+#define PAGE_UNQUEUED  (2ull << PAGE_ERA_SHIFT)
+
+/* Notes in a busy page, the caller's, when it was evicted; 0 in one that becomes resident. */
+void page_note_era(struct page *page, unsigned era);
+
+/* Notes in a busy page, the caller's, that it was written to again. */
+void page_note_rewritten(struct page *page);
+
+/* Pins a page. It must be resident and not busy (CLEAN or DIRTY): false if it is not. */
+bool page_pin(struct page *page);
+
+/* If the page is pinned, notes that it is in no queue, and returns true. */
+bool page_unqueue(struct page *page);
+
+/* Ends the pin. Returns whether the page is in no queue: then the caller queues it. */
+bool page_unpin(struct page *page) MUST_USE;
+
+/*
  * Takes copies (a mask) away from the page in whatever state it is, because their device is gone. Returns whether the page thereby became
  * PAGE_LOST: then the caller poisons it.
  */
@@ -105,5 +145,12 @@ bool page_drop_copies(struct page *page, unsigned copies);
 
 /* Notes that somebody waits for the end of a busy state. Returns false if the page is not busy any more. */
 bool page_wait(struct page *page, uint64_t seen);
+
+/* The half of the word that state and waiters are in, for futex(2). */
+static inline uint32_t *page_futex(struct page *page)
+{
+	_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
+	return (uint32_t *)(void *)&page->word;
+}
 
 #endif

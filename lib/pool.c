@@ -24,69 +24,114 @@ enum { LOCAL_BYTES_DEFAULT = 64 << 20, LOCAL_BYTES_LEAST = 4 << 20, FAULT_THREAD
 
 /* ---- regions by address and slot ---- */
 
-static struct secpool_region *enter_locked(struct secpool_region *region)
+struct secpool_region *pool_find_address(struct secpool *pool, uintptr_t address)
 {
-	/* relaxed: the lock orders it with pool_remove_region */
-	atomic_fetch_add_explicit(&region->users, 1, memory_order_relaxed);
-	return region;
-}
+	/* seq_cst: after worker_enter's store, so that pool_remove_region sees the stay, or the stay the new table */
+	const struct region_table *table = atomic_load(&pool->table);
+	unsigned low = 0, high = table ? table->count : 0;
 
-struct secpool_region *pool_enter_address(struct secpool *pool, uintptr_t address)
-{
-	struct secpool_region *found = NULL;
-
-	pthread_rwlock_rdlock(&pool->regions_lock);
-	for (unsigned i = 0; i < pool->region_slots && !found; i++) {
-		struct secpool_region *region = pool->regions[i];
-		if (region && address - (uintptr_t)region->address < region->bytes)
-			found = enter_locked(region);
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		struct secpool_region *region = table->regions[middle];
+		if (address < (uintptr_t)region->address)
+			high = middle;
+		else if (address - (uintptr_t)region->address >= region->bytes)
+			low = middle + 1;
+		else
+			return region;
 	}
-	pthread_rwlock_unlock(&pool->regions_lock);
-	return found;
+	return NULL;
 }
 
-struct secpool_region *pool_enter_slot(struct secpool *pool, uint32_t slot)
+struct secpool_region *pool_find_slot(struct secpool *pool, uint32_t slot)
 {
-	struct secpool_region *found = NULL;
-
-	pthread_rwlock_rdlock(&pool->regions_lock);
-	if (pool->regions[slot])
-		found = enter_locked(pool->regions[slot]);
-	pthread_rwlock_unlock(&pool->regions_lock);
-	return found;
+	return slot < POOL_REGIONS_MOST ? atomic_load(&pool->regions[slot]) : NULL;
 }
 
-void pool_leave(struct secpool_region *region)
+/* A table with one region more or less. */
+static struct region_table *new_table(const struct region_table *old, struct secpool_region *more,
+	const struct secpool_region *less)
 {
-	atomic_fetch_sub_explicit(&region->users, 1, memory_order_release);
+	unsigned count = old ? old->count : 0;
+	struct region_table *table =
+		calloc(1, sizeof *table + (count + 1) * sizeof *table->regions);
+
+	if (!table)
+		return NULL;
+	for (unsigned i = 0; i < count; i++) {
+		if (more && more->address < old->regions[i]->address) {
+			table->regions[table->count++] = more;
+			more = NULL;
+		}
+		if (old->regions[i] != less)
+			table->regions[table->count++] = old->regions[i];
+	}
+	if (more)
+		table->regions[table->count++] = more;
+	return table;
+}
+
+/* The old table is freed when no worker reads it any more. */
+static void publish(struct secpool *pool, struct region_table *table)
+{
+	struct region_table *old = atomic_exchange(&pool->table, table);
+
+	workers_await(pool);
+	free(old);
 }
 
 enum secpool_error pool_add_region(struct secpool *pool, struct secpool_region *region)
 {
+	struct region_table *table = new_table(atomic_load(&pool->table), region, NULL);
+
+	if (!table)
+		return os_error("table of regions");
 	/* the slot after the last one given: one that was freed is not used again soon, so that no stale queue entry meets it */
 	for (unsigned i = 0; i < POOL_REGIONS_MOST; i++) {
 		unsigned slot = (pool->next_slot + i) % POOL_REGIONS_MOST;
-		if (pool->regions[slot])
+		if (atomic_load(&pool->regions[slot]))
 			continue;
 		region->slot = slot;
-		pthread_rwlock_wrlock(&pool->regions_lock);
-		pool->regions[slot] = region;
+		pthread_mutex_lock(&pool->regions_lock);
+		atomic_store(&pool->regions[slot], region);
 		if (slot >= pool->region_slots)
 			pool->region_slots = slot + 1;
-		pthread_rwlock_unlock(&pool->regions_lock);
+		pthread_mutex_unlock(&pool->regions_lock);
+		publish(pool, table);
 		pool->next_slot = slot + 1;
 		return SECPOOL_OK;
 	}
+	free(table);
 	return err_set(SECPOOL_E_LIMIT, "a session has at most %d regions", POOL_REGIONS_MOST);
+}
+
+/* Without memory for a new table the old one is changed when no worker reads it; a fault of that moment is made again. */
+static void remove_in_place(struct secpool *pool, const struct secpool_region *region)
+{
+	struct region_table *table = atomic_exchange(&pool->table, NULL);
+	unsigned kept = 0;
+
+	workers_await(pool);
+	for (unsigned i = 0; i < table->count; i++)
+		if (table->regions[i] != region)
+			table->regions[kept++] = table->regions[i];
+	table->count = kept;
+	atomic_store(&pool->table, table);
 }
 
 void pool_remove_region(struct secpool *pool, struct secpool_region *region)
 {
-	pthread_rwlock_wrlock(&pool->regions_lock);
-	pool->regions[region->slot] = NULL;
-	pthread_rwlock_unlock(&pool->regions_lock);
-	while (atomic_load_explicit(&region->users, memory_order_acquire) > 0)
-		sched_yield();
+	struct region_table *table = new_table(atomic_load(&pool->table), NULL, region);
+
+	pthread_mutex_lock(&pool->regions_lock);
+	atomic_store(&pool->regions[region->slot], NULL);
+	pthread_mutex_unlock(&pool->regions_lock);
+	if (table)
+		publish(pool, table);
+	else
+		remove_in_place(pool, region);
+	handlers_await_region(pool, region);
+	workers_await(pool);
 }
 
 /* ---- memory ---- */
@@ -135,10 +180,8 @@ static enum secpool_error check_options(const char *tenant, const struct secpool
 	if (options->size != sizeof *options)
 		return err_set(SECPOOL_E_INVALID, "options.size is %zu, this library's is %zu",
 			options->size, sizeof *options);
-	if (options->fault_mode == SECPOOL_FAULT_INLINE)
-		return err_set(SECPOOL_E_UNSUPPORTED,
-			"fault mode inline is not available yet: use thread");
-	if (options->fault_mode != SECPOOL_FAULT_THREAD)
+	if (options->fault_mode != SECPOOL_FAULT_THREAD &&
+		options->fault_mode != SECPOOL_FAULT_INLINE)
 		return err_set(
 			SECPOOL_E_INVALID, "fault mode %d is not known", (int)options->fault_mode);
 	if (options->fault_threads > POOL_FAULT_THREADS_MOST)
@@ -188,7 +231,8 @@ static void free_pool(struct secpool *pool)
 		syscall(SYS_munmap, pool->zeros, (size_t)PAGECIPHER_PAGE_BYTES_MOST);
 	cache_done(&pool->cache);
 	events_done(&pool->events);
-	pthread_rwlock_destroy(&pool->regions_lock);
+	free(atomic_load(&pool->table));
+	pthread_mutex_destroy(&pool->regions_lock);
 	pthread_mutex_destroy(&pool->heap_lock);
 	free(pool);
 }
@@ -196,26 +240,26 @@ static void free_pool(struct secpool *pool)
 static enum secpool_error new_pool(
 	const char *tenant, const struct secpool_options *options, struct secpool **ret_pool)
 {
-	struct secpool *pool = calloc(1, sizeof *pool);
+	struct secpool *pool = aligned_alloc(WORKER_CACHE_LINE, sizeof *pool);
 	enum secpool_error error;
-	size_t workers_bytes;
 	void *zeros;
 
 	if (!pool)
 		return os_error("pool");
-	pthread_rwlock_init(&pool->regions_lock, NULL);
+	memset(pool, 0, sizeof *pool);
+	pthread_mutex_init(&pool->regions_lock, NULL);
 	pthread_mutex_init(&pool->heap_lock, NULL);
-	pool->uffd = (struct uffd){.fd = -1, .empty_fd = -1};
+	pool->uffd = pool->program_uffd = (struct uffd){.fd = -1, .empty_fd = -1};
+	pool->fault_mode = options->fault_mode;
 	MSG_SET(pool->tenant, tenant);
 	pool->pid = getpid();
 	pool->fault_threads =
 		options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
 	pool->local_bytes = options->local_bytes ? options->local_bytes : LOCAL_BYTES_DEFAULT;
-	/* each worker holds a decrypted page beside the mapped ones; a moved frame stays charged */
-	workers_bytes = (size_t)pool_workers(pool) * PAGECIPHER_PAGE_BYTES_LEAST;
 	error = events_init(&pool->events);
+	/* what the workers hold of plaintext is taken from it with the first region; a moved frame stays charged */
 	if (!error)
-		error = cache_init(&pool->cache, pool->local_bytes - workers_bytes);
+		error = cache_init(&pool->cache, pool->local_bytes);
 	zeros = mmap(
 		NULL, PAGECIPHER_PAGE_BYTES_MOST, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!error && zeros == MAP_FAILED)
@@ -264,13 +308,23 @@ void secpool_close(struct secpool *pool)
 		return;
 	heap_free(pool);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (pool->regions[slot])
-			(void)!secpool_region_release(pool->regions[slot], NULL);
+		if (atomic_load(&pool->regions[slot]))
+			(void)!secpool_region_release(atomic_load(&pool->regions[slot]), NULL);
 	service_stop(pool);
 	free_pool(pool);
 }
 
 /* ---- small questions ---- */
+
+uint64_t pool_counter(const struct secpool *pool, enum counter counter)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < WORKERS_MOST; i++)
+		sum += atomic_load_explicit(
+			&pool->workers.all[i].counters[counter], memory_order_relaxed);
+	return sum;
+}
 
 int secpool_event_fd(struct secpool *pool)
 {
@@ -295,24 +349,24 @@ enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret
 		return err_set(SECPOOL_E_INVALID, "secpool_stats: a pool, and stats with size set");
 	stats.local_bytes_limit = pool->local_bytes;
 	stats.resident_bytes = cache_used_bytes(&pool->cache);
-	stats.faults = atomic_load(&pool->counters.faults);
-	stats.fills = atomic_load(&pool->counters.fills);
-	stats.zero_fills = atomic_load(&pool->counters.zero_fills);
-	stats.evictions = atomic_load(&pool->counters.evictions);
-	stats.write_backs = atomic_load(&pool->counters.write_backs);
-	stats.integrity_failures = atomic_load(&pool->counters.integrity_failures);
-	stats.repairs = atomic_load(&pool->counters.repairs);
-	stats.failovers = atomic_load(&pool->counters.failovers);
-	stats.metadata_bytes = pool->cache.ring_size * sizeof *pool->cache.ring;
-	pthread_rwlock_rdlock(&pool->regions_lock);
+	stats.faults = pool_counter(pool, COUNTER_FAULTS);
+	stats.fills = pool_counter(pool, COUNTER_FILLS);
+	stats.zero_fills = pool_counter(pool, COUNTER_ZERO_FILLS);
+	stats.evictions = pool_counter(pool, COUNTER_EVICTIONS);
+	stats.write_backs = pool_counter(pool, COUNTER_WRITE_BACKS);
+	stats.integrity_failures = pool_counter(pool, COUNTER_INTEGRITY_FAILURES);
+	stats.repairs = pool_counter(pool, COUNTER_REPAIRS);
+	stats.failovers = pool_counter(pool, COUNTER_FAILOVERS);
+	stats.metadata_bytes = cache_metadata_bytes(&pool->cache);
+	pthread_mutex_lock(&pool->regions_lock);
 	for (unsigned i = 0; i < pool->region_slots; i++) {
-		const struct secpool_region *region = pool->regions[i];
+		const struct secpool_region *region = atomic_load(&pool->regions[i]);
 		if (!region)
 			continue;
 		stats.lost_pages += atomic_load(&region->lost_pages);
 		stats.metadata_bytes += region->page_count * sizeof *region->pages;
 	}
-	pthread_rwlock_unlock(&pool->regions_lock);
+	pthread_mutex_unlock(&pool->regions_lock);
 	*ret_stats = stats;
 	return SECPOOL_OK;
 }

@@ -2,8 +2,9 @@
 /*
  * The open pool and its regions as the library's files share them. Who changes what:
  * - the service thread (service.c): session, devices, placements, the table of regions, loss;
- * - workers (fault.c, fill.c, evict.c; the service thread is one too): pages, each through its word (page.h);
- * - the program's threads: only calls that are passed to the service, the event queue, and plain loads and stores.
+ * - workers (worker.h; fault.c, fill.c, evict.c): pages, each through its word (page.h);
+ * - the program's threads: calls that are passed to the service, the event queue, and plain loads and stores. As guests, with a worker's
+ *   place borrowed, they are workers for a moment: in fault mode inline, and in calls that move pages.
  * docs/locking.md has the order of the locks.
  */
 #ifndef SECPOOL_POOL_H
@@ -19,16 +20,18 @@
 #include "lib/cache.h"
 #include "lib/device.h"
 #include "lib/events.h"
+#include "lib/handlers.h"
 #include "lib/page.h"
 #include "lib/readahead.h"
 #include "lib/secpool.h"
 #include "lib/uffd.h"
 #include "lib/wire/msg.h"
+#include "lib/worker.h"
 
 enum {
 	POOL_FAULT_THREADS_MOST = 16,
-	POOL_WORKERS_MOST = POOL_FAULT_THREADS_MOST + 2, /* and the service thread, and the cleaner */
-	POOL_REGIONS_MOST = 1024,                        /* of one session */
+	POOL_WORKERS_MOST = 64,   /* the page cipher's most: handlers, the service, the cleaner, guests */
+	POOL_REGIONS_MOST = 1024, /* of one session */
 };
 
 /* Where a part of a copy lies. */
@@ -57,27 +60,18 @@ struct secpool_region {
 	struct pagecipher *cipher;
 	struct page *pages;
 	_Atomic(struct placement *) placement;
-	_Atomic unsigned users; /* workers at work on it: a release waits for none */
 	_Atomic uint64_t lost_pages;
 	struct readahead readahead;
 	bool rebuilding;       /* pages from rebuild_next on may lack copies; the service's */
 	uint64_t rebuild_next;
+	struct pins *pins;     /* pin.c's */
 	bool heap; /* made by the pool's own heap */
 };
 
-/* What a worker has for itself, made once. */
-struct worker {
-	struct secpool *pool;
-	unsigned index;
-	uint8_t *ciphertext; /* private copy of what goes to or came from a device */
-	uint8_t *plain;      /* locked: a page decrypted, before it is mapped */
-	uint8_t *moved;      /* registered: where a victim's frame is moved to */
-	pthread_t thread;
-	bool started; /* thread runs; never for the service's worker */
-};
-
-struct counters {
-	_Atomic uint64_t faults, fills, zero_fills, evictions, write_backs, integrity_failures, repairs, failovers;
+/* The regions of a pool in the order of their addresses; immutable once published. */
+struct region_table {
+	unsigned count;
+	struct secpool_region *regions[];
 };
 
 struct service;
@@ -86,20 +80,25 @@ struct heap;
 struct secpool {
 	char tenant[MSG_NAME_BYTES];
 	int pid; /* of the process that opened it; a child made by fork has neither threads nor regions */
-	struct uffd uffd;
+	struct uffd uffd;         /* by the library's descriptor */
+	struct uffd program_uffd; /* by the program's own, which it may close */
+	_Atomic bool program_broken; /* it did: guests leave it to the handlers */
 	struct cache cache;
 	struct events events;
-	struct counters counters;
 	struct service *service;
 
-	pthread_rwlock_t regions_lock; /* Protects: regions, region_slots (held to find one and count oneself in, never longer) */
-	struct secpool_region *regions[POOL_REGIONS_MOST]; /* changed by the service thread only */
-	unsigned region_slots; /* slots above are empty */
+	pthread_mutex_t regions_lock; /* Held by who changes regions, and by who looks at them and is neither a worker that is inside nor the service */
+	_Atomic(struct secpool_region *) regions[POOL_REGIONS_MOST]; /* by slot; changed by the service thread only */
+	_Atomic(struct region_table *) table;                       /* changed by the service thread only */
+	unsigned region_slots; /* slots above are empty; the service thread's */
 	unsigned next_slot;    /* the service thread's */
 
-	struct worker workers[POOL_WORKERS_MOST]; /* the handlers', then the service's, then the cleaner's */
+	struct workers workers;
+	struct handlers handlers;
 	unsigned fault_threads;
+	enum secpool_fault_mode fault_mode;
 	_Atomic bool stopping;
+	_Atomic bool measuring; /* overhead.h */
 
 	_Atomic(struct device *) devices; /* all incarnations, newest first */
 
@@ -107,19 +106,22 @@ struct secpool {
 	struct heap *heap;
 
 	size_t local_bytes;
+	_Atomic size_t pinned_bytes; /* pin.c's; parts that overlap count twice */
 	bool allow_unlocked;
 	const uint8_t *zeros; /* a page of zeros of the largest size, read-only */
 };
 
-/* The region of an address or slot, with its `users` raised; NULL if there is none. pool_leave ends the use. */
-struct secpool_region *pool_enter_address(struct secpool *pool, uintptr_t address);
-struct secpool_region *pool_enter_slot(struct secpool *pool, uint32_t slot);
-void pool_leave(struct secpool_region *region);
+/*
+ * The region of an address or slot; NULL if there is none. It lives until the calling worker leaves (worker_leave): no lock and no count that workers share.
+ * Threads: workers that are inside; the service.
+ */
+struct secpool_region *pool_find_address(struct secpool *pool, uintptr_t address);
+struct secpool_region *pool_find_slot(struct secpool *pool, uint32_t slot);
 
-/* Errors: SECPOOL_E_LIMIT when the session has too many regions. Then the region is found by faults. */
+/* The region is found from then on. Errors: SECPOOL_E_LIMIT when the session has too many, SECPOOL_E_NO_MEMORY. Threads: the service. */
 enum secpool_error pool_add_region(struct secpool *pool, struct secpool_region *region) MUST_USE;
 
-/* No new use begins; returns when no worker uses the region any more. */
+/* No new use begins; returns when no worker uses the region any more. Threads: the service. */
 void pool_remove_region(struct secpool *pool, struct secpool_region *region);
 
 /* Plaintext memory of the library itself: anonymous, locked, not dumped, not inherited. Errors: SECPOOL_E_NO_LOCKED_MEMORY. */
@@ -128,18 +130,10 @@ enum secpool_error pool_lock_range(const struct secpool *pool, void *start, size
 
 static inline struct worker *pool_service_worker(struct secpool *pool)
 {
-	return &pool->workers[pool->fault_threads];
+	return &pool->workers.all[pool->fault_threads];
 }
 
-/* How many workers a pool has. */
-static inline unsigned pool_workers(const struct secpool *pool)
-{
-	return pool->fault_threads + 2;
-}
-
-static inline void counter_add(_Atomic uint64_t *counter, uint64_t count)
-{
-	atomic_fetch_add_explicit(counter, count, memory_order_relaxed);
-}
+/* What all workers counted. Threads: any. */
+uint64_t pool_counter(const struct secpool *pool, enum counter counter);
 
 #endif

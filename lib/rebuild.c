@@ -2,6 +2,7 @@
 #include "lib/rebuild.h"
 
 #include "lib/evict.h"
+#include "lib/fault.h"
 #include "lib/fill.h"
 #include "lib/mirror.h"
 
@@ -17,7 +18,8 @@ void rebuild_start(struct secpool_region *region)
 }
 
 /* Ends the rebuilder's ownership of a page: it is absent as before, with the copies that it has now. */
-static void give_back(struct secpool_region *region, uint64_t pgno, unsigned written)
+static void give_back(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, unsigned written)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
@@ -26,8 +28,7 @@ static void give_back(struct secpool_region *region, uint64_t pgno, unsigned wri
 		page, &seen, PAGE_FILL_UNDO, page_copies(seen) | written, page_version(seen)))
 		;
 	if (seen & PAGE_WAITERS)
-		uffd_wake(&region->pool->uffd, region->address + pgno * region->page_bytes,
-			region->page_bytes);
+		fault_wake_page(worker, region, pgno);
 }
 
 /* An absent page that lacks copies gets them. Returns whether anything was written. */
@@ -43,14 +44,14 @@ static bool rebuild_absent(
 		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
 		return false;
 	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
-		fill_end_as_lost(region, pgno,
+		fill_end_as_lost(worker, region, pgno,
 			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
 			result.bad_device);
 		return true;
 	}
-	give_back(region, pgno, mirror_add(placement, worker, region, pgno, missing));
-	if (mirror_strike_gone(placement, region, pgno))
-		fill_lost(region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+	give_back(worker, region, pgno, mirror_add(placement, worker, region, pgno, missing));
+	if (mirror_strike_gone(placement, worker, region, pgno))
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
 	return true;
 }
 
@@ -73,7 +74,9 @@ static enum outcome rebuild_page(
 		if (!page_step(page, &seen, PAGE_WRITE, 0, page_version(seen)))
 			return LATER;
 		/* dirty now: it is written to all places, here or when it is evicted */
-		(void)!evict_flush_page(worker, region, pgno);
+		worker_enter(worker);
+		(void)!evict_flush_range(worker, region, pgno, pgno + 1, NULL);
+		worker_leave(worker);
 		return WRITTEN;
 	}
 	return NOTHING; /* dirty: who evicts it writes all copies */

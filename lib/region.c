@@ -11,12 +11,16 @@
 #include "lib/base/os.h"
 #include "lib/evict.h"
 #include "lib/loss.h"
+#include "lib/pin.h"
 #include "lib/places.h"
 #include "lib/service.h"
 #include "lib/signals.h"
 
 /* The budget must hold at least this many pages of a region beside what the workers have. */
 enum { PAGES_LEAST = 8 };
+
+/* What is read ahead of one stream takes at most this part of the budget. */
+enum { READAHEAD_SHARE = 64 };
 
 struct create {
 	struct msg_region_create ask;
@@ -39,32 +43,34 @@ static void free_region(struct secpool_region *region)
 		syscall(SYS_munmap, region->address, region->bytes);
 	if (region->pages)
 		syscall(SYS_munmap, region->pages, region->page_count * sizeof *region->pages);
+	pins_free(region->pins);
 	places_free(atomic_load(&region->placement));
 	pagecipher_free(region->cipher);
-	readahead_done(&region->readahead);
 	free(region);
 }
 
-/* The workers' own pages count too: the first region of a page size takes the difference from the budget. */
+/* The workers' own pages count too: the first region, and the first of a larger page size, take them from the budget. */
 static enum secpool_error reserve_workers(struct secpool *pool, size_t page_bytes)
 {
 	struct service *service = pool->service;
 	struct worker *worker = pool_service_worker(pool);
-	size_t more, workers = pool_workers(pool);
+	size_t wanted = workers_plain_bytes(pool, page_bytes);
 	enum secpool_error error;
 
-	if (page_bytes <= service->page_bytes_most)
+	if (wanted <= service->plain_bytes)
 		return SECPOOL_OK;
-	if (page_bytes * (workers + PAGES_LEAST) > pool->local_bytes)
+	if (wanted + PAGES_LEAST * page_bytes > pool->local_bytes)
 		return err_set(SECPOOL_E_LIMIT,
 			"pages of %zu bytes need at least %zu bytes of local memory, this pool has "
 			"%zu",
-			page_bytes, page_bytes * (workers + PAGES_LEAST), pool->local_bytes);
-	more = workers * (page_bytes - service->page_bytes_most);
-	error = evict_make_room(worker, more);
-	if (!error)
-		service->page_bytes_most = page_bytes;
-	return error;
+			page_bytes, wanted + PAGES_LEAST * page_bytes, pool->local_bytes);
+	worker_enter(worker);
+	error = evict_make_room(worker, wanted - service->plain_bytes);
+	worker_leave(worker);
+	if (error)
+		return error;
+	service->plain_bytes = wanted;
+	return workers_grow(pool, page_bytes);
 }
 
 static enum secpool_error map_memory(
@@ -107,7 +113,7 @@ static enum secpool_error take_key(struct secpool *pool, struct secpool_region *
 	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
 
 	if (!error)
-		error = pagecipher_new(fd, &binding, pool_workers(pool), &region->cipher);
+		error = pagecipher_new(fd, &binding, pool->workers.count, &region->cipher);
 	os_close(&fd);
 	return error;
 }
@@ -115,18 +121,20 @@ static enum secpool_error take_key(struct secpool *pool, struct secpool_region *
 static enum secpool_error set_up(struct secpool *pool, const struct create *create,
 	const struct msg_region_created *created, struct secpool_region **ret_region)
 {
-	struct secpool_region *region = calloc(1, sizeof *region);
+	struct secpool_region *region = aligned_alloc(WORKER_CACHE_LINE, sizeof *region);
 	enum secpool_error error;
 
 	if (!region)
 		return os_error("region");
-	readahead_init(&region->readahead);
+	memset(region, 0, sizeof *region);
 	region->pool = pool;
 	region->id = created->region;
 	region->epoch = created->epoch;
 	region->bytes = created->bytes;
 	region->page_bytes = create->ask.page_bytes;
 	region->page_count = region->bytes / region->page_bytes;
+	readahead_init(&region->readahead,
+		(uint32_t)(pool->local_bytes / READAHEAD_SHARE / region->page_bytes));
 	region->copies = create->ask.copies;
 	region->on_loss = create->on_loss;
 	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
@@ -139,6 +147,8 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		error = take_key(pool, region);
 	if (!error)
 		error = region_read_places(pool, region);
+	if (!error)
+		error = pins_new(&region->pins);
 	if (!error && !places_whole(region, atomic_load(&region->placement)))
 		error = err_set(SECPOOL_E_DEVICE_GONE,
 			"a device went while the region was made: try again");
@@ -318,6 +328,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	uint64_t resident = 0;
 
 	pool_remove_region(pool, region); /* no worker is at work on it from here on */
+	service_tell_posted(pool->service);
 	cache_forget(&pool->cache, region->slot);
 	events_forget(&pool->events, region);
 	for (uint64_t pgno = 0; pgno < region->page_count; pgno++) {
@@ -327,7 +338,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	}
 	syscall(SYS_munmap, region->address, region->bytes);
 	region->address = NULL;
-	cache_return(&pool->cache, resident);
+	cache_return(&pool->cache, pool_service_worker(pool)->index, resident);
 	pagecipher_free(region->cipher);
 	region->cipher = NULL;
 	request.u.region_release.region = region->id;

@@ -42,7 +42,7 @@ enum { SECPOOL_NAME_BYTES = 64, SECPOOL_RECEIPT_BYTES = 4096 };
 
 enum secpool_fault_mode {
 	SECPOOL_FAULT_THREAD = 0, /* handler threads serve faults; system calls on pool memory work */
-	SECPOOL_FAULT_INLINE = 1, /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+	SECPOOL_FAULT_INLINE = 1, /* the faulting thread serves itself, in a SIGBUS handler; system calls on pool memory that is not pinned give EFAULT */
 };
 
 enum secpool_redundancy {
@@ -176,7 +176,7 @@ SECPOOL_MUST_USE enum secpool_error secpool_region_lost(struct secpool_region *r
 	struct secpool_range *ranges, size_t count, size_t *ret_count);
 
 /*
- * Copies between a region and a buffer, with errors instead of signals.
+ * Copies between a region and a buffer, with errors instead of signals. Whole pages that are not in local memory are read and written where they are, and stay there.
  * Errors: SECPOOL_E_INVALID (beyond the region), SECPOOL_E_LOST (part of the range may have been copied).
  */
 SECPOOL_MUST_USE enum secpool_error secpool_read(
@@ -185,7 +185,23 @@ SECPOOL_MUST_USE enum secpool_error secpool_write(
 	struct secpool_region *region, size_t offset, const void *buffer, size_t bytes);
 
 /*
- * Writes every changed page to the devices; pages stay resident. Returns when all copies were written.
+ * Brings the pages of a part of a region in, in batches, and keeps them in local memory and writable until secpool_unpin. What the kernel works on by itself (O_DIRECT, io_uring's
+ * registered buffers) must be pinned, and in fault mode inline whatever is handed to a system call. Pins nest. At most half of local_bytes may be pinned.
+ * Errors: SECPOOL_E_INVALID, SECPOOL_E_LIMIT, SECPOOL_E_LOST, SECPOOL_E_NO_SPACE, SECPOOL_E_CLOSED (the program closed the library's descriptor); then nothing more is pinned than before.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_pin(struct secpool_region *region, size_t offset, size_t bytes);
+
+/* Ends one pin of the same part. Errors: SECPOOL_E_INVALID, SECPOOL_E_NOT_FOUND. */
+SECPOOL_MUST_USE enum secpool_error secpool_unpin(struct secpool_region *region, size_t offset, size_t bytes);
+
+/*
+ * Brings the pages of a part of a region in, in batches, as far as half of local_bytes goes; they may leave again like any other.
+ * Errors: SECPOOL_E_INVALID, SECPOOL_E_NO_SPACE, SECPOOL_E_CLOSED (as for secpool_pin). A lost page is no error here.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_prefetch(struct secpool_region *region, size_t offset, size_t bytes);
+
+/*
+ * Writes every changed page to the devices; pages stay resident. Returns when all copies were written. Pinned pages are left as they are: the kernel may be writing to them.
  * Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_LOST (a page had no device to go to; it stays resident).
  */
 SECPOOL_MUST_USE enum secpool_error secpool_flush(struct secpool_region *region);

@@ -19,12 +19,20 @@
 /* How often a lost connection is tried again. */
 #define RETRY_NS (100ull * 1000000)
 
-void service_wake(struct service *service)
+static void wake(struct service *service)
 {
 	uint64_t one = 1;
 
 	if (write(service->wake_fd, &one, sizeof one) < 0)
 		return; /* the counter is full: it is awake */
+}
+
+void service_wake(struct worker *worker)
+{
+	if (worker->guest)
+		signals_wake_service(worker->pool->service->thread);
+	else
+		wake(worker->pool->service);
 }
 
 void service_report(struct service *service, const struct msg_region_lost *report)
@@ -33,17 +41,49 @@ void service_report(struct service *service, const struct msg_region_lost *repor
 	if (service->report_count < SERVICE_REPORTS_MOST)
 		service->reports[service->report_count++] = *report;
 	pthread_mutex_unlock(&service->lock);
-	service_wake(service);
+	wake(service);
 }
 
-static void complete(struct service *service, struct service_call *call, enum secpool_error error)
+void service_post(struct worker *worker, const struct secpool_event *event)
+{
+	struct service *service = worker->pool->service;
+
+	pthread_mutex_lock(&service->lock);
+	if (service->posted_count < SERVICE_POSTED_MOST)
+		service->posted[service->posted_count++] = *event;
+	else
+		service->posted_lost = true;
+	pthread_mutex_unlock(&service->lock);
+	service_wake(worker);
+}
+
+void service_tell_posted(struct service *service)
+{
+	struct worker *worker = pool_service_worker(service->pool);
+	struct secpool_event events[SERVICE_POSTED_MOST];
+	unsigned count;
+	bool lost;
+
+	pthread_mutex_lock(&service->lock);
+	count = service->posted_count;
+	lost = service->posted_lost;
+	memcpy(events, service->posted, count * sizeof *events);
+	service->posted_count = 0;
+	service->posted_lost = false;
+	pthread_mutex_unlock(&service->lock);
+	for (unsigned i = 0; i < count; i++)
+		loss_tell(worker, &events[i]);
+	if (lost)
+		loss_tell(worker, &(struct secpool_event){.type = SECPOOL_EVENT_OVERFLOW});
+}
+
+static void complete(struct service_call *call, enum secpool_error error)
 {
 	call->error = error;
 	snprintf(call->detail, sizeof call->detail, "%s", error ? err_detail() : "");
-	pthread_mutex_lock(&service->lock);
-	call->done = true;
-	pthread_cond_broadcast(&service->finished);
-	pthread_mutex_unlock(&service->lock);
+	/* release: the result before; the caller may be gone from then on, its place on the stack is only an address */
+	atomic_store_explicit(&call->done, 1, memory_order_release);
+	spinlock_futex_wake(&call->done, 1);
 }
 
 static void run_calls(struct service *service)
@@ -63,7 +103,7 @@ static void run_calls(struct service *service)
 			call->next = service->waiting;
 			service->waiting = call;
 		} else {
-			complete(service, call, call->error);
+			complete(call, call->error);
 		}
 	}
 }
@@ -76,7 +116,7 @@ static void end_deferred(struct service *service, const struct msg *msg)
 		if (call->number != msg->number)
 			continue;
 		*at = call->next;
-		complete(service, call, region_released(call, msg));
+		complete(call, region_released(call, msg));
 		return;
 	}
 }
@@ -87,7 +127,7 @@ static void fail_deferred(struct service *service)
 	while (service->waiting) {
 		struct service_call *call = service->waiting;
 		service->waiting = call->next;
-		complete(service, call,
+		complete(call,
 			err_set(SECPOOL_E_DAEMON_GONE, "keymgrd went away before it answered"));
 	}
 }
@@ -219,13 +259,41 @@ static void wait_for_work(struct service *service, bool busy)
 		return;
 }
 
+/* The program's threads move pages too: they get duplicates, in their own table. */
+static enum secpool_error give_descriptors(struct service *service)
+{
+	struct msg msg = {.type = MSG_REPLY};
+	int fds[] = {service->pool->uffd.fd, service->pool->uffd.empty_fd};
+	enum secpool_error error = sock_send(service->end, &msg, fds, 2, 0);
+
+	os_close(&service->end);
+	return error;
+}
+
+static enum secpool_error take_descriptors(struct service *service)
+{
+	struct uffd *uffd = &service->pool->program_uffd;
+	struct sock_extra extra;
+	struct msg msg;
+	enum secpool_error error = sock_receive(service->program_end, &msg, &extra, 0);
+
+	if (error)
+		return error;
+	*uffd = service->pool->uffd;
+	uffd->fd = sock_take_fd(&extra, 0);
+	uffd->empty_fd = sock_take_fd(&extra, 1);
+	sock_close_fds(&extra);
+	return SECPOOL_OK;
+}
+
 static enum secpool_error set_up(struct service *service)
 {
 	struct secpool *pool = service->pool;
-	enum secpool_error error = descriptors_own(&service->wake_fd, &pool->events.service_fd);
+	int *const owned[] = {&service->wake_fd, &pool->events.service_fd, &service->end};
+	enum secpool_error error = descriptors_own(owned, sizeof owned / sizeof *owned);
 
 	if (error) { /* they are still the program's */
-		service->wake_fd = pool->events.service_fd = -1;
+		service->wake_fd = pool->events.service_fd = service->end = -1;
 		return error;
 	}
 	error = keyclient_open(&service->client, service->socket_path, pool->tenant,
@@ -234,8 +302,11 @@ static enum secpool_error set_up(struct service *service)
 		pool->allow_unlocked = service->client.session.allow_unlocked != 0;
 		signals_set_window(
 			service->client.session.window_base, service->client.session.window_bytes);
-		error = uffd_open(&pool->uffd, service->faultfd, 0);
+		error = uffd_open(&pool->uffd, service->faultfd,
+			pool->fault_mode == SECPOOL_FAULT_INLINE ? UFFD_INLINE : 0);
 	}
+	if (!error)
+		error = give_descriptors(service);
 	if (!error)
 		error = fault_start(pool);
 	return error;
@@ -247,6 +318,7 @@ static void tear_down(struct service *service)
 
 	fault_stop(service->pool);
 	uffd_close(&service->pool->uffd);
+	os_close(&service->end);
 	if (service->client.fd >= 0) {
 		bye.u.session_close.session = service->client.session.session;
 		(void)!keyclient_send(&service->client, &bye, NULL);
@@ -269,10 +341,11 @@ static void *service_main(void *arg)
 	service->start_error = error;
 	snprintf(service->start_detail, sizeof service->start_detail, "%s", err_detail());
 	service->started = true;
-	pthread_cond_broadcast(&service->finished);
+	pthread_cond_broadcast(&service->begun);
 	pthread_mutex_unlock(&service->lock);
 	while (!error && !atomic_load(&pool->stopping)) {
 		service_take_messages(service);
+		service_tell_posted(service);
 		if (atomic_exchange(&service->look, false))
 			loss_scan(pool);
 		run_calls(service);
@@ -288,45 +361,70 @@ static void *service_main(void *arg)
 	return NULL;
 }
 
+static void service_end(struct secpool *pool)
+{
+	atomic_store(&pool->stopping, true);
+	signals_wake_service(pool->service->thread);
+	pthread_join(pool->service->thread, NULL);
+}
+
 static void free_service(struct service *service)
 {
 	pthread_mutex_destroy(&service->lock);
-	pthread_cond_destroy(&service->finished);
+	pthread_cond_destroy(&service->begun);
 	free(service);
+}
+
+/* Waits until the service has set itself up, and takes what it gives to the program's threads. On error the thread has ended. */
+static enum secpool_error await_begin(struct service *service)
+{
+	enum secpool_error error;
+
+	pthread_mutex_lock(&service->lock);
+	while (!service->started)
+		pthread_cond_wait(&service->begun, &service->lock);
+	pthread_mutex_unlock(&service->lock);
+	error = service->start_error;
+	if (error) {
+		pthread_join(service->thread, NULL);
+		return err_set(error, "%s", service->start_detail);
+	}
+	error = take_descriptors(service);
+	if (error)
+		service_end(service->pool);
+	return error;
 }
 
 enum secpool_error service_start(struct secpool *pool, const char *socket_path)
 {
 	struct service *service = calloc(1, sizeof *service);
-	int programs_fd = -1;
+	int programs_fd = -1, ends[2] = {-1, -1};
 	enum secpool_error error;
 
 	if (!service)
 		return os_error("service");
 	service->pool = pool;
-	service->faultfd = service->wake_fd = -1;
-	service->page_bytes_most = PAGECIPHER_PAGE_BYTES_LEAST;
+	service->faultfd = service->wake_fd = service->program_end = service->end = -1;
 	keyclient_init(&service->client);
 	snprintf(service->socket_path, sizeof service->socket_path, "%s", socket_path);
 	pthread_mutex_init(&service->lock, NULL);
-	pthread_cond_init(&service->finished, NULL);
+	pthread_cond_init(&service->begun, NULL);
 	pool->service = service;
 	error = os_eventfd(&service->wake_fd);
+	if (!error)
+		error = sock_pair(ends);
+	if (!error) {
+		service->program_end = ends[0];
+		service->end = ends[1];
+	}
 	programs_fd = service->wake_fd;
 	if (!error)
 		error = signals_start_thread(&service->thread, service_main, service);
-	if (!error) {
-		pthread_mutex_lock(&service->lock);
-		while (!service->started)
-			pthread_cond_wait(&service->finished, &service->lock);
-		pthread_mutex_unlock(&service->lock);
-		error = service->start_error;
-		if (error) {
-			pthread_join(service->thread, NULL);
-			err_set(error, "%s", service->start_detail);
-		}
-	}
+	if (!error)
+		error = await_begin(service);
 	os_close(&programs_fd); /* the service has its own */
+	os_close(&ends[1]);
+	os_close(&service->program_end);
 	if (error) {
 		pool->service = NULL;
 		free_service(service);
@@ -336,9 +434,8 @@ enum secpool_error service_start(struct secpool *pool, const char *socket_path)
 
 void service_stop(struct secpool *pool)
 {
-	atomic_store(&pool->stopping, true);
-	signals_wake_service(pool->service->thread);
-	pthread_join(pool->service->thread, NULL);
+	service_end(pool);
+	uffd_close(&pool->program_uffd);
 	free_service(pool->service);
 	pool->service = NULL;
 }
@@ -349,19 +446,21 @@ enum secpool_error service_call(
 	struct service *service = pool->service;
 	struct service_call call = {.run = run, .arg = arg, .error = SECPOOL_E_INTERNAL};
 	struct service_call **end;
+	sigset_t before;
 
 	if (pool->pid != getpid())
 		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	signals_block(&before);
 	pthread_mutex_lock(&service->lock);
 	for (end = &service->calls; *end; end = &(*end)->next)
 		;
 	*end = &call;
 	pthread_mutex_unlock(&service->lock);
+	signals_restore(&before);
 	signals_wake_service(service->thread);
-	pthread_mutex_lock(&service->lock);
-	while (!call.done)
-		pthread_cond_wait(&service->finished, &service->lock);
-	pthread_mutex_unlock(&service->lock);
+	/* acquire: the result */
+	while (!atomic_load_explicit(&call.done, memory_order_acquire))
+		spinlock_futex_wait(&call.done, 0);
 	if (call.error)
 		return err_set(call.error, "%s", call.detail);
 	return SECPOOL_OK;

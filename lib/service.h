@@ -14,7 +14,7 @@
 #include "lib/keyclient.h"
 #include "lib/pool.h"
 
-enum { SERVICE_REPORTS_MOST = 1024 };
+enum { SERVICE_REPORTS_MOST = 1024, SERVICE_POSTED_MOST = 256 };
 
 /* Work for the service thread; embedded in the caller's stack frame. */
 struct service_call {
@@ -24,7 +24,7 @@ struct service_call {
 	char detail[ERR_DETAIL_BYTES];
 	bool deferred;   /* run leaves it open: the answer `number` ends it */
 	uint32_t number;
-	bool done;
+	_Atomic uint32_t done; /* a futex */
 	struct service_call *next;
 };
 
@@ -36,13 +36,18 @@ struct service {
 	char socket_path[PATH_MAX];
 	struct keyclient client;
 	uint64_t retry_ns;      /* when to try to connect again */
-	size_t page_bytes_most; /* largest page of a region so far: the workers' share of the budget */
+	size_t plain_bytes;     /* the workers' share of the budget so far */
+	int program_end, end;   /* by which the program's threads get userfaultfd: the program's end, the service's */
 
-	pthread_mutex_t lock;   /* Protects: calls, reports, report_count, and each call's done */
-	pthread_cond_t finished;
+	/* Protects: calls, reports, posted, their counts, started. Held by threads of the program with all signals blocked: a fault's serving may want it */
+	pthread_mutex_t lock;
+	pthread_cond_t begun;
 	struct service_call *calls;
 	struct msg_region_lost reports[SERVICE_REPORTS_MOST];
 	unsigned report_count;
+	struct secpool_event posted[SERVICE_POSTED_MOST]; /* by guests */
+	unsigned posted_count;
+	bool posted_lost;
 	struct service_call *waiting; /* deferred ones; the service's own */
 	_Atomic bool look;      /* a worker met a device that is gone */
 	enum secpool_error start_error;
@@ -65,8 +70,14 @@ enum secpool_error service_call(struct secpool *pool, void (*run)(struct secpool
 /* Takes in what keymgrd sent unasked: devices that came or went. Losses are handled later, in the service's loop. Threads: the service. */
 void service_take_messages(struct service *service);
 
-/* Wakes the service. Threads: the library's own (they have its descriptors). */
-void service_wake(struct service *service);
+/* Wakes the service. Threads: workers. */
+void service_wake(struct worker *worker);
+
+/* Hands an event to the service, which tells it. Threads: guests. */
+void service_post(struct worker *worker, const struct secpool_event *event);
+
+/* Tells what was posted. Threads: the service, also before a region ends that may be named there. */
+void service_tell_posted(struct service *service);
 
 /* Queues a report for keymgrd; drops it when too many wait. Threads: the library's own. */
 void service_report(struct service *service, const struct msg_region_lost *report);

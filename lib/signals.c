@@ -15,6 +15,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
+#include "lib/fault.h"
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -72,27 +73,46 @@ static void do_default(const siginfo_t *info)
 		syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS);
 }
 
+/* The program's own action, as if ours were not there: with the signals blocked that it asked for. */
+static void pass_on(int number, siginfo_t *info, ucontext_t *context)
+{
+	struct sigaction action = program_action;
+	sigset_t mask;
+
+	if (action.sa_handler == SIG_DFL || (action.sa_handler == SIG_IGN && info->si_code > 0)) {
+		do_default(info); /* a fault can't be ignored: signal(7) */
+		return;
+	}
+	if (action.sa_handler == SIG_IGN)
+		return;
+	mask = context->uc_sigmask;
+	for (int other = 1; other < NSIG; other++)
+		if (other != SIGBUS && sigismember(&action.sa_mask, other) == 1)
+			sigaddset(&mask, other);
+	real_sigmask(SIG_SETMASK, &mask, NULL);
+	if (action.sa_flags & SA_SIGINFO)
+		action.sa_sigaction(number, info, context);
+	else
+		action.sa_handler(number);
+}
+
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
 	int saved = errno; /* lint: errno is left as it was by a handler */
 	uint64_t one = 1;
 
 	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
-	if (info->si_code > 0 && guarded_copy_fixup(context))
+	if (info->si_code > 0 && (fault_signal(info, context) || guarded_copy_fixup(context))) {
+		errno = saved; /* lint: errno as above */
 		return;
+	}
 	if (info->si_code == SI_TKILL && wake_fd_of_thread != NOT_OURS) {
 		if (wake_fd_of_thread >= 0)
 			(void)!write(wake_fd_of_thread, &one, sizeof one); /* full: it is awake */
 		errno = saved; /* lint: errno as above */
 		return;
 	}
-	if (program_action.sa_flags & SA_SIGINFO)
-		program_action.sa_sigaction(number, info, context);
-	else if (program_action.sa_handler == SIG_DFL ||
-		 (program_action.sa_handler == SIG_IGN && info->si_code > 0))
-		do_default(info); /* a fault can't be ignored: signal(7) */
-	else if (program_action.sa_handler != SIG_IGN)
-		program_action.sa_handler(number);
+	pass_on(number, info, context);
 }
 
 enum secpool_error signals_install(void)
@@ -101,7 +121,9 @@ enum secpool_error signals_install(void)
 	enum secpool_error error = SECPOOL_OK;
 
 	ours.sa_sigaction = on_sigbus;
-	sigemptyset(&ours.sa_mask);
+	/* no other handler runs while a fault is served: it might touch the same page. SIGBUS stays: a device may go meanwhile */
+	sigfillset(&ours.sa_mask);
+	sigdelset(&ours.sa_mask, SIGBUS);
 	pthread_mutex_lock(&lock);
 	if (!installed && real_sigaction(SIGBUS, &ours, &program_action) != 0)
 		error = os_error("sigaction SIGBUS");
@@ -150,6 +172,20 @@ void signals_enter_service(int wake_fd)
 void signals_enter_handler(void)
 {
 	enter(-1);
+}
+
+void signals_block(sigset_t *ret_before)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
+	real_sigmask(SIG_BLOCK, &all, ret_before);
+}
+
+void signals_restore(const sigset_t *before)
+{
+	real_sigmask(SIG_SETMASK, before, NULL);
 }
 
 void signals_wake_service(pthread_t thread)
@@ -236,7 +272,7 @@ PUBLIC EARLY int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 	return failed ? fail_with(failed) : 0;
 }
 
-EARLY static bool in_window(const void *start, size_t bytes)
+EARLY bool signals_touch_window(const void *start, uint64_t bytes)
 {
 	uint64_t first = (uintptr_t)start;
 
@@ -246,14 +282,14 @@ EARLY static bool in_window(const void *start, size_t bytes)
 
 PUBLIC EARLY int munmap(void *start, size_t bytes)
 {
-	if (in_window(start, bytes))
+	if (signals_touch_window(start, bytes))
 		return fail_with(EINVAL);
 	return (int)syscall(SYS_munmap, start, bytes);
 }
 
 PUBLIC EARLY int madvise(void *start, size_t bytes, int advice)
 {
-	if (in_window(start, bytes))
+	if (signals_touch_window(start, bytes))
 		return fail_with(EINVAL);
 	return (int)syscall(SYS_madvise, start, bytes, advice);
 }
@@ -267,7 +303,8 @@ PUBLIC EARLY void *mremap(void *start, size_t bytes, size_t new_bytes, int flags
 	if (flags & MREMAP_FIXED)
 		to = va_arg(args, void *);
 	va_end(args);
-	if (in_window(start, bytes) || ((flags & MREMAP_FIXED) && in_window(to, new_bytes))) {
+	if (signals_touch_window(start, bytes) ||
+		((flags & MREMAP_FIXED) && signals_touch_window(to, new_bytes))) {
 		fail_with(EINVAL);
 		return MAP_FAILED;
 	}

@@ -3,13 +3,14 @@
  * SIGBUS, which belongs to the library, and the functions of libc that it interposes for the program: sigaction, signal,
  * sigprocmask, pthread_sigmask (SIGBUS stays ours and unblocked; the program's own action is kept and called for what is its own) and munmap, mremap, madvise (refused on pool memory).
  *
- * The handler: a guarded access is sent to its end with an error; a wake-up sent to one of the library's threads writes to its eventfd; everything
+ * The handler: a fault on a pool in fault mode inline is served (fault.h); a guarded access is sent to its end with an error; a wake-up sent to one of the library's threads writes to its eventfd; everything
  * else, a touch of a lost page included, goes to the program's action.
  */
 #ifndef SECPOOL_SIGNALS_H
 #define SECPOOL_SIGNALS_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -24,6 +25,9 @@ void signals_set_window(uint64_t base, uint64_t bytes);
 /* Whether the range lies inside that space. */
 bool signals_in_window(const void *start, uint64_t bytes);
 
+/* Whether any of it does. */
+bool signals_touch_window(const void *start, uint64_t bytes);
+
 /* A thread with every signal blocked; SIGBUS until it calls one of the two below. */
 enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *arg) MUST_USE;
 
@@ -31,7 +35,14 @@ enum secpool_error signals_start_thread(pthread_t *ret_thread, void *(*run)(void
 void signals_enter_service(int wake_fd);
 void signals_enter_handler(void);
 
-/* Makes the service thread's poll return. */
+/*
+ * Blocks all signals but SIGBUS in the calling thread, for as long as it has a guest's place or a lock that a fault's serving may want; restore puts back what was.
+ * Async-signal-safe.
+ */
+void signals_block(sigset_t *ret_before);
+void signals_restore(const sigset_t *before);
+
+/* Makes the service thread's poll return. Async-signal-safe. */
 void signals_wake_service(pthread_t thread);
 
 /* Interrupts a handler thread's read until it has ended, and joins it. */

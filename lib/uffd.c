@@ -40,6 +40,10 @@ struct uffdio_move {
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+/* Linux 6.15, include/uapi/linux/pidfd.h: the calling process, without a descriptor */
+#ifndef PIDFD_SELF_THREAD_GROUP
+#define PIDFD_SELF_THREAD_GROUP (-10001)
+#endif
 
 enum { KERNEL_PAGE_BYTES = 4096 };
 
@@ -64,9 +68,17 @@ static enum secpool_error agree(int fd, uint64_t *features)
 	return SECPOOL_OK;
 }
 
-enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned without)
+static bool can_drop_many(void)
 {
-	uint64_t had = 0, wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	struct iovec none = {.iov_base = NULL, .iov_len = 0};
+
+	return syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, &none, 1ul,
+		       MADV_DONTNEED_LOCKED, 0u) == 0;
+}
+
+enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how)
+{
+	uint64_t had = 0, wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID;
 	int probe = new_descriptor(device_fd);
 	enum secpool_error error = SECPOOL_E_INTERNAL;
 
@@ -79,8 +91,12 @@ enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned without)
 		return err_set(SECPOOL_E_NO_FAULTFD,
 			"this kernel's userfaultfd can't write-protect: "
 			"Linux 5.19 or later is needed");
-	uffd->has_move = (had & UFFD_FEATURE_MOVE) && !(without & UFFD_WITHOUT_MOVE);
-	uffd->has_poison = (had & UFFD_FEATURE_POISON) && !(without & UFFD_WITHOUT_POISON);
+	uffd->has_move = (had & UFFD_FEATURE_MOVE) && !(how & UFFD_WITHOUT_MOVE);
+	uffd->has_poison = (had & UFFD_FEATURE_POISON) && !(how & UFFD_WITHOUT_POISON);
+	uffd->has_vector = !(how & UFFD_WITHOUT_VECTOR) && can_drop_many();
+	uffd->is_inline = how & UFFD_INLINE;
+	if (uffd->is_inline)
+		wanted |= UFFD_FEATURE_SIGBUS;
 	if (uffd->has_move)
 		wanted |= UFFD_FEATURE_MOVE;
 	if (uffd->has_poison)
@@ -124,28 +140,46 @@ enum secpool_error uffd_register(const struct uffd *uffd, void *start, size_t by
 	return SECPOOL_OK;
 }
 
-enum secpool_error uffd_read(const struct uffd *uffd, struct uffd_fault *ret_fault)
+enum secpool_error uffd_read_many(
+	const struct uffd *uffd, struct uffd_fault *ret_faults, unsigned most, unsigned *ret_count)
 {
-	struct uffd_msg msg;
+	struct uffd_msg msgs[UFFD_READ_MOST];
+	unsigned count = 0;
 
-	for (;;) {
-		ssize_t got = read(uffd->fd, &msg, sizeof msg);
+	if (most > UFFD_READ_MOST)
+		most = UFFD_READ_MOST;
+	while (count == 0) {
+		ssize_t got = read(uffd->fd, msgs, most * sizeof *msgs);
 		if (got < 0 && (os_interrupted() || os_would_block()))
 			return SECPOOL_E_NO_EVENT;
-		if (got != sizeof msg)
+		if (got <= 0 || (size_t)got % sizeof *msgs != 0)
 			return SECPOOL_E_CLOSED;
-		if (msg.event == UFFD_EVENT_PAGEFAULT)
-			break;
+		for (size_t i = 0; i < (size_t)got / sizeof *msgs; i++) {
+			if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
+				continue;
+			ret_faults[count++] = (struct uffd_fault){
+				.address = (uintptr_t)msgs[i].arg.pagefault.address,
+				.thread = (int32_t)msgs[i].arg.pagefault.feat.ptid,
+				.protect = msgs[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP,
+				.write = msgs[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+			};
+		}
 	}
-	ret_fault->address = (uintptr_t)msg.arg.pagefault.address;
-	ret_fault->protect = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
-	ret_fault->write = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
+	*ret_count = count;
 	return SECPOOL_OK;
+}
+
+enum secpool_error uffd_read(const struct uffd *uffd, struct uffd_fault *ret_fault)
+{
+	unsigned count;
+
+	return uffd_read_many(uffd, ret_fault, 1, &count);
 }
 
 enum secpool_error uffd_copy(
 	const struct uffd *uffd, void *to, const void *from, size_t bytes, bool protect)
 {
+	bool existed = false;
 	size_t done = 0;
 
 	while (done < bytes) {
@@ -153,20 +187,23 @@ enum secpool_error uffd_copy(
 			.dst = (uintptr_t)to + done,
 			.src = (uintptr_t)from + done,
 			.len = bytes - done,
-			.mode = UFFDIO_COPY_MODE_DONTWAKE | (protect ? UFFDIO_COPY_MODE_WP : 0),
+			.mode = protect ? UFFDIO_COPY_MODE_WP : 0,
 		};
 		if (ioctl(uffd->fd, UFFDIO_COPY, &copy) == 0)
 			break;
-		if (copy.copy > 0)
+		if (copy.copy > 0) {
 			done += (size_t)copy.copy;
-		else if (os_exists())
+		} else if (os_exists()) {
 			done += KERNEL_PAGE_BYTES;
-		else if (os_would_block())
+			existed = true;
+		} else if (os_would_block()) {
 			sched_yield(); /* the address space is changing */
-		else
+		} else {
 			return os_error("UFFDIO_COPY");
+		}
 	}
-	uffd_wake(uffd, to, bytes);
+	if (existed) /* else the copying has woken them */
+		uffd_wake(uffd, to, bytes);
 	return SECPOOL_OK;
 }
 
@@ -242,6 +279,8 @@ void uffd_wake(const struct uffd *uffd, void *start, size_t bytes)
 {
 	struct uffdio_range range = {.start = (uintptr_t)start, .len = bytes};
 
+	if (uffd->is_inline)
+		return;
 	while (ioctl(uffd->fd, UFFDIO_WAKE, &range) != 0 && os_would_block())
 		sched_yield();
 }
@@ -287,6 +326,27 @@ enum secpool_error uffd_drop(void *start, size_t bytes)
 	if (syscall(SYS_madvise, start, bytes, MADV_DONTNEED_LOCKED) != 0)
 		return os_error("MADV_DONTNEED_LOCKED");
 	return SECPOOL_OK;
+}
+
+enum secpool_error uffd_drop_many(
+	const struct uffd *uffd, const struct iovec *ranges, unsigned count)
+{
+	enum secpool_error error = SECPOOL_OK;
+	size_t bytes = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		bytes += ranges[i].iov_len;
+	if (count > 1 && uffd->has_vector &&
+		(size_t)syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, ranges,
+			(unsigned long)count, MADV_DONTNEED_LOCKED, 0u) == bytes)
+		return SECPOOL_OK;
+	/* one, or an old kernel, or it stopped half-way: dropping again what is dropped does no harm */
+	for (unsigned i = 0; i < count; i++) {
+		enum secpool_error one = uffd_drop(ranges[i].iov_base, ranges[i].iov_len);
+		if (one)
+			error = one;
+	}
+	return error;
 }
 
 bool uffd_present(void *page)

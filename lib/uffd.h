@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "lib/base/err.h"
 
@@ -19,23 +20,26 @@ struct uffd {
 	int empty_fd;  /* an empty memfd, mapped where POISON is missing */
 	bool has_move;
 	bool has_poison;
+	bool has_vector; /* process_madvise on oneself drops scattered pages with one flush of the TLBs */
+	bool is_inline;  /* a fault is a SIGBUS in the faulting thread; nothing is to be read, and nobody to be woken */
 };
 
 /* A fault as read from the descriptor. */
 struct uffd_fault {
 	uintptr_t address;
+	int32_t thread; /* who faulted: a thread id */
 	bool write;
 	bool protect; /* a write to a write-protected page; else the page is missing */
 };
 
-/* Features that a caller does without, to exercise what older kernels do. */
-enum { UFFD_WITHOUT_MOVE = 1, UFFD_WITHOUT_POISON = 2 };
+/* How uffd_open goes about it: faults as signals; features that a caller does without, to exercise what older kernels do. */
+enum { UFFD_WITHOUT_MOVE = 1, UFFD_WITHOUT_POISON = 2, UFFD_WITHOUT_VECTOR = 4, UFFD_INLINE = 8 };
 
 /*
- * device_fd: an open /dev/userfaultfd (borrowed), or -1 to ask the kernel oneself. without: a mask of the above.
+ * device_fd: an open /dev/userfaultfd (borrowed), or -1 to ask the kernel oneself. how: a mask of the above.
  * Errors: SECPOOL_E_NO_FAULTFD with what to do.
  */
-enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned without) MUST_USE;
+enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how) MUST_USE;
 void uffd_close(struct uffd *uffd);
 
 /* Faults of missing and write-protected pages in the range come to us from now on. */
@@ -44,7 +48,15 @@ enum secpool_error uffd_register(const struct uffd *uffd, void *start, size_t by
 /* Waits for one fault. Errors: SECPOOL_E_NO_EVENT when a signal came; SECPOOL_E_CLOSED when the descriptor does not work any more. */
 enum secpool_error uffd_read(const struct uffd *uffd, struct uffd_fault *ret_fault) MUST_USE;
 
-/* Maps a copy of `from` at the missing range and wakes who waits for it. protect: write-protected. An existing page is left as it is. */
+enum { UFFD_READ_MOST = 16 };
+
+/* The same for all faults that wait, `most` (up to UFFD_READ_MOST) at the most; *ret_count is at least 1. */
+enum secpool_error uffd_read_many(const struct uffd *uffd, struct uffd_fault *ret_faults, unsigned most, unsigned *ret_count) MUST_USE;
+
+/*
+ * Maps a copy of `from` at the missing range and wakes who waits for it. protect: write-protected. An existing page is left as it is.
+ * Errors: SECPOOL_E_SYSTEM, SECPOOL_E_NO_MEMORY; part of the range may be mapped then.
+ */
 enum secpool_error uffd_copy(const struct uffd *uffd, void *to, const void *from, size_t bytes, bool protect) MUST_USE;
 
 /*
@@ -65,6 +77,14 @@ enum secpool_error uffd_poison(const struct uffd *uffd, void *start, size_t byte
 
 /* Drops the frames of a locked range; afterwards it is missing. */
 enum secpool_error uffd_drop(void *start, size_t bytes) MUST_USE;
+
+enum { UFFD_DROP_MOST = 1024 /* UIO_MAXIOV, the most that process_madvise(2) takes */ };
+
+/*
+ * The same for up to UFFD_DROP_MOST ranges, with one flush of the TLBs where the kernel can (Linux 6.13 drops, 6.16 flushes once): a flush interrupts every CPU
+ * that runs the program, 10 us each in the virtual machine where it was measured. Errors: SECPOOL_E_SYSTEM: some ranges may not have been dropped.
+ */
+enum secpool_error uffd_drop_many(const struct uffd *uffd, const struct iovec *ranges, unsigned count) MUST_USE;
 
 /* Whether the page at the address is mapped now. */
 bool uffd_present(void *page);

@@ -5,16 +5,21 @@
  * given (or STRESS_SECONDS). timeout: 180
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "lib/base/clock.h"
 #include "tests/support/support.h"
 
 #ifndef STRESS_SECONDS
 #define STRESS_SECONDS 60
+#endif
+#ifndef STRESS_MODE
+#define STRESS_MODE SECPOOL_FAULT_THREAD
 #endif
 enum { PAGE = 4096, PAGES = 4096, LOCAL_BYTES = 4 << 20, THREADS = 8, REGIONS = 2 };
 enum { WORDS = PAGE / sizeof(uint64_t), STALL_MS = 30000 };
@@ -27,7 +32,7 @@ struct model_page {
 	uint64_t patched_to;
 };
 
-static struct {
+static struct region_under_test {
 	struct secpool_region *region;
 	uint8_t *memory;
 	struct model_page pages[PAGES];
@@ -73,6 +78,22 @@ static void check_words(
 		wrong, (size_t)WORDS, zero);
 }
 
+/* A pinned page is there, the same, and takes writes by the kernel. */
+static void pin_for_a_moment(
+	struct region_under_test *it, size_t pgno, struct model_page *page, unsigned region)
+{
+	uint64_t *at = (uint64_t *)(void *)(it->memory + pgno * PAGE);
+
+	SUPPORT_OK(secpool_pin(it->region, pgno * PAGE, PAGE));
+	check_words(at, page, region, pgno);
+	/* in fault mode inline a system call would get EFAULT if the page were missing or protected */
+	SUPPORT_CHECK(getrandom(at, sizeof *at, 0) == sizeof *at);
+	page->patched_at = 0;
+	page->seed = (at[0] | 1) ^ pgno;
+	support_fill(at, PAGE, page->seed);
+	SUPPORT_OK(secpool_unpin(it->region, pgno * PAGE, PAGE));
+}
+
 /* One access of one kind to a random page, under the page's lock. */
 static void work_once(uint64_t *state)
 {
@@ -85,7 +106,7 @@ static void work_once(uint64_t *state)
 	if (!atomic_load_explicit(&regions[region].is_in_use, memory_order_acquire))
 		return;
 	pthread_mutex_lock(&page->lock);
-	switch (dice % 8) {
+	switch (dice % 9) {
 	case 0: /* the whole page anew */
 		page->seed = random_word(state) | 1;
 		page->patched_at = 0;
@@ -96,6 +117,15 @@ static void work_once(uint64_t *state)
 		page->patched_at = 0;
 		support_fill(buffer, PAGE, page->seed);
 		SUPPORT_OK(secpool_write(regions[region].region, pgno * PAGE, buffer, PAGE));
+		break;
+	case 6: /* a flush, and pages that are wanted soon, now and then */
+		if (word == 0)
+			SUPPORT_OK(secpool_flush(regions[region].region));
+		else if (word < 8)
+			SUPPORT_OK(secpool_prefetch(
+				regions[region].region, pgno * PAGE, (PAGES - pgno) * PAGE));
+		else if (word < 64)
+			pin_for_a_moment(&regions[region], pgno, page, region);
 		break;
 	case 2: /* one word, by which a lost write is found soonest */
 	case 3:
@@ -203,8 +233,28 @@ static void show(struct secpool *pool)
 	SUPPORT_CHECK(stats.lost_pages == 0);
 }
 
+static struct secpool *stress_pool;
+
+/* No page of the mirrored region may ever be lost here: says what was told of it. */
+static void on_bus(int number, siginfo_t *info, void *context)
+{
+	struct secpool_event event = {.size = sizeof event};
+
+	(void)number;
+	(void)context;
+	while (secpool_event_next(stress_pool, &event) == SECPOOL_OK)
+		fprintf(stderr, "event %d cause %d offset %zu bytes %zu device %s at %llu ms\n",
+			(int)event.type, (int)event.cause, event.range.offset, event.range.bytes,
+			event.device, (unsigned long long)(event.time_ns / CLOCK_NS_PER_MS));
+	support_fail("SIGBUS code %d at %p, region at %p, now %llu ms", info->si_code,
+		info->si_addr, (void *)regions[0].memory,
+		(unsigned long long)(clock_now_ns() / CLOCK_NS_PER_MS));
+}
+
 int main(int argc, char **argv)
 {
+	struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+
 	const char *given = argc > 1 ? argv[1] : getenv("STRESS_SECONDS");
 	uint64_t half_ns =
 		(given ? strtoull(given, NULL, 10) : STRESS_SECONDS) * CLOCK_NS_PER_S / 2;
@@ -213,7 +263,9 @@ int main(int argc, char **argv)
 
 	SUPPORT_CHECK(half_ns > 0);
 	support_up(3, "64M", NULL);
-	pool = support_open("alpha", LOCAL_BYTES);
+	support_fault_mode = STRESS_MODE;
+	pool = stress_pool = support_open("alpha", LOCAL_BYTES);
+	SUPPORT_CHECK(sigaction(SIGBUS, &action, NULL) == 0);
 	for (unsigned i = 0; i < REGIONS; i++) {
 		regions[i].region = support_region(pool, (size_t)PAGES * PAGE, 2 - i);
 		regions[i].memory = secpool_region_address(regions[i].region);

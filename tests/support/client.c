@@ -178,12 +178,15 @@ void support_wait_regions(unsigned count, unsigned ms)
 		support_fail("%u regions are listed, not %u, after %u ms", wait.seen, count, ms);
 }
 
+enum secpool_fault_mode support_fault_mode = SECPOOL_FAULT_THREAD;
+
 struct secpool *support_open(const char *tenant, size_t local_bytes)
 {
 	struct secpool_options options = {.size = sizeof options, .local_bytes = local_bytes};
 	struct secpool *pool;
 
 	options.runtime_dir = support_runtime_dir();
+	options.fault_mode = support_fault_mode;
 	SUPPORT_OK(secpool_open(tenant, &options, &pool));
 	return pool;
 }

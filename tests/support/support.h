@@ -98,6 +98,9 @@ pid_t support_fork(int (*work)(void *arg), void *arg);
 /* Waits for it at most ms; its exit status, or 128 + signal; fails when it does not end. */
 int support_join(pid_t pid, unsigned ms);
 
+/* The fault mode of the pools that support_open opens; thread unless a test sets it. */
+extern enum secpool_fault_mode support_fault_mode;
+
 /* A pool of the tenant and a region of it, with 4 MiB or more of local memory; they fail the test, not the caller. */
 struct secpool *support_open(const char *tenant, size_t local_bytes);
 struct secpool_region *support_region(struct secpool *pool, size_t bytes, unsigned copies);

@@ -39,8 +39,8 @@ static const struct {
 	{PAGE_FILLING, PAGE_COPIES_GONE, PAGE_FILLING},
 	{PAGE_CLEAN, PAGE_COPIES_GONE, PAGE_DIRTY},
 	{PAGE_EVICTING, PAGE_COPIES_GONE, PAGE_EVICTING},
-	{PAGE_CLEAN, PAGE_VANISHED, PAGE_LOST},
-	{PAGE_DIRTY, PAGE_VANISHED, PAGE_LOST},
+	{PAGE_EVICTING, PAGE_VANISHED, PAGE_LOST},
+	{PAGE_FILLING, PAGE_FILL_WRITTEN, PAGE_FILLING},
 };
 
 static void test_every_pair(void **state)
@@ -62,12 +62,12 @@ static void test_every_pair(void **state)
 
 static void test_word_holds_its_parts(void **state)
 {
-	uint64_t word = page_word(PAGE_LOST, 0xb, PAGECIPHER_VERSION_MOST);
+	uint64_t word = page_word(PAGE_LOST, 0xb, PAGE_VERSION_MOST);
 
 	(void)state;
 	assert_int_equal(page_state(word), PAGE_LOST);
 	assert_int_equal(page_copies(word), 0xb);
-	assert_true(page_version(word) == PAGECIPHER_VERSION_MOST);
+	assert_true(page_version(word) == PAGE_VERSION_MOST);
 	assert_int_equal(sizeof(struct page), 24);
 }
 
@@ -123,6 +123,55 @@ static void test_drop_copies(void **state)
 	assert_true(fresh.word == 0);
 }
 
+static void test_pinned_pages_are_not_taken(void **state)
+{
+	struct page page = {.word = page_word(PAGE_DIRTY, 0, 7)};
+	struct page absent = {.word = page_word(PAGE_ABSENT, 1, 7)};
+	uint64_t seen;
+
+	(void)state;
+	assert_false(page_pin(&absent));
+	assert_true(absent.word == page_word(PAGE_ABSENT, 1, 7));
+	assert_true(page_pin(&page));
+	seen = page.word;
+	assert_true(seen & PAGE_PINNED);
+	assert_true(page_version(seen) == 7);
+	assert_false(page_step(&page, &seen, PAGE_EVICT_BEGIN, 0, 7));
+	/* its protection may change, and it stays pinned meanwhile */
+	assert_true(page_step(&page, &seen, PAGE_WRITE_BEGIN, 0, 7));
+	assert_false(page_pin(&page));
+	seen = page.word;
+	assert_true(page_step(&page, &seen, PAGE_WRITE_END, 0, 7));
+	assert_true(page.word & PAGE_PINNED);
+	assert_false(page_unqueue(&absent));
+	assert_true(page_unqueue(&page));
+	assert_true(page_unpin(&page)); /* the caller is told to queue it */
+	assert_true(page.word == page_word(PAGE_DIRTY, 0, 7));
+	assert_false(page_unpin(&page));
+	assert_true(page_pin(&page));
+	assert_false(page_unpin(&page));
+	assert_true(page.word == page_word(PAGE_DIRTY, 0, 7));
+}
+
+static void test_era_is_kept_by_steps(void **state)
+{
+	struct page page = {.word = page_word(PAGE_EVICTING, 1, 3)};
+	uint64_t seen;
+
+	(void)state;
+	page_note_era(&page, (1u << PAGE_ERA_BITS) - 1);
+	seen = page.word;
+	assert_int_equal(page_state(seen), PAGE_EVICTING);
+	assert_true(page_version(seen) == 3);
+	assert_int_equal(page_copies(seen), 1);
+	assert_true(page_step(&page, &seen, PAGE_EVICT_DONE, 1, 4));
+	assert_int_equal(page_era(page.word), (1u << PAGE_ERA_BITS) - 1);
+	assert_true(page_version(page.word) == 4);
+	assert_false(page.word & PAGE_PINNED);
+	page_note_era(&page, 0);
+	assert_true(page.word == page_word(PAGE_ABSENT, 1, 4));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -131,6 +180,8 @@ int main(void)
 		cmocka_unit_test(test_step_is_refused_without_change),
 		cmocka_unit_test(test_waiters_survive_busy_steps_only),
 		cmocka_unit_test(test_drop_copies),
+		cmocka_unit_test(test_pinned_pages_are_not_taken),
+		cmocka_unit_test(test_era_is_kept_by_steps),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

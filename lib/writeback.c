@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/writeback.h"
+
+#include "lib/loss.h"
+#include "lib/mirror.h"
+#include "lib/overhead.h"
+
+/* Pages are protected together when they lie in one piece of this size: one call walks one page table, half of it. */
+enum { PIECE_BYTES = 1 << 20 };
+
+static struct page *page_of(const struct victim *v)
+{
+	return &v->region->pages[v->pgno];
+}
+
+/* Steps a page out of EVICTING; notes whether who waits for it must be woken. */
+static void leave(struct victim *v, enum page_event event, uint64_t version)
+{
+	uint64_t seen = atomic_load(&page_of(v)->word);
+
+	while (!page_step(page_of(v), &seen, event,
+		event == PAGE_EVICT_UNDO ? 0 : page_copies(seen), version))
+		;
+	v->wake = seen & PAGE_WAITERS;
+}
+
+/* Steps a written page out of EVICTING, unless its last copy went meanwhile. */
+static bool leave_written(struct victim *v, enum page_event event)
+{
+	uint64_t seen = atomic_load(&page_of(v)->word);
+
+	while (page_copies(seen) != 0) {
+		if (!page_step(page_of(v), &seen, event, page_copies(seen), page_version(seen)))
+			continue;
+		v->wake = seen & PAGE_WAITERS;
+		return true;
+	}
+	return false;
+}
+
+void writeback_undo(struct worker *worker, struct victim *v)
+{
+	size_t bytes = v->region->page_bytes;
+
+	if (v->state != VICTIM_TAKEN && v->frame != v->at &&
+		uffd_move(worker->uffd, v->at, v->frame, bytes) != SECPOOL_OK)
+		/* the frame can't go back: a copy of it can */
+		if (uffd_present(v->frame) &&
+			uffd_copy(worker->uffd, v->at, v->frame, bytes, false) == SECPOOL_OK)
+			(void)!uffd_drop(v->frame, bytes);
+	/* under the version that the attempt may have taken */
+	leave(v, PAGE_EVICT_UNDO, v->clean ? v->version : v->version + 1);
+	v->state = VICTIM_STAYED;
+}
+
+/* ---- hold ---- */
+
+/* How many victims from the first on lie side by side, are to leave, and fit. */
+static unsigned run_length(const struct victim *v, unsigned count, size_t room)
+{
+	unsigned length = 0;
+
+	while (length < count && !v[length].clean && !v[length].stays &&
+		(length + 1) * v[0].region->page_bytes <= room &&
+		(length == 0 || (v[length].region == v[0].region &&
+					v[length].pgno == v[length - 1].pgno + 1)))
+		length++;
+	return length;
+}
+
+/* Moves a run out, as a whole or else page by page. A page that does not go is pinned by the kernel: it stays. */
+static void move_run(struct worker *worker, struct victim *v, unsigned length, size_t *moved_bytes)
+{
+	size_t bytes = v->region->page_bytes;
+	uint8_t *to = worker->moved + *moved_bytes;
+	bool whole = uffd_move(worker->uffd, to, v->at, length * bytes) == SECPOOL_OK;
+
+	for (unsigned i = 0; i < length; i++, to += bytes) {
+		if (whole || uffd_move(worker->uffd, to, v[i].at, bytes) == SECPOOL_OK) {
+			v[i].frame = to;
+			v[i].state = VICTIM_HELD;
+		} else {
+			writeback_undo(worker, &v[i]);
+		}
+	}
+	*moved_bytes += length * bytes;
+}
+
+static bool to_be_protected(const struct victim *v)
+{
+	return v->state == VICTIM_TAKEN && !v->clean;
+}
+
+static uint64_t piece_of(const struct victim *v)
+{
+	return v->pgno * v->region->page_bytes / PIECE_BYTES;
+}
+
+/* Whether a pinned page lies between two victims: the kernel must be able to write to it (pin.c). */
+static bool pinned_between(const struct victim *from, const struct victim *to)
+{
+	const struct secpool_region *region = from->region;
+
+	if (atomic_load(&region->pool->pinned_bytes) == 0)
+		return false;
+	for (uint64_t pgno = from->pgno + 1; pgno < to->pgno; pgno++)
+		if (atomic_load(&region->pages[pgno].word) & PAGE_PINNED)
+			return true;
+	return false;
+}
+
+/*
+ * Protects the first victim and those after it in the same piece by one call, with what lies between them: a page of somebody else's that is protected too costs its
+ * next writer a fault, and nothing else. Returns how many victims were gone through.
+ */
+static unsigned protect_piece(struct worker *worker, struct victim *v, unsigned count)
+{
+	uint8_t *end = v->at;
+	unsigned length = 0;
+	bool failed;
+
+	for (; length < count && v[length].region == v->region &&
+		piece_of(&v[length]) == piece_of(v) &&
+		(length == 0 || !pinned_between(&v[length - 1], &v[length]));
+		length++)
+		if (to_be_protected(&v[length]))
+			end = v[length].at + v->region->page_bytes;
+	failed = uffd_protect(worker->uffd, v->at, (size_t)(end - v->at)) != SECPOOL_OK;
+	for (unsigned i = 0; i < length; i++) {
+		if (!to_be_protected(&v[i]))
+			continue;
+		v[i].frame = v[i].at;
+		if (failed)
+			writeback_undo(worker, &v[i]);
+		else
+			v[i].state = VICTIM_HELD;
+	}
+	return length;
+}
+
+void writeback_hold(
+	struct worker *worker, struct victim *victims, unsigned count, size_t *ret_moved_bytes)
+{
+	bool can_move = worker->moved && worker->uffd->has_move;
+	size_t moved = 0;
+	unsigned i = 0;
+
+	while (can_move && i < count) {
+		unsigned length =
+			run_length(&victims[i], count - i, PAGECIPHER_PAGE_BYTES_MOST - moved);
+		if (length * victims[i].region->page_bytes >=
+			(size_t)WRITEBACK_RUN_PAGES * PAGECIPHER_PAGE_BYTES_LEAST)
+			move_run(worker, &victims[i], length, &moved);
+		i += length > 0 ? length : 1;
+	}
+	for (i = 0; i < count;)
+		i += to_be_protected(&victims[i]) ? protect_piece(worker, &victims[i], count - i)
+						  : 1;
+	*ret_moved_bytes = moved;
+}
+
+/* ---- write and end ---- */
+
+enum secpool_error writeback_write(struct worker *worker, struct victim *v)
+{
+	bool moved = v->frame != v->at;
+	enum secpool_error error =
+		pagecipher_seal(v->region->cipher, worker->index, PAGECIPHER_DATA, v->pgno,
+			v->version + 1, v->frame, worker->ciphertext, page_of(v)->tag);
+
+	overhead_mark(worker, OVERHEAD_SEAL);
+	if (!error)
+		error = mirror_write(
+			worker, v->region, v->pgno, v->version + 1, PAGE_EVICT_WRITTEN);
+	overhead_mark(worker, OVERHEAD_STORE);
+	if (!error && moved)
+		page_note_era(page_of(v), cache_era(&worker->pool->cache));
+	if (!error && (v->stays || moved) &&
+		!leave_written(v, v->stays ? PAGE_EVICT_CLEAN : PAGE_EVICT_DONE))
+		error = SECPOOL_E_NO_SPACE;
+	if (error) {
+		writeback_undo(worker, v);
+		return error;
+	}
+	v->state = v->stays ? VICTIM_STAYED : moved ? VICTIM_LEFT : VICTIM_WRITTEN;
+	counter_add(worker, COUNTER_WRITE_BACKS, 1);
+	return SECPOOL_OK;
+}
+
+void writeback_dropped(struct worker *worker, struct victim *v)
+{
+	uint64_t version = v->clean ? v->version : v->version + 1;
+
+	page_note_era(page_of(v), cache_era(&worker->pool->cache));
+	leave(v, version > 0 ? PAGE_EVICT_DONE : PAGE_EVICT_FRESH, version);
+	loss_orphan(worker, v->region, v->pgno); /* its copies may have gone in this very moment */
+	v->state = VICTIM_LEFT;
+}
