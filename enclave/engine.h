@@ -37,7 +37,7 @@ struct engine {
 	enum secpool_error (*tag)(struct engine_key *key, unsigned worker, const uint8_t nonce[12], const void *data, size_t bytes, uint8_t ret_tag[16]);
 	/* A page and its tag in one go; tweak: the nonce and four zero bytes. from and to: the same or not overlapping. Errors: as xts_seal and gmac_tag. */
 	enum secpool_error (*page_seal)(struct engine_key *key, unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes, uint8_t ret_tag[16]);
-	/* Errors: SECPOOL_E_INTEGRITY: to is not written. SECPOOL_E_CRYPTO. */
+	/* to: private memory that nobody else looks at before this returns. Errors: SECPOOL_E_INTEGRITY: to is wiped. SECPOOL_E_CRYPTO. */
 	enum secpool_error (*page_open)(struct engine_key *key, unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes, const uint8_t tag[16]);
 };
 
@@ -68,7 +68,7 @@ void engine_choose(const struct engine *engine);
 enum secpool_error engine_key_new(const struct engine *engine, const struct region_keys *keys, size_t page_bytes, unsigned workers, struct engine_key **ret_key) MUST_USE;
 
 /*
- * An engine against OpenSSL: random keys, nonces and data, pages of 4 KiB to 2 MiB at odd addresses, both directions, and that a wrong tag is refused and writes nothing.
+ * An engine against OpenSSL: random keys, nonces and data, pages of 4 KiB to 2 MiB at odd addresses, both directions, and that a wrong tag is refused and leaves nothing.
  * Takes about 2 ms. Errors: SECPOOL_E_SELFTEST, SECPOOL_E_NO_MEMORY, SECPOOL_E_NO_LOCKED_MEMORY.
  */
 enum secpool_error engine_compare(const struct engine *engine) MUST_USE;

@@ -45,7 +45,16 @@ static bool agrees(struct round *r)
 	       same(r);
 }
 
-/* A wrong bit of the tag: refused, and nothing is written. */
+static bool is_wiped(const struct round *r)
+{
+	uint8_t all = 0;
+
+	for (size_t i = 0; i < r->bytes; i++)
+		all |= r->work[i];
+	return all == 0;
+}
+
+/* A wrong bit of the tag: refused, and nothing is left. */
 static bool refuses(struct round *r, uint8_t where)
 {
 	if (r->bytes > REFUSED_BYTES_MOST)
@@ -53,7 +62,7 @@ static bool refuses(struct round *r, uint8_t where)
 	r->tag[where % 16] ^= (uint8_t)(1u << (where / 16 % 8));
 	return r->engine->page_open(r->mine, 0, r->tweak, r->plain, r->work, r->bytes, r->tag) ==
 		       SECPOOL_E_INTEGRITY &&
-	       same(r);
+	       is_wiped(r);
 }
 
 static enum secpool_error compare_round(

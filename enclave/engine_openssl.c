@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "enclave/engine.h"
+
+#include <openssl/crypto.h>
 #include "enclave/gmac.h"
 #include "enclave/secmem.h"
 #include "enclave/xts.h"
@@ -84,6 +86,8 @@ static enum secpool_error page_open(struct engine_key *key, unsigned worker,
 {
 	enum secpool_error error = gmac_check(&key->slots[worker].gmac, tweak, from, bytes, tag);
 
+	if (error)
+		OPENSSL_cleanse(to, bytes); /* as the engines do that decrypt beside the check */
 	return error ? error : open(key, worker, tweak, from, to, bytes);
 }
 

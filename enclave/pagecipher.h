@@ -58,8 +58,9 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker, e
 	uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
 
 /*
- * Checks the tag, in constant time, then decrypts. ciphertext must be private memory that no device can change between check and use.
- * Errors: SECPOOL_E_INTEGRITY: plain is not written. SECPOOL_E_CRYPTO.
+ * Decrypts and checks the tag, in constant time. ciphertext must be private memory that no device can change meanwhile; plain must be memory that nobody else looks
+ * at before success is returned: what did not match was there for a moment. The same or not overlapping.
+ * Errors: SECPOOL_E_INTEGRITY: plain is wiped. SECPOOL_E_CRYPTO.
  */
 enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;

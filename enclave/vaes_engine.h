@@ -12,8 +12,6 @@
 
 struct engine_key {
 	struct vaes_key key;
-	size_t scratch_bytes; /* of each worker; 0 for large pages */
-	uint8_t scratch[];
 };
 
 static void key_free(struct engine_key *key)
@@ -24,12 +22,12 @@ static void key_free(struct engine_key *key)
 VAES_ENTRY enum secpool_error key_new(const struct region_keys *keys, size_t page_bytes,
 	unsigned workers, struct engine_key **ret_key)
 {
-	size_t scratch = page_bytes <= SCRATCH_BYTES_MOST ? page_bytes : 0;
-	struct engine_key *key = secmem_new(sizeof *key + workers * scratch);
+	struct engine_key *key = secmem_new(sizeof *key);
 
+	(void)page_bytes; /* the work on a page needs no room beside the key: any worker, any size */
+	(void)workers;
 	if (!key)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
-	key->scratch_bytes = scratch;
 	vaes_key_set(&key->key, keys);
 	*ret_key = key;
 	return leave(SECPOOL_OK);
@@ -101,16 +99,16 @@ VAES_ENTRY enum secpool_error tag_of(struct engine_key *key, unsigned worker,
 }
 
 VAES_WIDE void page_pass(const struct vaes_key *key, bool opening, enum hashed hashed,
-	const uint8_t tweak[16], const void *from, void *to, size_t bytes, const void *ahead,
+	const uint8_t tweak[16], const void *from, void *to, size_t bytes,
 	uint8_t ret_tag[TAG_BYTES])
 {
+	/* side by side: the CPU runs both chains of rounds at once */
+	const __m128i stream = vaes_nonce_stream(key, tweak);
 	struct pass pass = {.tweak = vaes_encrypt(key->tweak, vaes_load(tweak)),
-		.sum = _mm_setzero_si128(),
-		.ahead = ahead};
+		.sum = _mm_setzero_si128()};
 
 	pass = cipher_groups(key, opening, hashed, pass, from, to, bytes / GROUP_BYTES);
-	_mm_storeu_si128((void *)ret_tag,
-		vaes_tag(key, pass.sum, vaes_nonce_stream(key, tweak), bytes));
+	_mm_storeu_si128((void *)ret_tag, vaes_tag(key, pass.sum, stream, bytes));
 }
 
 static bool is_page(size_t bytes)
@@ -124,7 +122,7 @@ VAES_INSIDE enum secpool_error page_seal_inside(const struct engine_key *key,
 {
 	if (!is_page(bytes))
 		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	page_pass(&key->key, false, HASH_OUTPUT, tweak, from, to, bytes, NULL, ret_tag);
+	page_pass(&key->key, false, HASH_OUTPUT, tweak, from, to, bytes, ret_tag);
 	return SECPOOL_OK;
 }
 
@@ -145,46 +143,28 @@ static bool is_right(uint8_t right[TAG_BYTES], const uint8_t tag[TAG_BYTES])
 	return same;
 }
 
-VAES_WIDE void copy_out(uint8_t *to, const uint8_t *from, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i += VECTOR_BYTES)
-		VAES_SI(storeu)((void *)(to + i), VAES_SI(loadu)((const void *)(from + i)));
-}
-
-/* The plaintext of a page whose tag is not known yet goes to secret memory, and no further unless the tag is right. */
-VAES_INSIDE enum secpool_error open_beside(const struct engine_key *key, uint8_t *scratch,
+/* The plaintext of a page whose tag is not known yet goes where the caller keeps it from everybody's eyes until the tag is right; it is wiped when it is not. */
+VAES_INSIDE enum secpool_error page_open_inside(const struct engine_key *key,
 	const uint8_t tweak[16], const void *from, void *to, size_t bytes,
 	const uint8_t tag[TAG_BYTES])
 {
 	uint8_t right[TAG_BYTES];
 
-	page_pass(&key->key, true, HASH_INPUT, tweak, from, scratch, bytes, to, right);
-	if (!is_right(right, tag)) {
-		OPENSSL_cleanse(scratch, bytes);
-		return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
-	}
-	copy_out(to, scratch, bytes);
-	return SECPOOL_OK;
+	if (!is_page(bytes))
+		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
+	page_pass(&key->key, true, HASH_INPUT, tweak, from, to, bytes, right);
+	if (is_right(right, tag))
+		return SECPOOL_OK;
+	OPENSSL_cleanse(to, bytes);
+	return err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
 }
 
 VAES_ENTRY enum secpool_error page_open(struct engine_key *key, unsigned worker,
 	const uint8_t tweak[16], const void *from, void *to, size_t bytes,
 	const uint8_t tag[TAG_BYTES])
 {
-	enum secpool_error error;
-	uint8_t right[TAG_BYTES];
-
-	if (!is_page(bytes))
-		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	if (bytes <= key->scratch_bytes)
-		return leave(open_beside(key, key->scratch + worker * key->scratch_bytes, tweak,
-			from, to, bytes, tag));
-	error = tag_inside(key, tweak, from, bytes, right);
-	if (!error && !is_right(right, tag))
-		error = err_set(SECPOOL_E_INTEGRITY, "a tag does not match its data");
-	if (!error)
-		error = open_inside(key, tweak, from, to, bytes);
-	return leave(error);
+	(void)worker;
+	return leave(page_open_inside(key, tweak, from, to, bytes, tag));
 }
 
 #define VAES_ENGINE(engine_name, engine_shown, engine_usable)                                      \

@@ -4,7 +4,7 @@
  *
  * A group of VAES_VECTORS vectors is in flight at a time; its tweaks, the next group's tweaks and the hash of its ciphertext are independent of its
  * rounds, so that the CPU runs them beside. The products of a group's blocks with the powers of the hash key are reduced together.
- * Sealing hashes what it just made; opening decrypts small pages into secret memory beside the hash, and copies them out once the tag is right.
+ * Sealing hashes what it just made; opening hashes and decrypts at once, and wipes what it made when the tag is not right.
  * Threads: as engine.h.
  */
 #ifndef SECPOOL_ENCLAVE_VAES_KERNEL_H
@@ -51,8 +51,6 @@ enum {
 	LANES = VECTOR_BYTES / VAES_BLOCK_BYTES,
 	GROUP_BLOCKS = VAES_VECTORS * LANES,
 	GROUP_BYTES = VAES_VECTORS * VECTOR_BYTES,
-	/* With larger pages the copy leaves the first-level cache, and the tag first, then the decryption, is as fast (docs/page-format.md). */
-	SCRATCH_BYTES_MOST = 8 << 10,
 	TAG_BYTES = 16,
 	STACK_BYTES = VAES_BITS == 512 ? 512 : 1024, /* more than the frame of any function here */
 };
@@ -66,7 +64,6 @@ enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT };
 /* A pass over whole groups, and what it leaves for the next bytes. */
 struct pass {
 	__m128i tweak, sum;
-	const uint8_t *ahead; /* where the output will be copied to, to be fetched into the cache; or NULL */
 };
 
 /* The compiler may not see through a pointer from here on: it would keep the round keys beyond the loop, and spill them to the stack. */
@@ -192,13 +189,24 @@ VAES_WIDE void start_tweaks(__m128i tweak, VAES_vector *tweaks)
 	}
 }
 
-/* The same place in the next group: GROUP_BLOCKS is a multiple of 8, so whole bytes move. */
+/*
+ * The same place in the next group: times x^GROUP_BLOCKS, a multiple of 8, so whole bytes move. They are rotated; what came round to the bottom counts times
+ * x^7 + x^2 + x + 1 there, and once it is there already. One shuffle: that is what a CPU has few units for beside the rounds.
+ */
 VAES_WIDE VAES_vector next_tweaks(VAES_vector tweaks)
 {
-	VAES_vector carry = VAES_V(bsrli_epi128)(tweaks, 16 - GROUP_BLOCKS / 8);
-
-	return VAES_SI(xor)(VAES_V(bslli_epi128)(tweaks, GROUP_BLOCKS / 8),
-		VAES_V(clmulepi64_epi128)(carry, numbers(0x87), 0x00));
+#if VAES_BITS == 512
+	const VAES_vector bottom = every(_mm_set_epi32(0, 0, 0, -1));
+	VAES_vector turned = VAES_SHUFFLE32(tweaks, 0x93);
+#else
+	const VAES_vector bottom = every(_mm_set_epi32(0, 0, 0, 0xff));
+	const VAES_vector by_one =
+		every(_mm_set_epi8(14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 15));
+	VAES_vector turned = VAES_V(shuffle_epi8)(tweaks, by_one);
+#endif
+	_Static_assert((int)GROUP_BLOCKS == (VAES_BITS == 512 ? 32 : 8), "four bytes, or one");
+	return VAES_SI(xor)(turned,
+		VAES_V(clmulepi64_epi128)(VAES_SI(and)(turned, bottom), numbers(0x86), 0x00));
 }
 
 /* Products of blocks with powers of the hash key, not reduced yet. */
@@ -296,7 +304,7 @@ VAES_WIDE __m128i one_group(const struct vaes_key *key, bool opening, VAES_vecto
 	return sum;
 }
 
-/* Whole groups. from and to: the same or not overlapping; not the same where the input is hashed. */
+/* Whole groups. from and to: the same or not overlapping. */
 VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, enum hashed hashed,
 	struct pass pass, const uint8_t *from, uint8_t *to, size_t groups)
 {
@@ -310,11 +318,6 @@ VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, en
 	}
 	for (; groups > 0; groups--, from += GROUP_BYTES, to += GROUP_BYTES) {
 		VAES_RELOAD(key);
-		if (pass.ahead) {
-			VAES_EACH(i)
-				_mm_prefetch(pass.ahead + i * VECTOR_BYTES, _MM_HINT_T0);
-			pass.ahead += GROUP_BYTES;
-		}
 		pass.sum = one_group(key, opening, t, pass.sum, from, to,
 			hashed == HASH_INPUT ? from : hashed == HASH_OUTPUT ? to - GROUP_BYTES : NULL);
 	}

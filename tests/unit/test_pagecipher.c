@@ -128,15 +128,16 @@ static void test_open_refuses(void **state)
 	struct pagecipher *cipher = new_cipher(4096, 1);
 	uint8_t *plain = new_page(4096, 0x61), *sealed = new_page(4096, 0),
 		*got = new_page(4096, 0x5c);
-	uint8_t *before = new_page(4096, 0x5c), tag[PAGECIPHER_TAG_BYTES];
+	uint8_t *wiped = new_page(4096, 0), tag[PAGECIPHER_TAG_BYTES];
 
 	(void)state;
 	assert_int_equal(
 		pagecipher_seal(cipher, 0, PAGECIPHER_DATA, 4, 8, plain, sealed, tag), SECPOOL_OK);
 #define REFUSED(type, pgno, version)                                                               \
+	memset(got, 0x5c, 4096);                                                                   \
 	assert_int_equal(pagecipher_open(cipher, 0, type, pgno, version, sealed, tag, got),        \
 		SECPOOL_E_INTEGRITY);                                                              \
-	assert_memory_equal(got, before, 4096)
+	assert_memory_equal(got, wiped, 4096)
 	REFUSED(PAGECIPHER_DATA, 5, 8);
 	REFUSED(PAGECIPHER_DATA, 4, 7);
 	REFUSED(PAGECIPHER_DATA, 4, 9);
@@ -160,7 +161,7 @@ static void test_open_refuses(void **state)
 	free(plain);
 	free(sealed);
 	free(got);
-	free(before);
+	free(wiped);
 }
 
 static void test_other_key_refuses(void **state)
