@@ -12,7 +12,7 @@ static void *serve(void *arg)
 	struct bare *bare = arg;
 	struct uffd_fault fault;
 
-	while (!atomic_load(&bare->stop)) {
+	for (;;) { /* until the process ends */
 		uintptr_t page;
 		if (uffd_read(&bare->uffd, &fault) != SECPOOL_OK)
 			continue;
@@ -24,16 +24,18 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-enum secpool_error bare_open(struct bare *bare)
+enum secpool_error bare_open(struct bare *bare, bool is_inline)
 {
 	enum secpool_error error;
 	void *zeros, *memory;
 
-	*bare = (struct bare){.stop = false};
-	error = uffd_open(&bare->uffd, -1, 0);
+	*bare = (struct bare){.memory = NULL};
+	error = uffd_open(&bare->uffd, -1, is_inline ? UFFD_INLINE : 0);
 	if (error)
 		return error;
 	memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory != MAP_FAILED)
+		madvise(memory, BYTES, MADV_NOHUGEPAGE);
 	zeros = mmap(NULL, BARE_PAGE_BYTES, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (memory == MAP_FAILED || zeros == MAP_FAILED)
@@ -41,7 +43,7 @@ enum secpool_error bare_open(struct bare *bare)
 	bare->memory = memory;
 	bare->zeros = zeros;
 	error = uffd_register(&bare->uffd, memory, BYTES);
-	if (!error && pthread_create(&bare->thread, NULL, serve, bare) != 0)
+	if (!error && !is_inline && pthread_create(&bare->thread, NULL, serve, bare) != 0)
 		error = err_set(SECPOOL_E_NO_MEMORY, "no thread");
 	return error;
 }
@@ -49,15 +51,4 @@ enum secpool_error bare_open(struct bare *bare)
 void bare_drop(struct bare *bare)
 {
 	(void)!uffd_drop((void *)bare->memory, BYTES);
-}
-
-void bare_close(struct bare *bare)
-{
-	bare_drop(bare);
-	atomic_store(&bare->stop, true);
-	(void)bare->memory[0]; /* the last fault lets the thread see that it is over */
-	pthread_join(bare->thread, NULL);
-	uffd_close(&bare->uffd);
-	munmap((void *)bare->memory, BYTES);
-	munmap(bare->zeros, BARE_PAGE_BYTES);
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A bare userfaultfd range: one handler thread maps a page of zeros for each fault. What secpool's faults are compared with. Threads: one user. */
+/* A bare userfaultfd range: a page of zeros is mapped for each fault, by one handler thread unless faults are signals. What secpool's faults are compared with. Threads: one user. */
 #ifndef SECPOOL_TESTS_BARE_H
 #define SECPOOL_TESTS_BARE_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -17,12 +16,10 @@ struct bare {
 	volatile uint8_t *memory;
 	uint8_t *zeros;
 	pthread_t thread;
-	_Atomic bool stop;
 };
 
-/* Errors: SECPOOL_E_NO_FAULTFD, SECPOOL_E_NO_MEMORY. */
-enum secpool_error bare_open(struct bare *bare) MUST_USE;
-void bare_close(struct bare *bare);
+/* is_inline: faults are signals, which the caller serves; there is no thread then. Errors: SECPOOL_E_NO_FAULTFD, SECPOOL_E_NO_MEMORY. */
+enum secpool_error bare_open(struct bare *bare, bool is_inline) MUST_USE;
 
 /* All pages are missing again. */
 void bare_drop(struct bare *bare);

@@ -15,8 +15,14 @@ static const struct {
 	const char *about;
 } table[] = {
 	{"cipher", bench_cipher, "page cipher against OpenSSL alone, memcpy and memset"},
-	{"fault", bench_fault, "a miss against a bare userfaultfd fault"},
-	{"scan", bench_scan, "sequential reads and writes against memcpy and bare faults"},
+	{"fault", bench_fault, "a miss against a bare userfaultfd fault and kernel swap on zram"},
+	{"scan", bench_scan, "sequential reads and writes against kernel swap on zram and memory"},
+	{"random", bench_random, "as fault, with writes, and on a busy machine"},
+	{"threads", bench_threads, "random reads by two threads against one"},
+	{"stride", bench_stride, "streams that read-ahead finds"},
+	{"pagesize", bench_pagesize, "pages from 4 KiB to 2 MiB, regions from 64 MiB to 1 GiB"},
+	{"metadata", bench_metadata, "memory: metadata a page, plaintext against its limit"},
+	{"overhead", bench_overhead, "where the time of a miss goes"},
 	{"failover", bench_failover,
 		"a device pulled during reads: stalls, time to the first right byte"},
 };

@@ -50,9 +50,15 @@ int bench_cipher(struct bench *bench);
 /* The page cipher's engines against each other: the second half of bench_cipher. */
 int bench_engines(struct bench *bench);
 
-/* A miss against a bare fault; sequential passes; a pull during reads. They need `secpool up`; failover pulls its dev0. */
+/* These need `secpool up`; failover pulls its dev0. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);
+int bench_random(struct bench *bench);
+int bench_threads(struct bench *bench);
+int bench_stride(struct bench *bench);
+int bench_pagesize(struct bench *bench);
+int bench_metadata(struct bench *bench);
+int bench_overhead(struct bench *bench);
 int bench_failover(struct bench *bench);
 
 #endif

@@ -1,147 +1,108 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sequential writing and reading of a region with a quarter of it local, with and without a mirror, against memcpy and against a bare userfaultfd range
- * that is filled page by page with zeros.
+ * Sequential writing and reading of 512 MiB with 128 MiB of local memory, in both fault modes and mirrored, against kernel swap on zram under the same limit and
+ * against ordinary memory. And of a region that is resident as a whole, against ordinary memory: what no fault costs.
  */
-#include "tests/bench/bench.h"
+#include "tests/bench/space.h"
 
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "lib/base/clock.h"
-#include "lib/base/err.h"
-#include "lib/secpool.h"
-#include "tests/bench/bare.h"
+static const size_t BYTES = 512u << 20, LOCAL_BYTES = 128u << 20, RESIDENT_BYTES = 32u << 20;
+enum { ROUNDS = 3, RESIDENT_ROUNDS = 9, POOLS = 3 };
 
-enum { PAGE = 4096, ROUNDS = 5 };
-static const size_t REGION_BYTES = 256u << 20, LOCAL_BYTES = 64u << 20;
+static const char CONFIG[] = "512 MiB, 128 MiB local, 4 KiB pages, half-compressible data";
 
-struct times {
-	double seconds[ROUNDS];
-};
-
-static double since(uint64_t start)
+static void report(struct bench *bench, struct space *const *spaces,
+	const struct space_times *times, unsigned count, const char *what, bool has_zram)
 {
-	return (double)(clock_now_ns() - start) / (double)CLOCK_NS_PER_S;
-}
+	char metric[64];
 
-static int by_size(const void *left, const void *right)
-{
-	double a = *(const double *)left, b = *(const double *)right;
-
-	return (a > b) - (a < b);
-}
-
-/* Reports bytes a second and returns the median. */
-static double report(struct bench *bench, const char *metric, struct times *times, size_t bytes,
-	const char *config)
-{
-	double giga = (double)bytes / 1e9;
-
-	qsort(times->seconds, ROUNDS, sizeof(double), by_size);
-	bench_report(bench, metric, giga / times->seconds[ROUNDS / 2], "GB/s",
-		giga / times->seconds[ROUNDS - 1], giga / times->seconds[0], config);
-	return giga / times->seconds[ROUNDS / 2];
-}
-
-static double scan_bare(struct bare *bare)
-{
-	uint64_t start;
-
-	bare_drop(bare);
-	start = clock_now_ns();
-	for (size_t i = 0; i < BARE_PAGES; i++)
-		(void)bare->memory[i * PAGE];
-	return since(start);
-}
-
-static double write_all(uint8_t *at, int value)
-{
-	uint64_t start = clock_now_ns();
-
-	memset(at, value, REGION_BYTES);
-	return since(start);
-}
-
-/* Reads every word, so that the time is that of the data's way and not of one byte a page. */
-static double read_all(const uint8_t *at)
-{
-	uint64_t start = clock_now_ns(), sum = 0, word;
-
-	for (size_t i = 0; i < REGION_BYTES; i += sizeof word) {
-		memcpy(&word, at + i, sizeof word);
-		sum += word;
+	for (unsigned i = 0; i < count; i++) {
+		snprintf(metric, sizeof metric, "%s_%s", what, spaces[i]->name);
+		space_report_rate(bench, metric, &times[i], (double)BYTES / 1e9, "GB/s", CONFIG);
 	}
-	__asm__ volatile("" : : "r"(sum));
-	return since(start);
+	for (unsigned i = 0; has_zram && i < POOLS; i++) {
+		snprintf(metric, sizeof metric, "%s_%s_per_zram", what, spaces[i]->name);
+		bench_report(bench, metric,
+			space_median(&times[count - 1]) / space_median(&times[i]), "x", 0, 0,
+			CONFIG);
+	}
 }
 
-static int scan(struct bench *bench, unsigned copies, struct bare *bare, const char *config)
+static int scan(struct bench *bench)
 {
-	struct secpool_options options = {.size = sizeof options, .local_bytes = LOCAL_BYTES};
-	struct secpool_region_options wanted = {
-		.size = sizeof wanted,
-		.bytes = REGION_BYTES,
-		.redundancy = copies > 1 ? SECPOOL_REDUNDANCY_MIRROR : SECPOOL_REDUNDANCY_NONE,
-		.copies = copies > 1 ? copies : 0,
-		.name = "bench",
+	static const struct space_options options[POOLS] = {
+		{.name = "thread", .mode = SECPOOL_FAULT_THREAD, .copies = 1},
+		{.name = "inline", .mode = SECPOOL_FAULT_INLINE, .copies = 1},
+		{.name = "inline_mirror", .mode = SECPOOL_FAULT_INLINE, .copies = 2},
 	};
-	struct times reads, writes, bares, copying;
-	struct secpool_region *region;
-	uint8_t *at, *plain, *other;
-	struct secpool *pool;
-	double bare_rate;
+	struct space all[POOLS + 2], *spaces[POOLS + 2];
+	struct space_times writes[POOLS + 2], reads[POOLS + 2];
+	bool has_zram = space_open_zram(bench, BYTES, LOCAL_BYTES, &all[POOLS + 1]);
+	unsigned opened = 0;
+	int status = 0;
 
-	if (secpool_open("default", &options, &pool) != SECPOOL_OK)
-		return bench_failed(bench, "open");
-	if (secpool_region_create(pool, &wanted, &region) != SECPOOL_OK) {
-		secpool_close(pool);
-		return bench_failed(bench, "create");
+	for (; status == 0 && opened < POOLS; opened++) {
+		struct space_options one = options[opened];
+		one.bytes = BYTES;
+		one.local_bytes = LOCAL_BYTES;
+		status = space_open_pool(bench, &one, &all[opened]);
+		if (status != 0)
+			break;
 	}
-	at = secpool_region_address(region);
-	plain = malloc(LOCAL_BYTES);
-	other = malloc(LOCAL_BYTES);
-	if (!plain || !other)
-		abort();
-	memset(plain, 1, LOCAL_BYTES);
-	memset(other, 2, LOCAL_BYTES);
-	write_all(at, 1);
-	for (int round = 0; round < ROUNDS; round++) {
-		uint64_t start;
-		writes.seconds[round] = write_all(at, round);
-		reads.seconds[round] = read_all(at);
-		bares.seconds[round] = scan_bare(bare);
-		start = clock_now_ns();
-		memcpy(other, plain, LOCAL_BYTES);
-		__asm__ volatile("" : : "r"(other) : "memory");
-		copying.seconds[round] = since(start);
+	if (status == 0)
+		status = space_open_plain(bench, "memory", BYTES, &all[opened]);
+	if (status == 0) {
+		opened++;
+		for (unsigned i = 0; i < POOLS + 2; i++)
+			spaces[i] = &all[i];
+		space_compare(spaces, POOLS + 1 + has_zram, SPACE_WRITE, 0, ROUNDS, writes);
+		space_compare(spaces, POOLS + 1 + has_zram, SPACE_READ, 0, ROUNDS, reads);
+		report(bench, spaces, writes, POOLS + 1 + has_zram, "write", has_zram);
+		report(bench, spaces, reads, POOLS + 1 + has_zram, "read", has_zram);
 	}
-	bare_rate = report(bench, "bare_fault", &bares, (size_t)BARE_PAGES * PAGE, config);
-	report(bench, "memcpy", &copying, LOCAL_BYTES, config);
-	bench_report(bench, "write_per_bare",
-		report(bench, "write", &writes, REGION_BYTES, config) / bare_rate, "x", 0, 0,
-		config);
-	bench_report(bench, "read_per_bare",
-		report(bench, "read", &reads, REGION_BYTES, config) / bare_rate, "x", 0, 0, config);
-	free(plain);
-	free(other);
-	secpool_close(pool);
+	for (unsigned i = 0; i < opened; i++)
+		space_close(&all[i]);
+	if (has_zram)
+		space_close(&all[POOLS + 1]);
+	return status;
+}
+
+static int resident(struct bench *bench)
+{
+	static const char config[] = "32 MiB, all of it resident";
+	struct space_options options = {.name = "pool",
+		.mode = SECPOOL_FAULT_INLINE,
+		.bytes = RESIDENT_BYTES,
+		.local_bytes = 2 * RESIDENT_BYTES,
+		.copies = 1};
+	struct space pool, memory, *spaces[] = {&pool, &memory};
+	struct space_times times[2];
+
+	if (space_open_pool(bench, &options, &pool) != 0)
+		return 1;
+	if (space_open_plain(bench, "memory", RESIDENT_BYTES, &memory) != 0) {
+		space_close(&pool);
+		return 1;
+	}
+	space_run(&pool, SPACE_WRITE, 0);
+	space_run(&memory, SPACE_WRITE, 0);
+	space_compare(spaces, 2, SPACE_READ, 0, RESIDENT_ROUNDS, times);
+	space_report_rate(bench, "resident_read_pool", &times[0], (double)RESIDENT_BYTES / 1e9,
+		"GB/s", config);
+	space_report_rate(bench, "resident_read_memory", &times[1], (double)RESIDENT_BYTES / 1e9,
+		"GB/s", config);
+	bench_report(bench, "resident_per_memory",
+		space_median(&times[0]) / space_median(&times[1]), "x", 0, 0, config);
+	space_close(&pool);
+	space_close(&memory);
 	return 0;
 }
 
 int bench_scan(struct bench *bench)
 {
-	struct bare bare;
-	int status;
+	int status = scan(bench);
 
-	if (bare_open(&bare) != SECPOOL_OK)
-		return bench_failed(bench, "userfaultfd");
-	status = scan(
-		bench, 1, &bare, "sequential, 256 MiB, 64 MiB local, 4 KiB pages, no redundancy");
-	if (status == 0)
-		status = scan(bench, 2, &bare,
-			"sequential, 256 MiB, 64 MiB local, 4 KiB pages, mirror:2");
-	bare_close(&bare);
-	return status;
+	return status ? status : resident(bench);
 }

@@ -141,8 +141,8 @@ static int without_space(void *arg)
 
 static int unavailable_options(void *arg)
 {
-	struct secpool_options inline_mode = {
-		.size = sizeof inline_mode, .fault_mode = SECPOOL_FAULT_INLINE};
+	struct secpool_options odd_mode = {
+		.size = sizeof odd_mode, .fault_mode = (enum secpool_fault_mode)9};
 	struct secpool_region_options code = {
 		.bytes = MIB, .redundancy = SECPOOL_REDUNDANCY_EC, .data = 2, .parity = 1};
 	struct secpool_region_options refill = {.bytes = MIB, .on_loss = SECPOOL_ON_LOSS_REFILL};
@@ -151,8 +151,8 @@ static int unavailable_options(void *arg)
 	struct secpool *pool = NULL;
 
 	(void)arg;
-	inline_mode.runtime_dir = support_runtime_dir();
-	expect(secpool_open("alpha", &inline_mode, &pool), SECPOOL_E_UNSUPPORTED, "inline mode");
+	odd_mode.runtime_dir = support_runtime_dir();
+	expect(secpool_open("alpha", &odd_mode, &pool), SECPOOL_E_INVALID, "odd fault mode");
 	SUPPORT_CHECK(pool == NULL);
 	pool = support_open("alpha", LOCAL_BYTES);
 	expect(try_region(pool, &code), SECPOOL_E_UNSUPPORTED, "erasure code");
