@@ -152,9 +152,12 @@ static void serve_protected(struct worker *worker, struct secpool_region *region
 	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire);
 
 	while (page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY) {
+		uint64_t before = seen;
 		if (!page_step(
 			    page, &seen, PAGE_WRITE_BEGIN, page_copies(seen), page_version(seen)))
 			continue;
+		if (page_state(before) == PAGE_CLEAN)
+			fill_note_outcome(region, true);
 		/* that wakes the writer; on an error it stays protected, and the writer comes here again */
 		fill_end_protection(worker, region, pgno);
 		return;

@@ -56,6 +56,34 @@ void fill_tell_repair(struct worker *worker, struct secpool_region *region, uint
 	loss_tell(worker, &event);
 }
 
+/*
+ * Outcomes that are looked at together; one write to so many clean pages makes it worth while to fill writable (a protection fault costs 7 us and more, a needless write-back 1.2 us on
+ * another CPU, measured); one page of so many is the sample.
+ */
+enum { OUTCOMES = 256, OUTCOMES_WORTH = 4, SAMPLE_OF = 8 };
+
+void fill_note_outcome(struct secpool_region *region, bool rewritten)
+{
+	_Atomic uint32_t *count = rewritten ? &region->rewritten : &region->stayed_clean;
+	uint32_t again, clean;
+
+	atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
+	again = atomic_load_explicit(&region->rewritten, memory_order_relaxed);
+	clean = atomic_load_explicit(&region->stayed_clean, memory_order_relaxed);
+	if (again + clean < OUTCOMES)
+		return;
+	atomic_store_explicit(&region->fills_writable, again * OUTCOMES_WORTH > again + clean,
+		memory_order_relaxed);
+	atomic_store_explicit(&region->rewritten, 0, memory_order_relaxed);
+	atomic_store_explicit(&region->stayed_clean, 0, memory_order_relaxed);
+}
+
+static bool fills_writable(const struct secpool_region *region, uint64_t pgno)
+{
+	return atomic_load_explicit(&region->fills_writable, memory_order_relaxed) &&
+	       pgno % SAMPLE_OF != 0;
+}
+
 void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
 	struct page *page = &region->pages[pgno];
@@ -216,36 +244,23 @@ void fill_run(struct worker *worker, const struct fillset *fill)
 		run_chunk(worker, fill, i, i + fits < fill->count ? i + fits : fill->count);
 }
 
-/* Takes one more page, if there is room for it without taking another one out. */
-static bool take_next(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+enum taking { TAKEN, NOT_NOW, NO_ROOM };
+
+/* Takes one more page, if there is room for it without taking another one out. NOT_NOW: it is resident, lost, or in somebody's hand. */
+static enum taking take_next(struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
 	struct cache *cache = &worker->pool->cache;
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	if ((page_state(seen) != PAGE_ABSENT && page_state(seen) != PAGE_FRESH) ||
-		!cache_reserve(cache, worker->index, region->page_bytes))
-		return false;
+	if (page_state(seen) != PAGE_ABSENT && page_state(seen) != PAGE_FRESH)
+		return NOT_NOW;
+	if (!cache_reserve(cache, worker->index, region->page_bytes))
+		return NO_ROOM;
 	if (page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
-		return true;
+		return TAKEN;
 	cache_return(cache, worker->index, region->page_bytes);
-	return false;
-}
-
-/* The pages that the stream will want next. */
-static void take_ahead(struct worker *worker, struct fillset *fill, unsigned window, int64_t stride)
-{
-	uint64_t pgno = fill->first;
-
-	if (stride == 0)
-		return;
-	fill->stride = (uint64_t)(stride < 0 ? -stride : stride);
-	while (fill->count < window && take_next(worker, fill->region, pgno + (uint64_t)stride)) {
-		pgno += (uint64_t)stride;
-		fill->count++;
-	}
-	if (stride < 0)
-		fill->first = pgno;
+	return NOT_NOW;
 }
 
 /* A long run is filled by two: half of it, the one without the page that was asked for, goes to a handler that has nothing to do. */
@@ -266,13 +281,51 @@ static void share(struct worker *worker, struct fillset *fill, int64_t stride)
 		fill->first = pgno_of(fill, half.count);
 }
 
+/* The pages that the stream will want next, with the one that was asked for (0): all that can be taken, for the next fault is expected behind them. */
+static unsigned take_window(struct worker *worker, const struct fillset *asked, unsigned window,
+	int64_t stride, bool taken[READAHEAD_WINDOW_MOST])
+{
+	unsigned count = 1;
+
+	taken[0] = true;
+	for (; stride != 0 && count < window; count++) {
+		enum taking taking =
+			take_next(worker, asked->region, asked->first + (uint64_t)stride * count);
+		if (taking == NO_ROOM)
+			break;
+		taken[count] = taking == TAKEN;
+	}
+	return count;
+}
+
+/* Fills the runs of pages that were taken. */
+static void fill_window(struct worker *worker, const struct fillset *asked, unsigned count,
+	int64_t stride, const bool taken[READAHEAD_WINDOW_MOST])
+{
+	for (unsigned i = 0, end; i < count; i = end) {
+		struct fillset run = *asked;
+		for (end = i; end < count && taken[end]; end++)
+			;
+		if (end == i) {
+			end++;
+			continue;
+		}
+		run.count = end - i;
+		run.first += (uint64_t)stride * (stride < 0 ? end - 1 : i);
+		if (stride != 0)
+			run.stride = (uint64_t)(stride < 0 ? -stride : stride);
+		share(worker, &run, stride);
+		fill_run(worker, &run);
+	}
+}
+
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen,
 	bool writable)
 {
-	struct fillset fill = {
-		.region = region, .first = pgno, .stride = 1, .count = 1, .writable = writable};
+	struct fillset asked = {.region = region, .first = pgno, .stride = 1, .count = 1};
 	struct page *page = &region->pages[pgno];
-	unsigned window;
+	bool taken[READAHEAD_WINDOW_MOST];
+	unsigned count;
 	int64_t stride;
 
 	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
@@ -280,15 +333,15 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 		fault_wake_page(worker, region, pgno);
 		return;
 	}
-	window = readahead_note(&region->readahead, pgno, region->page_count, &stride);
+	asked.writable = writable || fills_writable(region, pgno);
+	count = readahead_note(&region->readahead, pgno, region->page_count, &stride);
 	if (evict_make_room(worker, region->page_bytes) != SECPOOL_OK) {
 		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
 		return;
 	}
-	take_ahead(worker, &fill, window, stride);
-	share(worker, &fill, stride);
+	count = take_window(worker, &asked, count, stride, taken);
 	overhead_mark(worker, OVERHEAD_ROOM);
-	fill_run(worker, &fill);
+	fill_window(worker, &asked, count, stride, taken);
 }
 
 uint64_t fill_range(struct worker *worker, struct secpool_region *region, uint64_t first,
@@ -297,7 +350,7 @@ uint64_t fill_range(struct worker *worker, struct secpool_region *region, uint64
 	struct fillset fill = {.region = region, .first = first, .stride = 1, .writable = writable};
 
 	while (first + fill.count < end && fill.count < READAHEAD_WINDOW_MOST &&
-		take_next(worker, region, first + fill.count))
+		take_next(worker, region, first + fill.count) == TAKEN)
 		fill.count++;
 	if (fill.count > 0)
 		fill_run(worker, &fill);

@@ -22,6 +22,12 @@ uint64_t fill_range(struct worker *worker, struct secpool_region *region, uint64
 /* Brings in the pages of a set, which are the caller's. */
 void fill_run(struct worker *worker, const struct fillset *fill);
 
+/*
+ * Notes what became of a page that was filled clean. A write to it after all costs a second fault, more than writing back a page for nothing does; where that happens
+ * often, pages are filled writable from then on also for a read, but for a sample that tells whether it is still so.
+ */
+void fill_note_outcome(struct secpool_region *region, bool rewritten);
+
 /* Ends the protection of a page that the caller took with PAGE_WRITE_BEGIN: dirty and writable, its waiters woken. */
 void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno);
 

@@ -62,6 +62,9 @@ struct secpool_region {
 	_Atomic(struct placement *) placement;
 	_Atomic uint64_t lost_pages;
 	struct readahead readahead;
+	/* what became of pages that were filled clean (fill.h): written to after all, or evicted as they were; relaxed hints */
+	_Atomic uint32_t rewritten, stayed_clean;
+	_Atomic bool fills_writable;
 	bool rebuilding;       /* pages from rebuild_next on may lack copies; the service's */
 	uint64_t rebuild_next;
 	struct pins *pins;     /* pin.c's */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/writeback.h"
 
+#include "lib/fill.h"
 #include "lib/loss.h"
 #include "lib/mirror.h"
 #include "lib/overhead.h"
@@ -195,4 +196,6 @@ void writeback_dropped(struct worker *worker, struct victim *v)
 	leave(v, version > 0 ? PAGE_EVICT_DONE : PAGE_EVICT_FRESH, version);
 	loss_orphan(worker, v->region, v->pgno); /* its copies may have gone in this very moment */
 	v->state = VICTIM_LEFT;
+	if (v->clean && v->version > 0)
+		fill_note_outcome(v->region, false);
 }

@@ -45,10 +45,11 @@ static int open_all(struct bench *bench, struct setting *setting)
 	options.mode = SECPOOL_FAULT_INLINE;
 	if (status == 0)
 		status = space_open_pool(bench, &options, &setting->all[INLINE]);
-	if (status == 0)
-		for (unsigned i = 0; i < SPACES; i++)
-			if (i == THREAD || i == INLINE || (i == ZRAM && setting->has_zram))
-				space_run(&setting->all[i], SPACE_WRITE, 0);
+	for (unsigned i = 0; status == 0 && i < SPACES; i++)
+		if (i == THREAD || i == INLINE || (i == ZRAM && setting->has_zram)) {
+			space_run(&setting->all[i], SPACE_WRITE, 0);
+			space_run(&setting->all[i], SPACE_READ, 0); /* what was written has left */
+		}
 	return status;
 }
 
@@ -158,6 +159,7 @@ int bench_threads(struct bench *bench)
 		if (space_open_pool(bench, &options, &space) != 0)
 			return 1;
 		space_run(&space, SPACE_WRITE, 0);
+		space_run(&space, SPACE_READ, 0);
 		space_compare(spaces, 1, SPACE_RANDOM_READ, 2 * TIMES, ROUNDS, &one);
 		space_compare(spaces, 1, SPACE_TWO_THREADS, 2 * TIMES, ROUNDS, &two);
 		snprintf(metric, sizeof metric, "one_thread_%s", options.name);

@@ -20,6 +20,9 @@ struct order {
 	long count;
 };
 
+/* An order's count that ends the child: the end of the pipe does not, for later children have it too. */
+enum { NO_MORE = -1000000 };
+
 static struct zram zram; /* one at a time */
 static struct bare bare; /* of a child */
 
@@ -113,7 +116,8 @@ static void two_threads(struct space *space, long count)
 
 	for (int i = 0; i < 2; i++) {
 		halves[i] = (struct half){.space = *space, .count = count / 2};
-		halves[i].space.random = next(&space->random);
+		/* far apart in the generator's order, or both would touch the same pages one after the other */
+		halves[i].space.random = next(&space->random) * 0x9e3779b97f4a7c15ul + (uint64_t)i;
 		if (pthread_create(&halves[i].thread, NULL, work_half, &halves[i]) != 0)
 			abort();
 	}
@@ -176,7 +180,7 @@ static void obey(struct space *space, int from, int to)
 {
 	struct order order;
 
-	while (read(from, &order, sizeof order) == sizeof order) {
+	while (read(from, &order, sizeof order) == sizeof order && order.count != NO_MORE) {
 		double seconds = work_here(space, order.work, order.count);
 		if (write(to, &seconds, sizeof seconds) != sizeof seconds)
 			break;
@@ -318,7 +322,11 @@ int space_open_pool(
 
 void space_close(struct space *space)
 {
+	struct order end = {.count = NO_MORE};
+
 	if (space->child > 0) {
+		if (write(space->to_child, &end, sizeof end) < 0)
+			kill(space->child, SIGKILL);
 		close(space->to_child);
 		close(space->from_child);
 		waitpid(space->child, NULL, 0);
