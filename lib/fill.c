@@ -118,12 +118,13 @@ static void finish(struct worker *worker, const struct fillset *fill, unsigned i
 	struct cache *cache = &worker->pool->cache;
 	struct page *page = &region->pages[pgno_of(fill, i)];
 	uint64_t seen = atomic_load(&page->word);
-	struct cache_entry entry = {.region = region->slot,
-		.pgno = pgno_of(fill, i),
-		.queue = page_version(seen) > 0 ? cache_queue_for(cache, (uint16_t)page_era(seen))
-						: CACHE_NEW};
+	struct cache_entry entry = {.region = region->slot, .pgno = pgno_of(fill, i)};
 	bool dirty;
 
+	if (fill->wanted)
+		entry.queue = CACHE_HOT;
+	else if (page_version(seen) > 0)
+		entry.queue = cache_queue_for(cache, (uint16_t)page_era(seen));
 	if (page_era(seen) != 0)
 		page_note_era(page, 0);
 	/* in the queue before the step: who takes it out early finds it busy and puts it back */

@@ -14,6 +14,7 @@ struct fillset {
 	uint64_t stride; /* pages */
 	unsigned count;
 	bool writable;   /* for a write; else mapped write-protected and clean */
+	bool wanted;     /* the program asked for them: to be kept like hot pages (cache.h) */
 };
 
 #endif

@@ -240,22 +240,13 @@ enum secpool_error secpool_unpin(struct secpool_region *region, size_t offset, s
 	return SECPOOL_OK;
 }
 
-enum secpool_error secpool_prefetch(struct secpool_region *region, size_t offset, size_t bytes)
+/* As a guest: brings in what is out. */
+static enum secpool_error prefetch_pages(
+	struct worker *worker, struct secpool_region *region, uint64_t first, uint64_t end)
 {
-	enum secpool_error error = range_check(region, offset, bytes);
-	struct worker *worker;
-	uint64_t pgno, end;
-	sigset_t before;
+	enum secpool_error error = SECPOOL_OK;
 
-	if (error)
-		return error;
-	pages_of(region, offset, bytes, &pgno, &end);
-	/* more would push out what came first */
-	if (end - pgno > region->pool->local_bytes / PINNED_PART / region->page_bytes)
-		end = pgno + region->pool->local_bytes / PINNED_PART / region->page_bytes;
-	signals_block(&before);
-	worker = worker_borrow(region->pool);
-	while (!error && pgno < end) {
+	for (uint64_t pgno = first; !error && pgno < end;) {
 		uint64_t next = pgno;
 		enum page_state state = page_state(atomic_load(&region->pages[pgno].word));
 		if (atomic_load(&region->pool->program_broken))
@@ -265,6 +256,29 @@ enum secpool_error secpool_prefetch(struct secpool_region *region, size_t offset
 		pgno = next > pgno ? next
 				   : pgno + 1; /* resident, lost, or in somebody's hand: the next */
 	}
+	return error;
+}
+
+enum secpool_error secpool_prefetch(struct secpool_region *region, size_t offset, size_t bytes)
+{
+	enum secpool_error error = range_check(region, offset, bytes);
+	struct worker *worker;
+	uint64_t first, end, most;
+	sigset_t before;
+
+	if (error)
+		return error;
+	pages_of(region, offset, bytes, &first, &end);
+	/* more would push out what came first */
+	most = region->pool->local_bytes / PINNED_PART / region->page_bytes;
+	if (end - first > most)
+		end = first + most;
+	signals_block(&before);
+	worker = worker_borrow(region->pool);
+	error = prefetch_pages(worker, region, first, end);
+	/* pages that were resident, but old, may have made room for the others */
+	if (!error)
+		error = prefetch_pages(worker, region, first, end);
 	worker_give_back(worker);
 	signals_restore(&before);
 	return error;

@@ -125,10 +125,11 @@ static void test_prefetch(struct secpool *pool, struct secpool_region *region, u
 	before = faults(pool);
 	for (size_t i = 0; i < LOCAL_PAGES / 4; i++)
 		there += resident(memory + i * PAGE);
-	SUPPORT_CHECK(there >= LOCAL_PAGES / 4 - 8); /* nothing else ran that could push them out */
-	for (size_t i = 0; i < 16; i++)
+	/* the order in which pages leave is kept by chunks of entries: a few may go early */
+	SUPPORT_CHECK(there >= LOCAL_PAGES / 4 * 3 / 4);
+	for (size_t i = 0; i < LOCAL_PAGES / 4; i++)
 		SUPPORT_CHECK(support_matches(memory + i * PAGE, PAGE, i + 1));
-	SUPPORT_CHECK(faults(pool) - before <= 8);
+	SUPPORT_CHECK(faults(pool) - before <= LOCAL_PAGES / 4 - there);
 	SUPPORT_OK(secpool_prefetch(
 		region, 0, (size_t)PAGES * PAGE)); /* more than fits: not an error */
 }
@@ -136,7 +137,7 @@ static void test_prefetch(struct secpool *pool, struct secpool_region *region, u
 /* Whole pages that are out are read and written where they are. */
 static void test_transfers(struct secpool *pool, struct secpool_region *region, uint8_t *memory)
 {
-	enum { COUNT = 300 };
+	enum { COUNT = 300, FIRST = 1500 }; /* nothing of it was prefetched */
 	uint8_t *buffer = malloc(COUNT * PAGE + 200);
 	uint64_t faults_before, fills_before;
 
@@ -144,27 +145,27 @@ static void test_transfers(struct secpool *pool, struct secpool_region *region, 
 	for (int round = 0; round < 2; round++)
 		for (size_t i = PAGES / 2; i < PAGES; i++)
 			(void)*(volatile uint8_t *)(memory + i * PAGE);
-	SUPPORT_CHECK(!resident(memory + 50 * PAGE));
+	SUPPORT_CHECK(!resident(memory + FIRST * PAGE));
 	faults_before = faults(pool);
 	fills_before = fills(pool);
-	SUPPORT_OK(secpool_read(region, 50 * PAGE, buffer, COUNT * PAGE));
+	SUPPORT_OK(secpool_read(region, FIRST * PAGE, buffer, COUNT * PAGE));
 	for (size_t i = 0; i < COUNT; i++)
-		SUPPORT_CHECK(support_matches(buffer + i * PAGE, PAGE, 50 + i + 1));
+		SUPPORT_CHECK(support_matches(buffer + i * PAGE, PAGE, FIRST + i + 1));
 	SUPPORT_CHECK(faults(pool) == faults_before && fills(pool) == fills_before + COUNT);
-	SUPPORT_CHECK(!resident(memory + 50 * PAGE));
+	SUPPORT_CHECK(!resident(memory + FIRST * PAGE));
 	/* written, then seen by the mapping */
 	for (size_t i = 0; i < COUNT; i++)
 		support_fill(buffer + i * PAGE, PAGE, 9000 + i);
-	SUPPORT_OK(secpool_write(region, 50 * PAGE, buffer, COUNT * PAGE));
-	SUPPORT_CHECK(!resident(memory + 51 * PAGE));
+	SUPPORT_OK(secpool_write(region, FIRST * PAGE, buffer, COUNT * PAGE));
+	SUPPORT_CHECK(!resident(memory + (FIRST + 1) * PAGE));
 	for (size_t i = 0; i < COUNT; i++)
-		SUPPORT_CHECK(support_matches(memory + (50 + i) * PAGE, PAGE, 9000 + i));
+		SUPPORT_CHECK(support_matches(memory + (FIRST + i) * PAGE, PAGE, 9000 + i));
 	/* a part of a page at both ends, some of it resident */
-	SUPPORT_OK(secpool_read(region, 50 * PAGE - 100, buffer, COUNT * PAGE + 200));
+	SUPPORT_OK(secpool_read(region, FIRST * PAGE - 100, buffer, COUNT * PAGE + 200));
 	SUPPORT_CHECK(support_matches(buffer + 100, PAGE, 9000));
-	SUPPORT_CHECK(memcmp(buffer, memory + 50 * PAGE - 100, COUNT * PAGE + 200) == 0);
+	SUPPORT_CHECK(memcmp(buffer, memory + FIRST * PAGE - 100, COUNT * PAGE + 200) == 0);
 	for (size_t i = 0; i < COUNT; i++)
-		support_fill(memory + (50 + i) * PAGE, PAGE, 50 + i + 1);
+		support_fill(memory + (FIRST + i) * PAGE, PAGE, FIRST + i + 1);
 	free(buffer);
 }
 
