@@ -95,8 +95,12 @@ static void take_queued(struct worker *worker, struct evict_batch *batch, unsign
 			continue;
 		seen = atomic_load(&region->pages[entry->pgno].word);
 		if (page_busy(seen) || page_state(seen) == PAGE_CLEAN ||
-			page_state(seen) == PAGE_DIRTY)
+			page_state(seen) == PAGE_DIRTY) {
 			cache_push(cache, worker->index, *entry);
+		} else if (page_state(seen) == PAGE_LOST) { /* it vanished: fault.c */
+			atomic_fetch_sub(&region->vanished, 1);
+			cache_return(cache, worker->index, region->page_bytes);
+		}
 	}
 }
 

@@ -106,10 +106,13 @@ static void serve_resident(
 			    page_version(seen)))
 			break;
 	}
-	if (vanished) {
-		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+	if (vanished && (seen & PAGE_UNQUEUED))
 		cache_return(&region->pool->cache, worker->index, region->page_bytes);
-	}
+	else if (vanished)
+		atomic_fetch_add(&region->vanished,
+			1); /* its entry is queued: the room is returned with it, so that there is never an entry more than pages fit */
+	if (vanished)
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
 	fault_wake_page(worker, region, pgno);
 }
 

@@ -61,6 +61,7 @@ struct secpool_region {
 	struct page *pages;
 	_Atomic(struct placement *) placement;
 	_Atomic uint64_t lost_pages;
+	_Atomic uint64_t vanished; /* pages that somebody dropped round the library: charged until their entry leaves the cache's queues */
 	struct readahead readahead;
 	/* what became of pages that were filled clean (fill.h): written to after all, or evicted as they were; relaxed hints */
 	_Atomic uint32_t rewritten, stayed_clean;

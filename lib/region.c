@@ -336,6 +336,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 		if (state == PAGE_CLEAN || state == PAGE_DIRTY)
 			resident += region->page_bytes;
 	}
+	resident += atomic_load(&region->vanished) * region->page_bytes;
 	syscall(SYS_munmap, region->address, region->bytes);
 	region->address = NULL;
 	cache_return(&pool->cache, pool_service_worker(pool)->index, resident);

@@ -88,15 +88,17 @@ static struct victimqueue_entry get_entry(const uint8_t *at)
 	};
 }
 
-bool victimqueue_push(struct victimqueue_store *store, struct victimqueue *queue,
-	struct victimqueue_entry entry, uint16_t since)
+/* As victimqueue_push; a chunk that is needed is *spare, if there is one, else from the store. */
+static bool push(struct victimqueue_store *store, struct victimqueue *queue,
+	struct victimqueue_entry entry, uint16_t since, uint32_t *spare)
 {
 	struct victimqueue_chunk *chunk = queue->last ? chunk_at(store, queue->last) : NULL;
 
 	assert(entry.region >> VICTIMQUEUE_REGION_BITS == 0 &&
 		entry.pgno >> VICTIMQUEUE_PGNO_BITS == 0);
 	if (!chunk || chunk->end == VICTIMQUEUE_CHUNK_ENTRIES) {
-		uint32_t number = take_chunk(store);
+		uint32_t number = *spare ? *spare : take_chunk(store);
+		*spare = 0;
 		if (!number)
 			return false;
 		if (chunk)
@@ -112,6 +114,14 @@ bool victimqueue_push(struct victimqueue_store *store, struct victimqueue *queue
 	put_entry(chunk->entries[chunk->end++], entry);
 	queue->count++;
 	return true;
+}
+
+bool victimqueue_push(struct victimqueue_store *store, struct victimqueue *queue,
+	struct victimqueue_entry entry, uint16_t since)
+{
+	uint32_t none = 0;
+
+	return push(store, queue, entry, since, &none);
 }
 
 /* Takes the first chunk out of the queue; it is the caller's to give back. */
@@ -155,16 +165,17 @@ size_t victimqueue_forget(
 	size_t before = queue->count;
 
 	while (queue->first) {
-		/* copied and given back first, so that there is always a chunk for what stays */
-		uint32_t number = unlink_first(store, queue);
-		struct victimqueue_chunk chunk = *chunk_at(store, number);
+		/* copied, and used again for what stays: at most one chunk is needed for each, and others may empty the store meanwhile */
+		uint32_t spare = unlink_first(store, queue);
+		struct victimqueue_chunk chunk = *chunk_at(store, spare);
 
-		give_chunk(store, number);
 		for (unsigned i = chunk.begin; i < chunk.end; i++) {
 			struct victimqueue_entry entry = get_entry(chunk.entries[i]);
 			if (entry.region != region)
-				(void)!victimqueue_push(store, &kept, entry, chunk.since);
+				(void)!push(store, &kept, entry, chunk.since, &spare);
 		}
+		if (spare)
+			give_chunk(store, spare);
 	}
 	*queue = kept;
 	return before - kept.count;
