@@ -15,8 +15,8 @@
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 
-/* How much is made, stored or compared at a time: fits the processor's second-level cache. */
-enum { PIECE_BYTES = 256 << 10 };
+/* How much is made, stored or compared at a time: fits the processor's first-level cache. */
+enum { PIECE_BYTES = PRSTREAM_PIECE_BYTES };
 
 struct job {
 	struct job *next;
@@ -94,9 +94,7 @@ static enum msg_readback pass(struct work *work, bool compare)
 		if (compare) {
 			error = guarded_copy(work->found, work->map + at, count);
 		} else {
-			error = guarded_copy(work->map + at, work->made, count);
-			if (!error)
-				error = guarded_flush(work->map + at, count);
+			error = guarded_store(work->map + at, work->made, count);
 		}
 		if (error)
 			return MSG_READBACK_UNREACHABLE;
@@ -106,28 +104,35 @@ static enum msg_readback pass(struct work *work, bool compare)
 	return MSG_READBACK_MATCHED;
 }
 
-enum msg_readback scrub_range(
-	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop)
+enum msg_readback scrub_mapped(uint8_t *map, uint64_t bytes, bool readback, const _Atomic int *stop)
 {
-	struct work work = {.bytes = bytes, .stop = stop};
-	enum msg_readback result = MSG_READBACK_UNREACHABLE;
-	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, media_fd, (off_t)offset);
+	struct work work = {.map = map, .bytes = bytes, .stop = stop};
+	enum msg_readback result = MSG_READBACK_NOT_OVERWRITTEN;
 
-	if (map == MAP_FAILED)
-		return result;
-	work.map = map;
 	work.made = calloc(2, PIECE_BYTES);
-	if (!work.made || prstream_new(&work.stream) != SECPOOL_OK) {
-		result = MSG_READBACK_NOT_OVERWRITTEN;
+	if (!work.made || prstream_new(&work.stream) != SECPOOL_OK)
 		goto out;
-	}
 	work.found = work.made + PIECE_BYTES;
 	result = pass(&work, false);
-	if (result == MSG_READBACK_MATCHED)
+	if (result == MSG_READBACK_MATCHED && readback)
 		result = pass(&work, true);
 out:
 	prstream_free(work.stream);
 	free(work.made);
+	return result;
+}
+
+enum msg_readback scrub_range(
+	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop)
+{
+	enum msg_readback result;
+	/* mapped as a whole at once: a fault for each page would cost more than the overwriting */
+	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, media_fd,
+		(off_t)offset);
+
+	if (map == MAP_FAILED)
+		return MSG_READBACK_UNREACHABLE;
+	result = scrub_mapped(map, bytes, true, stop);
 	munmap(map, bytes);
 	return result;
 }

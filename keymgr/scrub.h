@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The thread that overwrites space which nobody may read any more: a pseudorandom stream under a random key, by guarded
- * stores; flushed; then, in a second pass over the whole range, read back and compared (DESIGN.md section 6).
+ * stores past the caches; then, in a second pass over the whole range, read back and compared (DESIGN.md section 6).
  *
  * Jobs are done one after the other; the loop learns of an end by a descriptor. The thread never touches the directory.
  * Threads: the loop's for all functions; guarded_copy_install and an unblocked SIGBUS are the caller's.
@@ -9,6 +9,7 @@
 #ifndef SECPOOL_KEYMGR_SCRUB_H
 #define SECPOOL_KEYMGR_SCRUB_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "keymgr/extents.h"
@@ -47,5 +48,9 @@ enum secpool_error scrub_take(struct scrub *scrub, struct scrub_result *ret_resu
  */
 enum msg_readback scrub_range(
 	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop);
+
+/* The same for a range that is mapped; without readback MSG_READBACK_MATCHED says that it was overwritten. */
+enum msg_readback scrub_mapped(
+	uint8_t *map, uint64_t bytes, bool readback, const _Atomic int *stop);
 
 #endif

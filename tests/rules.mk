@@ -25,7 +25,7 @@ LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--
 
 # the benches: a file for each, listed in the table of bench.c
 BENCH_SRCS := $(sort $(wildcard tests/bench/*.c))
-$(eval $(call program,secpool-bench,$(BENCH_SRCS),support secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
+$(eval $(call program,secpool-bench,$(BENCH_SRCS),support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
 
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))

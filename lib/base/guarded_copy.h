@@ -23,6 +23,12 @@
  */
 enum secpool_error guarded_copy(void *to, const void *from, size_t count) MUST_USE;
 
+/*
+ * Stores count bytes past the caches (non-temporal stores, then a fence): for memory that nobody reads soon. `from` is loaded by ordinary loads. What is not whole
+ * lines of 64 bytes, and everything if `to` is not a multiple of 16, is copied and flushed instead. The ranges may not overlap. Errors: as guarded_copy.
+ */
+enum secpool_error guarded_store(void *to, const void *from, size_t count) MUST_USE;
+
 /* Waits until stores made before are out of the CPU's caches on their way to the device (clflushopt, mfence). */
 enum secpool_error guarded_flush(const void *at, size_t count) MUST_USE;
 

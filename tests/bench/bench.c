@@ -22,6 +22,7 @@ static const struct {
 	{"stride", bench_stride, "streams that read-ahead finds"},
 	{"pagesize", bench_pagesize, "pages from 4 KiB to 2 MiB, regions from 64 MiB to 1 GiB"},
 	{"metadata", bench_metadata, "memory: metadata a page, plaintext against its limit"},
+	{"scrub", bench_scrub, "overwriting released space against memset"},
 	{"overhead", bench_overhead, "where the time of a miss goes"},
 	{"failover", bench_failover,
 		"a device pulled during reads: stalls, time to the first right byte"},

@@ -50,6 +50,9 @@ int bench_cipher(struct bench *bench);
 /* The page cipher's engines against each other: the second half of bench_cipher. */
 int bench_engines(struct bench *bench);
 
+/* Overwriting and reading back. */
+int bench_scrub(struct bench *bench);
+
 /* These need `secpool up`; failover pulls its dev0. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);

@@ -53,6 +53,28 @@ static void test_copy(void **state)
 	assert_int_equal(guarded_flush(map, 0), SECPOOL_OK);
 }
 
+static void test_store(void **state)
+{
+	static const size_t starts[] = {0, 16, 64, 1, 7},
+			    counts[] = {0, 1, 63, 64, 65, 128, 1000, PAGE};
+	uint8_t buffer[PAGE + 1];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof buffer; i++)
+		buffer[i] = (uint8_t)(i * 31);
+	for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
+		for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+			memset(map, 0x5a, 2 * PAGE);
+			assert_int_equal(
+				guarded_store(map + starts[s], buffer + 1, counts[c]), SECPOOL_OK);
+			assert_memory_equal(map + starts[s], buffer + 1, counts[c]);
+			assert_int_equal(map[starts[s] + counts[c]], 0x5a);
+			if (starts[s] > 0)
+				assert_int_equal(map[starts[s] - 1], 0x5a);
+		}
+	}
+}
+
 static void test_gone(void **state)
 {
 	uint8_t buffer[2 * PAGE];
@@ -66,6 +88,8 @@ static void test_gone(void **state)
 	assert_int_equal(buffer[PAGE], 0x22); /* nothing was made up for the lost page */
 	assert_int_equal(guarded_copy(map + PAGE, buffer, 8), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(guarded_copy(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(guarded_store(map + PAGE, buffer, 64), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(guarded_store(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(guarded_copy(buffer, map, PAGE), SECPOOL_OK); /* and works again */
 }
 
@@ -125,6 +149,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_copy, begin, end),
+		cmocka_unit_test_setup_teardown(test_store, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone, begin, end),
 		cmocka_unit_test(test_fixup_elsewhere),
 		cmocka_unit_test_setup_teardown(test_chain, begin, end),
