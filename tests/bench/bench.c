@@ -23,6 +23,7 @@ static const struct {
 	{"pagesize", bench_pagesize, "pages from 4 KiB to 2 MiB, regions from 64 MiB to 1 GiB"},
 	{"metadata", bench_metadata, "memory: metadata a page, plaintext against its limit"},
 	{"scrub", bench_scrub, "overwriting released space against memset"},
+	{"evict", bench_evict, "miss ratios of the order of eviction, on traces"},
 	{"overhead", bench_overhead, "where the time of a miss goes"},
 	{"failover", bench_failover,
 		"a device pulled during reads: stalls, time to the first right byte"},

@@ -50,6 +50,9 @@ int bench_cipher(struct bench *bench);
 /* The page cipher's engines against each other: the second half of bench_cipher. */
 int bench_engines(struct bench *bench);
 
+/* Simulation of the order of eviction. */
+int bench_evict(struct bench *bench);
+
 /* Overwriting and reading back. */
 int bench_scrub(struct bench *bench);
 
