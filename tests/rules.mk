@@ -3,12 +3,16 @@
 SUPPORT_SRCS := $(sort $(wildcard tests/support/*.c))
 $(eval $(call archive,support,$(SUPPORT_SRCS)))
 
+# all of the benches but their main: tests are linked with what they share
+BENCH_SRCS := $(sort $(filter-out tests/bench/bench.c,$(wildcard tests/bench/*.c)))
+$(eval $(call archive,bench,$(BENCH_SRCS)))
+
 TEST_KINDS := unit integration security fault
 TEST_C_SRCS := $(sort $(wildcard $(TEST_KINDS:%=tests/%/test_*.c)))
 TEST_SCRIPTS := $(sort $(wildcard $(TEST_KINDS:%=tests/%/test_*.sh)))
 TEST_PROGRAMS := $(TEST_C_SRCS:%.c=$(B)/%)
 SP_SOURCES += $(TEST_C_SRCS)
-TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,support cli keymgr hotplug secpool policy enclave base jemalloc)
+TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench support cli keymgr hotplug secpool policy enclave base jemalloc)
 
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
@@ -24,8 +28,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
 
 # the benches: a file for each, listed in the table of bench.c
-BENCH_SRCS := $(sort $(wildcard tests/bench/*.c))
-$(eval $(call program,secpool-bench,$(BENCH_SRCS),support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
+$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
 
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))

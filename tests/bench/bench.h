@@ -65,6 +65,9 @@ int bench_stride(struct bench *bench);
 int bench_pagesize(struct bench *bench);
 int bench_metadata(struct bench *bench);
 int bench_overhead(struct bench *bench);
+int bench_readwrite(struct bench *bench);
+int bench_heap(struct bench *bench);
+int bench_program(struct bench *bench);
 int bench_failover(struct bench *bench);
 
 #endif
