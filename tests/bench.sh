@@ -1,16 +1,39 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs all benches against an embedded default of its own: one JSON object a line.                     (make bench)
-set -eu
+# Runs all benches against an embedded default of its own: one JSON object a line, to standard output and to results.jsonl, and pictures of them,
+# in $B/bench.                                                                                         (make bench)
+# BENCHES="scan random" runs those; BENCH_DEVICE_BYTES sets the size of each of the three devices. Exit status 1 when a bench failed; the others are run all the same.
+set -u
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 B=$(cd "${B:-build}" && pwd)
 [ -x "$B/bin/secpool-bench" ] || { echo "bench: $B/bin/secpool-bench is missing, run make" >&2; exit 1; }
+names=${BENCHES:-cipher fault scan random stride threads pagesize heap scrub readwrite metadata overhead evict program failover}
+out=$B/bench
+mkdir -p "$out"
 work=$(mktemp -d /dev/shm/spb.XXXXXX)
 export SECPOOL_RUNTIME_DIR=$work/run
 trap '"$B/bin/secpool" down >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-"$B/bin/secpool" up --devices 3 --device-bytes "${BENCH_DEVICE_BYTES:-768M}" >&2
-# shellcheck disable=SC2086 # names, separated by blanks
-"$B/bin/secpool-bench" --json ${BENCHES:-cipher fault scan failover}
+"$B/bin/secpool" up --devices 3 --device-bytes "${BENCH_DEVICE_BYTES:-768M}" >&2 || exit 1
+
+# Space that a bench gave back must be overwritten before the next can have all of it.
+wait_scrubbed() {
+	for _ in $(seq 100); do
+		"$B/bin/secpool" device list --json | grep -qE '"(used|unscrubbed)_bytes": *[1-9]' || return 0
+		sleep 0.1
+	done
+}
+
+status=0
+: >"$out/results.jsonl"
+for name in $names; do
+	wait_scrubbed
+	start=$SECONDS
+	"$B/bin/secpool-bench" "$name" --json | tee -a "$out/results.jsonl"
+	[ "${PIPESTATUS[0]}" = 0 ] || { echo "bench: $name failed" >&2; status=1; }
+	echo "bench: $name took $((SECONDS - start)) s" >&2
+done
+tests/bench/plot.sh "$out/results.jsonl" "$out" >&2 || status=1
+exit "$status"

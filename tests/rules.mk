@@ -76,7 +76,7 @@ $(B)/tests/fuzz/%: $(B)/fuzz-obj/tests/fuzz/%.o $(B)/fuzz-obj/parts.a $(B)/obj/j
 fuzz: $(FUZZ_TARGETS)
 	$(Q)B=$(B) FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh $(FUZZ_TARGETS)
 
-# the benches run against an embedded default of their own
+# the benches run against an embedded default of their own; results and pictures go to $(B)/bench
 bench: all
 	$(Q)B=$(B) tests/bench.sh
 

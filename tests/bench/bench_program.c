@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A real program: SQLite with a database of about 96 MiB in memory (shop.h), all of whose memory is secpool_malloc's, with 100, 75, 50 and 25 % of what it needs in
- * local memory, in both fault modes; against the same with malloc in ordinary memory, and under the same limits with swap on zram. Each side is a process
+ * local memory, in both fault modes; against the same over ordinary memory, and under the same limits with swap on zram. Each side is a process
  * that answers the same questions in turn, and must come to the same sums.
  *
  * Redis, which can't be linked with the library, comes with `secpool run`.
@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
@@ -22,32 +20,51 @@
 #include "tests/bench/shop.h"
 #include "tests/bench/space.h"
 
-enum { PLAIN, ZRAM, THREAD, INLINE, SIDES, LEVELS = 4, ROUNDS = 3, ORDERS = 420000 };
-enum { AMPLE_BYTES = 256 << 20, MIB = 1 << 20, WARM_UP = 1 };
+/* A page of 4 KiB with what SQLite keeps beside it, in jemalloc's size class. */
+enum { SLOT_BYTES = 5120 };
+enum { PLAIN, ZRAM, THREAD, INLINE, SIDES, LEVELS = 4, ROUNDS = 3, ORDERS = 460000 };
+enum { MIB = 1 << 20, WARM_UP = 1 };
+/* Of SQLite's other memory; of a limited process, which the limit counts and local_bytes does not. */
+enum { REST_MIB = 3, PROCESS_BYTES = 4 << 20 };
 static const int levels[LEVELS] = {100, 75, 50, 25};
 static const char *const names[SIDES] = {"memory", "zram", "thread", "inline"};
 
-/* ---- SQLite's memory (https://sqlite.org/c3ref/mem_methods.html): the pool's heap ---- */
-static struct secpool *memory_pool;
+/*
+ * ---- SQLite's memory (https://sqlite.org/c3ref/mem_methods.html) ----
+ * The pool's heap, or the same jemalloc over ordinary memory (by its private names, lib/jemalloc.syms): so that a page of the database takes as much on all sides.
+ */
+static struct secpool *memory_pool; /* NULL: ordinary memory */
+void *secpool_je_malloc(size_t bytes);
+void *secpool_je_realloc(void *memory, size_t bytes);
+void secpool_je_free(void *memory);
+size_t secpool_je_malloc_usable_size(void *memory);
 
 static void *get(int bytes)
 {
-	return secpool_malloc(memory_pool, (size_t)bytes);
+	return memory_pool ? secpool_malloc(memory_pool, (size_t)bytes)
+			   : secpool_je_malloc((size_t)bytes);
 }
 
 static void give(void *memory)
 {
-	secpool_free(memory_pool, memory);
+	if (memory_pool)
+		secpool_free(memory_pool, memory);
+	else
+		secpool_je_free(memory);
 }
 
 static void *resize(void *memory, int bytes)
 {
-	return secpool_realloc(memory_pool, memory, (size_t)bytes);
+	return memory_pool ? secpool_realloc(memory_pool, memory, (size_t)bytes)
+			   : secpool_je_realloc(memory, (size_t)bytes);
 }
 
 static int measure_one(void *memory)
 {
-	return memory ? (int)secpool_usable_size(memory_pool, memory) : 0;
+	if (!memory)
+		return 0;
+	return (int)(memory_pool ? secpool_usable_size(memory_pool, memory)
+				 : secpool_je_malloc_usable_size(memory));
 }
 
 static int round_up(int bytes)
@@ -66,7 +83,7 @@ static void end(void *arg)
 	(void)arg;
 }
 
-static const sqlite3_mem_methods pool_memory = {
+static const sqlite3_mem_methods heap = {
 	.xMalloc = get,
 	.xFree = give,
 	.xRealloc = resize,
@@ -89,7 +106,7 @@ struct request {
 
 struct answer {
 	struct shop_pass pass;
-	uint64_t resident_bytes, database_bytes;
+	uint64_t pages; /* of the database */
 };
 
 static enum secpool_error use_pool(const struct side *side)
@@ -99,11 +116,7 @@ static enum secpool_error use_pool(const struct side *side)
 		.fault_mode = side->which == INLINE ? SECPOOL_FAULT_INLINE : SECPOOL_FAULT_THREAD};
 	enum secpool_error error = secpool_open("default", &options, &memory_pool);
 
-	if (error)
-		return err_set(error, "%s", secpool_error_detail());
-	if (sqlite3_config(SQLITE_CONFIG_MALLOC, &pool_memory) != SQLITE_OK)
-		return err_set(SECPOOL_E_SYSTEM, "SQLite takes no other memory");
-	return SECPOOL_OK;
+	return error ? err_set(error, "%s", secpool_error_detail()) : SECPOOL_OK;
 }
 
 /* One thread: SQLite needs no locks, which in fault mode inline must not lie in pool memory. */
@@ -113,36 +126,19 @@ static enum secpool_error open_side(void *arg)
 	enum secpool_error error = SECPOOL_OK;
 
 	if (sqlite3_config(SQLITE_CONFIG_SINGLETHREAD) != SQLITE_OK ||
-		sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0) != SQLITE_OK)
+		sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0) != SQLITE_OK ||
+		sqlite3_config(SQLITE_CONFIG_MALLOC, &heap) != SQLITE_OK)
 		return err_set(SECPOOL_E_SYSTEM, "SQLite was started already");
 	if (side->which >= THREAD)
 		error = use_pool(side);
 	return error ? error : shop_open(ORDERS, &side->shop);
 }
 
-/* What the heap of this side holds in local memory: of the pool, or by statm's second number (proc(5)). */
-static uint64_t resident_bytes(void)
-{
-	struct secpool_stats stats = {.size = sizeof stats};
-	unsigned long pages = 0;
-	FILE *file;
-
-	if (memory_pool && secpool_stats(memory_pool, &stats) == SECPOOL_OK)
-		return stats.resident_bytes;
-	file = fopen("/proc/self/statm", "re");
-	if (!file || fscanf(file, "%*u %lu", &pages) != 1)
-		pages = 0;
-	if (file)
-		fclose(file);
-	return pages * SPACE_PAGE;
-}
-
 static enum secpool_error serve_side(void *arg, const void *request, void *answer)
 {
 	struct side *side = arg;
 	struct request asked;
-	struct answer said = {
-		.resident_bytes = resident_bytes(), .database_bytes = shop_bytes(side->shop)};
+	struct answer said = {.pages = shop_pages(side->shop)};
 	enum secpool_error error;
 
 	memcpy(&asked, request, sizeof asked);
@@ -156,10 +152,11 @@ static enum secpool_error serve_side(void *arg, const void *request, void *answe
 /* ---- the bench ---- */
 struct program {
 	struct peer peers[SIDES];
-	size_t need_bytes; /* 100 %: what the pool's heap holds when all is resident */
+	size_t need_bytes; /* 100 %: all of the database, and a little for the rest of SQLite */
 	struct space_times queries[SIDES][SHOP_QUERIES], all[SIDES];
 	uint64_t sums[ROUNDS + WARM_UP];
 	bool has_zram;
+	int percent; /* the level */
 };
 
 _Static_assert(sizeof(struct answer) <= PEER_MESSAGE_BYTES, "an answer fits a message");
@@ -169,7 +166,7 @@ static enum secpool_error start_side(struct peer *peer, int which, size_t local_
 	struct side side = {.which = which, .local_bytes = local_bytes};
 	struct peer_work work = {.open = open_side, .serve = serve_side, .arg = &side};
 
-	return peer_start(peer, &work, which == ZRAM ? local_bytes : 0);
+	return peer_start(peer, &work, which == ZRAM ? local_bytes + PROCESS_BYTES : 0);
 }
 
 static enum secpool_error restore(struct peer *peer, struct answer *ret_answer)
@@ -178,22 +175,32 @@ static enum secpool_error restore(struct peer *peer, struct answer *ret_answer)
 		sizeof *ret_answer);
 }
 
-/* How much memory it needs, from a pool that holds all of it. Memory's own side is started too: it serves all levels. */
+/* Memory's own side serves all levels, and says how much memory the database needs. */
 static int begin(struct bench *bench, struct program *program)
 {
-	static const char config[] = "SQLite, database in memory";
-	struct peer *peer = &program->peers[THREAD];
 	struct answer answer;
 
 	if (start_side(&program->peers[PLAIN], PLAIN, 0) != SECPOOL_OK ||
-		start_side(peer, THREAD, AMPLE_BYTES) != SECPOOL_OK ||
-		restore(peer, &answer) != SECPOOL_OK)
+		restore(&program->peers[PLAIN], &answer) != SECPOOL_OK)
 		return bench_failed(bench, "a process with the database");
-	peer_stop(peer);
-	program->need_bytes = (answer.resident_bytes / MIB + 1) * MIB;
-	bench_report(bench, "database", (double)answer.database_bytes / MIB, "MiB", 0, 0, config);
-	bench_report(bench, "heap", (double)answer.resident_bytes / MIB, "MiB", 0, 0, config);
+	program->need_bytes = (answer.pages * SLOT_BYTES / MIB + REST_MIB) * MIB;
+	bench_report(bench, "database", (double)(answer.pages * SPACE_PAGE) / MIB, "MiB", 0, 0,
+		"SQLite, database in memory");
+	bench_report(bench, "memory_needed", (double)program->need_bytes / MIB, "MiB", 0, 0,
+		"SQLite, database in memory");
 	return 0;
+}
+
+/* For this level: under a limit, the kernel's out-of-memory killer has been seen at work although there was swap enough. */
+static void without_zram(struct bench *bench, struct program *program, const char *reason)
+{
+	char config[64];
+
+	snprintf(config, sizeof config, "SQLite, %d %% local", program->percent);
+	program->has_zram = false;
+	fprintf(stderr, "secpool-bench: %s: no comparison with kernel swap on zram: %s\n",
+		bench->name, reason);
+	bench_report(bench, "zram_unavailable", 1, "", 0, 0, config);
 }
 
 static int start_level(struct bench *bench, struct program *program, int percent)
@@ -202,8 +209,9 @@ static int start_level(struct bench *bench, struct program *program, int percent
 	struct answer answer;
 
 	if (percent == 100)
-		local += local /
-			 8; /* the heap wants a little more than its pages when all is to stay */
+		local += local / 4; /* building leaves as much behind, and all is to stay */
+	program->has_zram = true;
+	program->percent = percent;
 	if (restore(&program->peers[PLAIN], &answer) != SECPOOL_OK)
 		return bench_failed(bench, names[PLAIN]);
 	for (int i = PLAIN + 1; i < SIDES; i++) {
@@ -212,11 +220,7 @@ static int start_level(struct bench *bench, struct program *program, int percent
 			continue;
 		if (i != ZRAM)
 			return bench_failed(bench, names[i]);
-		program->has_zram = false;
-		fprintf(stderr, "secpool-bench: %s: no comparison with kernel swap on zram: %s\n",
-			bench->name, err_detail());
-		bench_report(
-			bench, "zram_unavailable", 1, "", 0, 0, "no comparison with kernel swap");
+		without_zram(bench, program, err_detail());
 	}
 	return 0;
 }
@@ -248,6 +252,10 @@ static int run_round(struct bench *bench, struct program *program, int round)
 			program->sums[round] = answer.pass.sum;
 		else if (!error && answer.pass.sum != program->sums[round])
 			error = err_set(SECPOOL_E_INTEGRITY, "other answers than from memory");
+		if (error == SECPOOL_E_CLOSED && i == ZRAM) {
+			without_zram(bench, program, "the kernel ended the limited process");
+			continue;
+		}
 		if (error)
 			return bench_failed(bench, names[i]);
 		for (int kind = 0; kind < SHOP_QUERIES; kind++) {
@@ -300,7 +308,6 @@ int bench_program(struct bench *bench)
 
 	if (!program)
 		abort();
-	program->has_zram = true;
 	status = begin(bench, program);
 	for (int level = 0; level < LEVELS && status == 0; level++) {
 		memset(program->queries, 0, sizeof program->queries);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/bench/peer.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,11 +11,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/os.h"
 #include "tests/bench/zram.h"
 
 /* A swap device that holds all of what may be pushed out of a limit. */
-static const size_t SWAP_BYTES = 2ull << 30;
+static const size_t SWAP_BYTES = 2ul << 30;
+/* The limit while the peer opens; how often, and with what pauses, the real one is tried. */
+static const size_t OPEN_BYTES = 2ul << 30;
+enum { TRIES = 200, PAUSE_NS = 5 * CLOCK_NS_PER_MS };
 
 struct answer {
 	enum secpool_error error;
@@ -46,21 +51,51 @@ static void say(int fd, enum secpool_error error, struct answer *answer)
 	(void)!send(fd, answer, sizeof *answer, MSG_NOSIGNAL);
 }
 
-/* The peer's process: opens, then serves until the bench closes the pipe. */
-static void __attribute__((noreturn)) work_on(const struct peer_work *work, int fd)
+/*
+ * Lowers the group's limit; the kernel swaps out what is too much, or is busy. A limit from the start has ended the building of a database in the kernel's
+ * out-of-memory killer, although there was swap enough.
+ */
+static enum secpool_error tighten(const struct zram *zram, size_t limit_bytes)
+{
+	static const char *const names[] = {"memory.limit_in_bytes", "memory.max"};
+	char path[sizeof zram->group + 32], text[32];
+
+	snprintf(text, sizeof text, "%zu", limit_bytes);
+	for (unsigned i = 0; i < TRIES; i++) {
+		bool written;
+		int fd;
+
+		snprintf(path, sizeof path, "%s/%s", zram->group, names[i % 2]);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		written = fd >= 0 && write(fd, text, strlen(text)) > 0;
+		os_close(&fd);
+		if (written)
+			return SECPOOL_OK;
+		clock_sleep_ns(PAUSE_NS);
+	}
+	return err_set(
+		SECPOOL_E_BUSY, "%s: the limit of %s bytes could not be set", zram->group, text);
+}
+
+/* The peer's process: opens, then serves until the bench closes the pipe. zram: NULL, or what it is in. */
+static void __attribute__((noreturn))
+work_on(const struct peer_work *work, const struct zram *zram, size_t limit_bytes, int fd)
 {
 	uint8_t request[PEER_MESSAGE_BYTES];
 	struct answer answer = {.error = SECPOOL_OK};
 	enum secpool_error error = work->open(work->arg);
 
+	if (!error && zram)
+		error = tighten(zram, limit_bytes);
 	say(fd, error, &answer);
 	while (!error && read_all(fd, request, sizeof request))
 		say(fd, work->serve(work->arg, request, answer.bytes), &answer);
 	_exit(error ? 1 : 0);
 }
 
-/* The worker joins the limit before it touches what it measures. */
-static void work_limited(const struct zram *zram, const struct peer_work *work, int fd)
+/* The worker joins the group before it touches what it measures. */
+static void work_limited(
+	const struct zram *zram, const struct peer_work *work, size_t limit_bytes, int fd)
 {
 	struct answer answer = {.error = SECPOOL_OK};
 	pid_t pid = fork();
@@ -68,7 +103,7 @@ static void work_limited(const struct zram *zram, const struct peer_work *work, 
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (zram_join(zram))
-			work_on(work, fd);
+			work_on(work, zram, limit_bytes, fd);
 		say(fd,
 			err_set(SECPOOL_E_DENIED, "the peer could not be limited: %s",
 				err_detail()),
@@ -96,12 +131,12 @@ static void __attribute__((noreturn)) keep(const struct peer_work *work, size_t 
 	struct zram zram;
 
 	ignore_signals();
-	error = zram_open(SWAP_BYTES, limit_bytes, &zram);
+	error = zram_open(SWAP_BYTES, OPEN_BYTES, &zram);
 	if (error) {
 		say(fd, error, &answer);
 		_exit(1);
 	}
-	work_limited(&zram, work, fd);
+	work_limited(&zram, work, limit_bytes, fd);
 	zram_close(&zram);
 	_exit(0);
 }
@@ -135,7 +170,7 @@ enum secpool_error peer_start(struct peer *peer, const struct peer_work *work, s
 		if (limit_bytes > 0)
 			keep(work, limit_bytes, pair[1]);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		work_on(work, pair[1]);
+		work_on(work, NULL, 0, pair[1]);
 	}
 	os_close(&pair[1]);
 	peer->fd = pair[0];

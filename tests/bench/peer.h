@@ -31,8 +31,8 @@ struct peer {
 };
 
 /*
- * limit_bytes: of its memory, with swap on zram behind it; 0: none. Returns when it is open. Errors: what open gave; of a limit, what
- * zram_open gives. Nothing is left behind.
+ * limit_bytes: of its memory once open has returned, with swap on zram behind it; 0: none. Returns when it is open. Errors: what open gave; of a limit, what
+ * zram_open gives, SECPOOL_E_BUSY. Nothing is left behind.
  */
 enum secpool_error peer_start(struct peer *peer, const struct peer_work *work, size_t limit_bytes) MUST_USE;
 

@@ -38,7 +38,7 @@ static const struct {
 };
 
 static const char schema[] =
-	"PRAGMA page_size = 4096; PRAGMA journal_mode = MEMORY; PRAGMA temp_store = MEMORY;"
+	"PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA temp_store = MEMORY;"
 	"CREATE TABLE customers(id INTEGER PRIMARY KEY, name TEXT, city TEXT);"
 	"CREATE TABLE items(id INTEGER PRIMARY KEY, name TEXT, kind INTEGER);"
 	"CREATE TABLE orders(id INTEGER PRIMARY KEY, customer INTEGER, item INTEGER,"
@@ -87,10 +87,9 @@ static int64_t ask_number(struct shop *shop, const char *sql)
 	return number;
 }
 
-uint64_t shop_bytes(struct shop *shop)
+uint64_t shop_pages(struct shop *shop)
 {
-	return (uint64_t)(ask_number(shop, "PRAGMA page_count") *
-			  ask_number(shop, "PRAGMA page_size"));
+	return (uint64_t)ask_number(shop, "PRAGMA page_count");
 }
 
 enum secpool_error shop_restore(struct shop *shop)

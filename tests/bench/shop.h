@@ -30,8 +30,8 @@ void shop_close(struct shop *shop);
 /* Takes back all that passes changed. Errors: SECPOOL_E_SYSTEM. */
 enum secpool_error shop_restore(struct shop *shop) MUST_USE;
 
-/* Bytes of its pages. */
-uint64_t shop_bytes(struct shop *shop);
+/* How many pages of 4 KiB it has. */
+uint64_t shop_pages(struct shop *shop);
 
 struct shop_pass {
 	double seconds[SHOP_QUERIES]; /* of all queries of the kind */
