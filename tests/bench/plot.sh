@@ -51,12 +51,13 @@ picture() {
 	[ -s "$work/data" ] || { echo "plot: $1: no values" >&2; return 0; }
 	bars=$(head -n 1 "$work/data" | grep -o ' least' | wc -l)
 	gnuplot <<-PLOT
-		set terminal svg size 900,480 font "sans,12" background "white"
+		set terminal svg size 900,480 noenhanced font "sans,12" background "white"
 		set output "$out/$1.svg"
 		set title "$2"
 		set ylabel "$3"
 		set yrange [0:*]
 		set grid ytics
+		set xtics rotate by -20
 		set style data histograms
 		set style histogram errorbars gap 2 linewidth 1
 		set style fill solid 0.7 border -1
@@ -99,11 +100,12 @@ for level in 100 75 50 25; do sides "$level % local" all "SQLite, $level % local
 	picture program "SQLite, all queries: less is better" "ms" program
 
 for size in 64 1024 4096; do
-	for mode in thread inline; do
-		echo "$size KiB, $mode|read|read_vs_cipher|$mode mode, calls of $size KiB"
-		echo "$size KiB, $mode|write|write_vs_cipher|$mode mode, calls of $size KiB"
+	for way in read write; do
+		for mode in thread inline; do
+			echo "$way, $size KiB|$mode|${way}_vs_cipher|$mode mode, calls of $size KiB"
+		done
 	done
-done | picture readwrite "secpool_read and secpool_write as a part of the cipher's own speed" "x" readwrite
+done | picture readwrite "secpool_read and secpool_write as a part of the cipher's own speed: more is better" "x" readwrite
 
 for side in heap_thread heap_inline jemalloc jemalloc_uncached glibc; do echo "free and malloc|$side|$side|resident"; done |
 	picture heap "One free and one malloc, resident: less is better" "ns" heap
