@@ -93,10 +93,9 @@ static const uint8_t *mask_of(struct prstream *stream, uint64_t piece)
 	return stream->masks[piece - first];
 }
 
-/* Lines of the base with a mask on them; the compiler makes the widest XORs of it that the processor has. */
-__attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) static void mask_lines(
-	uint8_t *restrict to, const uint8_t *restrict base, const uint8_t *restrict mask,
-	size_t lines)
+/* Lines of the base with a mask on them. The compiler makes the widest XORs of it that it may. */
+static inline __attribute__((always_inline)) void mask_with(uint8_t *restrict to,
+	const uint8_t *restrict base, const uint8_t *restrict mask, size_t lines)
 {
 	uint64_t kept[PRSTREAM_LINE_BYTES / sizeof(uint64_t)];
 
@@ -108,6 +107,28 @@ __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3"))) sta
 			words[i] ^= kept[i];
 		memcpy(to + line * PRSTREAM_LINE_BYTES, words, sizeof words);
 	}
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx512f,prefer-vector-width=512"), optimize("O3"))) static void mask_wide(
+	uint8_t *restrict to, const uint8_t *restrict base, const uint8_t *restrict mask,
+	size_t lines)
+{
+	mask_with(to, base, mask, lines);
+}
+#endif
+
+static void mask_lines(uint8_t *restrict to, const uint8_t *restrict base,
+	const uint8_t *restrict mask, size_t lines)
+{
+#ifdef __x86_64__
+	/* not by target_clones: its choice is made before a sanitizer's runtime is ready */
+	if (__builtin_cpu_supports("avx512f")) {
+		mask_wide(to, base, mask, lines);
+		return;
+	}
+#endif
+	mask_with(to, base, mask, lines);
 }
 
 enum secpool_error prstream_bytes(
