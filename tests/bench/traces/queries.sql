@@ -1,0 +1,12 @@
+create table customers(id integer primary key, name text, city text);
+create table orders(id integer primary key, customer integer, day integer, amount real, note text);
+with recursive n(i) as (select 1 union all select i+1 from n where i<600) insert into customers select i,'customer '||i||' '||hex(randomblob(20)),'city '||(i%97) from n;
+with recursive n(i) as (select 1 union all select i+1 from n where i<5000) insert into orders select i,(i*7919)%600+1,i%365,(i*31%10007)/7.0,hex(randomblob(200)) from n;
+create index by_customer on orders(customer);
+select count(*),sum(amount) from orders where day between 100 and 130;
+select city,count(*),avg(amount) from customers join orders on orders.customer=customers.id group by city order by 2 desc limit 5;
+select name,amount from orders join customers on customers.id=orders.customer where orders.id in (17,999,1234,2399);
+update orders set amount=amount*1.1 where customer in (select id from customers where city='city 13');
+select max(amount) from orders where customer between 500 and 560;
+delete from orders where day=200;
+select count(*) from orders where note like '%ABCDEF%';
