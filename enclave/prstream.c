@@ -2,42 +2,47 @@
 #include "enclave/prstream.h"
 
 #include <openssl/crypto.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "enclave/primitives.h"
 #include "enclave/secmem.h"
 #include "lib/base/os.h"
 
+enum { KEY_BYTES = 32, BLOCK_BYTES = 16, LINE_BYTES = 64 };
 enum {
-	KEY_BYTES = 32,
-	BLOCK_BYTES = 16,
-	BASE_BYTES = 256 << 10,
-	BASE_PIECES = BASE_BYTES / PRSTREAM_PIECE_BYTES,
-	MASKS = 256, /* made at a time */
+	MASKS = PRSTREAM_SPAN_BYTES / PRSTREAM_PIECE_BYTES,
+	MASKS_BYTES = MASKS * PRSTREAM_MASK_BYTES,
+	BUFFER_BYTES = PRSTREAM_BASE_BYTES + MASKS_BYTES
 };
 
-/* The pieces' own bytes are of a part of the stream that the base does not reach: NIST SP 800-38A 6.5, no counter is used twice. */
-#define MASKS_BLOCK (1ull << 32)
+/* The first half of a counter: what its blocks are for. */
+enum { FOR_MASKS = 0, FOR_BASE = 1 };
 
 struct prstream {
-	uint64_t first_mask; /* of masks; UINT64_MAX: none yet */
-	uint8_t base[BASE_BYTES];
-	uint8_t masks[MASKS][PRSTREAM_LINE_BYTES];
 	EVP_CIPHER_CTX *context;
 	uint8_t key[KEY_BYTES]; /* secret; wiped once the schedule is made */
+	/* Ordinary memory: a device is given them, XORed, anyway. */
+	uint8_t *base;
+	uint8_t *masks; /* of one span */
+	uint64_t span;	/* whose masks they are */
+	bool masks_are_made;
 };
 
-/* The key's stream from a block on: the block's number, big end first, is its counter (NIST SP 800-38A 6.5). */
-static enum secpool_error key_stream(struct prstream *stream, uint64_t block, void *to, int count)
+/* AES-256-CTR from a block on. */
+static enum secpool_error make(
+	struct prstream *stream, uint8_t purpose, uint64_t block, uint8_t *to, size_t count)
 {
-	uint8_t counter[BLOCK_BYTES] = {0};
+	uint8_t counter[BLOCK_BYTES] = {purpose};
 	int done = 0;
 
+	/* NIST SP 800-38A 6.5: the block's number, big end first, is its counter */
 	for (unsigned i = 0; i < 8; i++)
 		counter[8 + i] = (uint8_t)(block >> (56 - 8 * i));
-	memset(to, 0, (size_t)count);
+	memset(to, 0, count);
 	if (EVP_EncryptInit_ex2(stream->context, NULL, NULL, counter, NULL) != 1 ||
-		EVP_EncryptUpdate(stream->context, to, &done, to, count) != 1 || done != count)
+		EVP_EncryptUpdate(stream->context, to, &done, to, (int)count) != 1 ||
+		done != (int)count)
 		return primitives_failed("AES-256-CTR");
 	return SECPOOL_OK;
 }
@@ -54,20 +59,26 @@ enum secpool_error prstream_new(struct prstream **ret_stream)
 	stream = OPENSSL_zalloc(sizeof *stream);
 	if (!stream)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a scrub stream");
-	stream->first_mask = UINT64_MAX;
+	stream->base = aligned_alloc(LINE_BYTES, BUFFER_BYTES);
+	if (!stream->base) {
+		prstream_free(stream);
+		return err_set(SECPOOL_E_NO_MEMORY, "a scrub stream: out of memory");
+	}
+	stream->masks = stream->base + PRSTREAM_BASE_BYTES;
 	os_random(stream->key, sizeof stream->key);
 	stream->context = EVP_CIPHER_CTX_new();
 	if (!stream->context ||
 		EVP_EncryptInit_ex2(stream->context, primitives->ctr, stream->key, NULL, NULL) != 1)
 		error = primitives_failed("setting up AES-256-CTR");
-	secmem_wipe(stream->key, sizeof stream->key);
-	if (!error)
-		error = key_stream(stream, 0, stream->base, BASE_BYTES);
-	if (error)
-		prstream_free(stream);
 	else
-		*ret_stream = stream;
-	return error;
+		error = make(stream, FOR_BASE, 0, stream->base, PRSTREAM_BASE_BYTES);
+	secmem_wipe(stream->key, sizeof stream->key);
+	if (error) {
+		prstream_free(stream);
+		return error;
+	}
+	*ret_stream = stream;
+	return SECPOOL_OK;
 }
 
 void prstream_free(struct prstream *stream)
@@ -75,89 +86,81 @@ void prstream_free(struct prstream *stream)
 	if (!stream)
 		return;
 	EVP_CIPHER_CTX_free(stream->context);
+	if (stream->base)
+		secmem_wipe(stream->base, BUFFER_BYTES);
+	free(stream->base);
 	OPENSSL_clear_free(stream, sizeof *stream);
 }
 
-/* The bytes of a piece's own. NULL when they could not be made. */
-static const uint8_t *mask_of(struct prstream *stream, uint64_t piece)
+enum secpool_error prstream_piece(
+	struct prstream *stream, uint64_t position, struct prstream_piece *ret_piece)
 {
-	uint64_t first = piece / MASKS * MASKS;
+	uint64_t span = position / PRSTREAM_SPAN_BYTES;
+	uint64_t piece = position / PRSTREAM_PIECE_BYTES;
 
-	if (stream->first_mask != first) {
-		stream->first_mask = UINT64_MAX;
-		if (key_stream(stream, MASKS_BLOCK + first * (PRSTREAM_LINE_BYTES / BLOCK_BYTES),
-			    stream->masks, (int)sizeof stream->masks) != SECPOOL_OK)
-			return NULL;
-		stream->first_mask = first;
+	if (!stream->masks_are_made || stream->span != span) {
+		enum secpool_error error;
+
+		stream->masks_are_made = false;
+		error = make(stream, FOR_MASKS, span * (MASKS_BYTES / BLOCK_BYTES), stream->masks,
+			MASKS_BYTES);
+		if (error)
+			return error;
+		stream->span = span;
+		stream->masks_are_made = true;
 	}
-	return stream->masks[piece - first];
+	ret_piece->slice = stream->base + piece * PRSTREAM_PIECE_BYTES % PRSTREAM_BASE_BYTES;
+	ret_piece->mask = stream->masks + piece % MASKS * PRSTREAM_MASK_BYTES;
+	return SECPOOL_OK;
 }
 
-/* Lines of the base with a mask on them. The compiler makes the widest XORs of it that it may. */
-static inline __attribute__((always_inline)) void mask_with(uint8_t *restrict to,
-	const uint8_t *restrict base, const uint8_t *restrict mask, size_t lines)
+/* Whole lines, in vectors of 16 bytes: every x86-64 CPU has them, and wider ones gain nothing beside memory. */
+static void mask_lines(uint8_t *restrict to, const uint8_t *restrict from,
+	const uint8_t *restrict mask, size_t count)
 {
-	uint64_t kept[PRSTREAM_LINE_BYTES / sizeof(uint64_t)];
+	typedef uint64_t vector __attribute__((vector_size(16), may_alias, aligned(1)));
+	const vector *masks = (const vector *)mask, *source = (const vector *)from;
+	const vector mask0 = masks[0], mask1 = masks[1], mask2 = masks[2], mask3 = masks[3];
+	vector *target = (vector *)to;
 
-	memcpy(kept, mask, sizeof kept);
-	for (size_t line = 0; line < lines; line++) {
-		uint64_t words[PRSTREAM_LINE_BYTES / sizeof(uint64_t)];
-		memcpy(words, base + line * PRSTREAM_LINE_BYTES, sizeof words);
-		for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-			words[i] ^= kept[i];
-		memcpy(to + line * PRSTREAM_LINE_BYTES, words, sizeof words);
+	for (size_t i = 0; i < count / sizeof(vector); i += 4) {
+		target[i] = source[i] ^ mask0;
+		target[i + 1] = source[i + 1] ^ mask1;
+		target[i + 2] = source[i + 2] ^ mask2;
+		target[i + 3] = source[i + 3] ^ mask3;
 	}
 }
 
-#ifdef __x86_64__
-__attribute__((target("avx512f,prefer-vector-width=512"), optimize("O3"))) static void mask_wide(
-	uint8_t *restrict to, const uint8_t *restrict base, const uint8_t *restrict mask,
-	size_t lines)
+/* The bytes of a piece from `at` on. */
+static void mask_part(const struct prstream_piece *piece, size_t at, uint8_t *to, size_t count)
 {
-	mask_with(to, base, mask, lines);
-}
-#endif
+	size_t lines = 0;
 
-static void mask_lines(uint8_t *restrict to, const uint8_t *restrict base,
-	const uint8_t *restrict mask, size_t lines)
-{
-#ifdef __x86_64__
-	/* not by target_clones: its choice is made before a sanitizer's runtime is ready */
-	if (__builtin_cpu_supports("avx512f")) {
-		mask_wide(to, base, mask, lines);
-		return;
+	if (at % PRSTREAM_MASK_BYTES == 0) {
+		lines = count - count % PRSTREAM_MASK_BYTES;
+		mask_lines(to, piece->slice + at, piece->mask, lines);
 	}
-#endif
-	mask_with(to, base, mask, lines);
+	for (size_t i = lines; i < count; i++)
+		to[i] = piece->slice[at + i] ^ piece->mask[(at + i) % PRSTREAM_MASK_BYTES];
 }
 
 enum secpool_error prstream_bytes(
 	struct prstream *stream, uint64_t position, void *to, size_t count)
 {
-	uint8_t *at = to;
+	uint8_t *next = to;
 
-	if (position % PRSTREAM_LINE_BYTES != 0)
-		return err_set(SECPOOL_E_INVALID, "a scrub stream's position %llu is inside a line",
-			(unsigned long long)position);
 	while (count > 0) {
-		uint64_t piece = position / PRSTREAM_PIECE_BYTES;
-		size_t inside = (size_t)(position % PRSTREAM_PIECE_BYTES);
-		size_t step = PRSTREAM_PIECE_BYTES - inside, lines;
-		const uint8_t *base =
-			stream->base + piece % BASE_PIECES * PRSTREAM_PIECE_BYTES + inside;
-		const uint8_t *mask = mask_of(stream, piece);
+		size_t at = position % PRSTREAM_PIECE_BYTES;
+		size_t part = PRSTREAM_PIECE_BYTES - at < count ? PRSTREAM_PIECE_BYTES - at : count;
+		struct prstream_piece piece;
+		enum secpool_error error = prstream_piece(stream, position, &piece);
 
-		if (!mask)
-			return SECPOOL_E_CRYPTO;
-		if (step > count)
-			step = count;
-		lines = step / PRSTREAM_LINE_BYTES;
-		mask_lines(at, base, mask, lines);
-		for (size_t i = lines * PRSTREAM_LINE_BYTES; i < step; i++)
-			at[i] = base[i] ^ mask[i % PRSTREAM_LINE_BYTES];
-		at += step;
-		position += step;
-		count -= step;
+		if (error)
+			return error;
+		mask_part(&piece, at, next, part);
+		position += part;
+		next += part;
+		count -= part;
 	}
 	return SECPOOL_OK;
 }

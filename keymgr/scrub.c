@@ -4,19 +4,12 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "enclave/prstream.h"
-#include "lib/base/guarded_copy.h"
+#include "keymgr/overwrite.h"
 #include "lib/base/os.h"
-
-/* How much is made, stored or compared at a time: fits the processor's first-level cache. */
-enum { PIECE_BYTES = PRSTREAM_PIECE_BYTES };
 
 struct job {
 	struct job *next;
@@ -68,75 +61,6 @@ static void free_job(struct job *job)
 	free(job);
 }
 
-struct work {
-	struct prstream *stream;
-	uint8_t *map, *made, *found;
-	uint64_t bytes;
-	const _Atomic int *stop;
-};
-
-static bool differs(const uint8_t *made, const uint8_t *found, size_t count)
-{
-	return memcmp(made, found, count) != 0; /* lint: memcmp of public bytes */
-}
-
-/* One pass over the range: stores the stream, or compares with it. */
-static enum msg_readback pass(struct work *work, bool compare)
-{
-	for (uint64_t at = 0; at < work->bytes; at += PIECE_BYTES) {
-		size_t count = work->bytes - at < PIECE_BYTES ? work->bytes - at : PIECE_BYTES;
-		enum secpool_error error;
-
-		if (work->stop && *work->stop)
-			return MSG_READBACK_UNREACHABLE;
-		if (prstream_bytes(work->stream, at, work->made, count) != SECPOOL_OK)
-			return MSG_READBACK_NOT_OVERWRITTEN;
-		if (compare) {
-			error = guarded_copy(work->found, work->map + at, count);
-		} else {
-			error = guarded_store(work->map + at, work->made, count);
-		}
-		if (error)
-			return MSG_READBACK_UNREACHABLE;
-		if (compare && differs(work->made, work->found, count))
-			return MSG_READBACK_DIFFERED;
-	}
-	return MSG_READBACK_MATCHED;
-}
-
-enum msg_readback scrub_mapped(uint8_t *map, uint64_t bytes, bool readback, const _Atomic int *stop)
-{
-	struct work work = {.map = map, .bytes = bytes, .stop = stop};
-	enum msg_readback result = MSG_READBACK_NOT_OVERWRITTEN;
-
-	work.made = calloc(2, PIECE_BYTES);
-	if (!work.made || prstream_new(&work.stream) != SECPOOL_OK)
-		goto out;
-	work.found = work.made + PIECE_BYTES;
-	result = pass(&work, false);
-	if (result == MSG_READBACK_MATCHED && readback)
-		result = pass(&work, true);
-out:
-	prstream_free(work.stream);
-	free(work.made);
-	return result;
-}
-
-enum msg_readback scrub_range(
-	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop)
-{
-	enum msg_readback result;
-	/* mapped as a whole at once: a fault for each page would cost more than the overwriting */
-	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, media_fd,
-		(off_t)offset);
-
-	if (map == MAP_FAILED)
-		return MSG_READBACK_UNREACHABLE;
-	result = scrub_mapped(map, bytes, true, stop);
-	munmap(map, bytes);
-	return result;
-}
-
 static void *run(void *arg)
 {
 	struct scrub *scrub = arg;
@@ -150,7 +74,7 @@ static void *run(void *arg)
 			continue;
 		}
 		pthread_mutex_unlock(&scrub->lock);
-		job->result.readback = scrub_range(
+		job->result.readback = overwrite_range(
 			job->media_fd, job->result.row.offset, job->result.row.bytes, &scrub->stop);
 		os_close(&job->media_fd);
 		pthread_mutex_lock(&scrub->lock);

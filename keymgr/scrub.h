@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread that overwrites space which nobody may read any more: a pseudorandom stream under a random key, by guarded
- * stores past the caches; then, in a second pass over the whole range, read back and compared (DESIGN.md section 6).
+ * The thread that overwrites space which nobody may read any more, and reads it back (overwrite.h; DESIGN.md section 6).
  *
  * Jobs are done one after the other; the loop learns of an end by a descriptor. The thread never touches the directory.
  * Threads: the loop's for all functions; guarded_copy_install and an unblocked SIGBUS are the caller's.
@@ -9,7 +8,6 @@
 #ifndef SECPOOL_KEYMGR_SCRUB_H
 #define SECPOOL_KEYMGR_SCRUB_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "keymgr/extents.h"
@@ -26,7 +24,7 @@ struct scrub_result {
 /* Starts the thread. Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM, SECPOOL_E_CRYPTO. */
 enum secpool_error scrub_new(struct scrub **ret_scrub) MUST_USE;
 
-/* Ends the thread after at most one piece; what was not finished is done again after the next start. NULL is allowed. */
+/* Ends the thread after at most 1 MiB; what was not finished is done again after the next start. NULL is allowed. */
 void scrub_free(struct scrub *scrub);
 
 /*
@@ -41,16 +39,5 @@ int scrub_fd(const struct scrub *scrub);
 
 /* Takes one result. Errors: SECPOOL_E_NO_EVENT. */
 enum secpool_error scrub_take(struct scrub *scrub, struct scrub_result *ret_result) MUST_USE;
-
-/*
- * Overwrites and reads back a range in the calling thread; MSG_READBACK_UNREACHABLE when it is not there (or *stop became
- * nonzero); MSG_READBACK_NOT_OVERWRITTEN when the stream could not be made. stop may be NULL.
- */
-enum msg_readback scrub_range(
-	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop);
-
-/* The same for a range that is mapped; without readback MSG_READBACK_MATCHED says that it was overwritten. */
-enum msg_readback scrub_mapped(
-	uint8_t *map, uint64_t bytes, bool readback, const _Atomic int *stop);
 
 #endif

@@ -17,6 +17,7 @@ static const struct {
 	const char *about;
 } table[] = {
 	{"cipher", bench_cipher, "page cipher against OpenSSL alone, memcpy and memset"},
+	{"scrub", bench_scrub, "overwriting released space and reading it back, against memset"},
 	{"fault", bench_fault, "a miss against a bare userfaultfd fault and kernel swap on zram"},
 	{"scan", bench_scan, "sequential reads and writes against kernel swap on zram and memory"},
 	{"random", bench_random, "as fault, with writes, and on a busy machine"},
@@ -24,7 +25,6 @@ static const struct {
 	{"stride", bench_stride, "streams that read-ahead finds"},
 	{"pagesize", bench_pagesize, "pages from 4 KiB to 2 MiB, regions from 64 MiB to 1 GiB"},
 	{"metadata", bench_metadata, "memory: metadata a page, plaintext against its limit"},
-	{"scrub", bench_scrub, "overwriting released space against memset"},
 	{"evict", bench_evict, "miss ratios of the order of eviction, on traces"},
 	{"readwrite", bench_readwrite, "secpool_read and secpool_write against the page cipher"},
 	{"heap", bench_heap, "secpool_malloc against jemalloc and glibc"},

@@ -53,7 +53,7 @@ int bench_engines(struct bench *bench);
 /* Simulation of the order of eviction. */
 int bench_evict(struct bench *bench);
 
-/* Overwriting and reading back. */
+/* Overwriting of released space and its read-back against memset. Needs no daemons. */
 int bench_scrub(struct bench *bench);
 
 /* These need `secpool up`; failover pulls its dev0. */

@@ -53,28 +53,6 @@ static void test_copy(void **state)
 	assert_int_equal(guarded_flush(map, 0), SECPOOL_OK);
 }
 
-static void test_store(void **state)
-{
-	static const size_t starts[] = {0, 16, 64, 1, 7},
-			    counts[] = {0, 1, 63, 64, 65, 128, 1000, PAGE};
-	uint8_t buffer[PAGE + 1];
-
-	(void)state;
-	for (size_t i = 0; i < sizeof buffer; i++)
-		buffer[i] = (uint8_t)(i * 31);
-	for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
-		for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-			memset(map, 0x5a, 2 * PAGE);
-			assert_int_equal(
-				guarded_store(map + starts[s], buffer + 1, counts[c]), SECPOOL_OK);
-			assert_memory_equal(map + starts[s], buffer + 1, counts[c]);
-			assert_int_equal(map[starts[s] + counts[c]], 0x5a);
-			if (starts[s] > 0)
-				assert_int_equal(map[starts[s] - 1], 0x5a);
-		}
-	}
-}
-
 static void test_gone(void **state)
 {
 	uint8_t buffer[2 * PAGE];
@@ -88,9 +66,134 @@ static void test_gone(void **state)
 	assert_int_equal(buffer[PAGE], 0x22); /* nothing was made up for the lost page */
 	assert_int_equal(guarded_copy(map + PAGE, buffer, 8), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(guarded_copy(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
-	assert_int_equal(guarded_store(map + PAGE, buffer, 64), SECPOOL_E_DEVICE_GONE);
-	assert_int_equal(guarded_store(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(guarded_copy(buffer, map, PAGE), SECPOOL_OK); /* and works again */
+}
+
+/* Each alignment and count, whether it can be streamed or is copied; nothing around is touched. */
+static void test_store_stream(void **state)
+{
+	static const struct {
+		size_t at, from, count;
+	} cases[] = {{0, 0, PAGE}, {64, 1, 64}, {16, 3, 128}, {48, 0, PAGE}, {0, 0, 0}, {8, 0, 64},
+		{1, 5, PAGE}, {0, 0, 63}, {0, 0, 65}, {32, 7, 2048}};
+	uint8_t from[PAGE + 8];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof from; i++)
+		from[i] = (uint8_t)(i * 7 + i / 256 + 1);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		size_t at = cases[i].at, end_at = at + cases[i].count;
+
+		memset(map, 0x5a, 2 * PAGE);
+		assert_int_equal(
+			guarded_store_stream(map + at, from + cases[i].from, cases[i].count),
+			SECPOOL_OK);
+		guarded_fence();
+		assert_memory_equal(map + at, from + cases[i].from, cases[i].count);
+		for (size_t k = 0; k < 2 * PAGE; k++)
+			assert_true((k >= at && k < end_at) || map[k] == 0x5a);
+	}
+}
+
+static void test_store_masked(void **state)
+{
+	uint8_t from[256], mask[GUARDED_MASK_BYTES], expected[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof from; i++) {
+		from[i] = (uint8_t)(i * 5);
+		mask[i % 64] = (uint8_t)(i * 11 + 3);
+	}
+	for (size_t i = 0; i < sizeof from; i++)
+		expected[i] = from[i] ^ mask[i % 64];
+	assert_int_equal(guarded_store_masked(map + 16, from, mask, sizeof from), SECPOOL_OK);
+	guarded_fence();
+	assert_memory_equal(map + 16, expected, sizeof from);
+	assert_int_equal(map[15], 0x5a);
+	assert_int_equal(map[16 + sizeof from], 0x5a);
+	assert_int_equal(guarded_store_masked(map + PAGE, from, mask, 0), SECPOOL_OK);
+	assert_int_equal(guarded_store_masked(map + PAGE + 8, from, mask, 64), SECPOOL_E_INVALID);
+	assert_int_equal(guarded_store_masked(map + PAGE, from, mask, 63), SECPOOL_E_INVALID);
+	assert_int_equal(map[PAGE], 0x5a);
+	assert_int_equal(map[PAGE + 8], 0x5a);
+}
+
+enum { STRIDE = 1024, RANGE = 256 };
+
+/* What guarded_differs finds, with one byte of the four ranges changed, or none. */
+static void test_differs(void **state)
+{
+	uint8_t from[RANGE], masks[GUARDED_RANGES][GUARDED_MASK_BYTES];
+	struct guarded_expected expected = {
+		.at = map, .stride = STRIDE, .count = RANGE, .from = from};
+	bool differs = true;
+
+	(void)state;
+	for (size_t i = 0; i < RANGE; i++)
+		from[i] = (uint8_t)(i * 3 + 1);
+	for (size_t r = 0; r < GUARDED_RANGES; r++) {
+		for (size_t i = 0; i < GUARDED_MASK_BYTES; i++)
+			masks[r][i] = (uint8_t)(r * 64 + i * 13);
+		expected.mask[r] = masks[r];
+		for (size_t i = 0; i < RANGE; i++)
+			map[r * STRIDE + i] = from[i] ^ masks[r][i % GUARDED_MASK_BYTES];
+	}
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_OK);
+	assert_false(differs);
+	for (size_t r = 0; r < GUARDED_RANGES; r++) {
+		for (size_t i = 0; i < RANGE; i++) {
+			map[r * STRIDE + i] ^= (uint8_t)(1 << i % 8);
+			assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_OK);
+			assert_true(differs);
+			map[r * STRIDE + i] ^= (uint8_t)(1 << i % 8);
+		}
+		map[r * STRIDE + RANGE] ^= 1; /* outside */
+	}
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_OK);
+	assert_false(differs);
+	expected.count = 0;
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_OK);
+	assert_false(differs);
+	expected.count = 65;
+	differs = true;
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_E_INVALID);
+	assert_true(differs);
+}
+
+/* The second page goes away in the middle of each. */
+static void test_streams_gone(void **state)
+{
+	uint8_t buffer[2 * PAGE], mask[GUARDED_MASK_BYTES] = {0};
+	struct guarded_expected expected = {.at = map + PAGE / 2,
+		.stride = 0,
+		.count = PAGE,
+		.from = buffer,
+		.mask = {mask, mask, mask, mask}};
+	bool differs = true;
+
+	(void)state;
+	memset(buffer, 0x22, sizeof buffer);
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	assert_int_equal(ftruncate(media, PAGE), 0);
+	assert_int_equal(guarded_store_stream(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
+	assert_memory_equal(map, buffer, PAGE); /* up to where it ended */
+	assert_int_equal(guarded_store_stream(map + PAGE, buffer, 64), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(guarded_store_stream(map + PAGE + 8, buffer, 64), SECPOOL_E_DEVICE_GONE);
+	memset(map, 0, PAGE);
+	assert_int_equal(
+		guarded_store_masked(map, buffer, mask, sizeof buffer), SECPOOL_E_DEVICE_GONE);
+	assert_memory_equal(map, buffer, PAGE);
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_E_DEVICE_GONE);
+	assert_true(differs); /* nothing was written to it */
+	expected.at = map;
+	assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_OK); /* and works again */
+	assert_false(differs);
+	for (size_t gone = 1; gone < GUARDED_RANGES; gone++) { /* the last range alone */
+		expected.at = map + PAGE - gone * 64;
+		expected.stride = 64;
+		expected.count = 64;
+		assert_int_equal(guarded_differs(&expected, &differs), SECPOOL_E_DEVICE_GONE);
+	}
 }
 
 static void test_fixup_elsewhere(void **state)
@@ -149,8 +252,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_copy, begin, end),
-		cmocka_unit_test_setup_teardown(test_store, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone, begin, end),
+		cmocka_unit_test_setup_teardown(test_store_stream, begin, end),
+		cmocka_unit_test_setup_teardown(test_store_masked, begin, end),
+		cmocka_unit_test_setup_teardown(test_differs, begin, end),
+		cmocka_unit_test_setup_teardown(test_streams_gone, begin, end),
 		cmocka_unit_test(test_fixup_elsewhere),
 		cmocka_unit_test_setup_teardown(test_chain, begin, end),
 	};

@@ -14,7 +14,6 @@
 
 #include "enclave/secmem.h"
 #include "keymgr/scrub.h"
-#include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 
 enum { MEDIA_BYTES = 8 << 20, FIRST = 2 << 20, COUNT = 4 << 20 };
@@ -56,35 +55,6 @@ static size_t count_old(size_t from, size_t to)
 	return old;
 }
 
-static void test_exactly_the_range_is_overwritten(void **state)
-{
-	(void)state;
-	assert_int_equal(scrub_range(media, FIRST, COUNT, NULL), MSG_READBACK_MATCHED);
-	assert_int_equal(count_old(0, FIRST), FIRST);
-	assert_int_equal(count_old(FIRST + COUNT, MEDIA_BYTES), MEDIA_BYTES - FIRST - COUNT);
-	/* of random bytes one in 256 has this value */
-	assert_in_range(count_old(FIRST, FIRST + COUNT), COUNT / 512, COUNT / 128);
-}
-
-static void test_truncated_media_are_unreachable(void **state)
-{
-	(void)state;
-	/* here, because cmocka puts a handler of its own before each test */
-	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
-	assert_int_equal(ftruncate(media, FIRST + COUNT / 2), 0);
-	assert_int_equal(scrub_range(media, FIRST, COUNT, NULL), MSG_READBACK_UNREACHABLE);
-	assert_int_equal(scrub_range(-1, FIRST, COUNT, NULL), MSG_READBACK_UNREACHABLE);
-}
-
-static void test_stop_ends_it(void **state)
-{
-	_Atomic int stop = 1;
-
-	(void)state;
-	assert_int_equal(scrub_range(media, FIRST, COUNT, &stop), MSG_READBACK_UNREACHABLE);
-	assert_int_equal(count_old(0, MEDIA_BYTES), MEDIA_BYTES);
-}
-
 static void test_the_thread_gives_back_what_it_was_given(void **state)
 {
 	struct extents_row row = {.id = 7, .slot = 3, .offset = FIRST, .bytes = COUNT, .region = 9};
@@ -120,9 +90,6 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_exactly_the_range_is_overwritten),
-		TEST(test_truncated_media_are_unreachable),
-		TEST(test_stop_ends_it),
 		TEST(test_the_thread_gives_back_what_it_was_given),
 	};
 
