@@ -10,6 +10,15 @@
 
 #ifdef __x86_64__
 
+#include <openssl/crypto.h>
+
+#include "enclave/cpu.h"
+#include "enclave/engine.h"
+#include "enclave/secmem.h"
+#include "enclave/xts.h"
+
+enum { TAG_BYTES = 16 };
+
 struct engine_key {
 	struct vaes_key key;
 };
@@ -38,17 +47,18 @@ VAES_WIDE enum secpool_error xts(const struct engine_key *key, bool opening,
 	const uint8_t tweak[16], const void *from, void *to, size_t bytes)
 {
 	size_t groups = bytes / GROUP_BYTES, end = bytes % GROUP_BYTES, done;
-	struct pass pass = {.sum = _mm_setzero_si128()};
+	struct pass pass;
 
 	if (bytes < XTS_UNIT_BYTES_LEAST || bytes > XTS_UNIT_BYTES_MOST)
 		return err_set(SECPOOL_E_INVALID, "an XTS data unit of %zu bytes", bytes);
 	if (end > 0 && end < VAES_BLOCK_BYTES)
 		groups--;
 	done = groups * GROUP_BYTES;
-	pass.tweak = vaes_encrypt(key->key.tweak, vaes_load(tweak));
-	pass = cipher_groups(&key->key, opening, HASH_NOTHING, pass, from, to, groups);
-	vaes_key_xts_end(&key->key, opening, pass.tweak, (const uint8_t *)from + done,
-		(uint8_t *)to + done, bytes - done);
+	pass = cipher_groups(&key->key, opening, HASH_NOTHING,
+		vaes_encrypt(key->key.tweak, vaes_load_fresh(tweak)), from, to, groups);
+	if (bytes > done)
+		vaes_key_xts_end(&key->key, opening, pass.tweak, (const uint8_t *)from + done,
+			(uint8_t *)to + done, bytes - done);
 	return SECPOOL_OK;
 }
 
@@ -104,10 +114,10 @@ VAES_WIDE void page_pass(const struct vaes_key *key, bool opening, enum hashed h
 {
 	/* side by side: the CPU runs both chains of rounds at once */
 	const __m128i stream = vaes_nonce_stream(key, tweak);
-	struct pass pass = {.tweak = vaes_encrypt(key->tweak, vaes_load(tweak)),
-		.sum = _mm_setzero_si128()};
+	const __m128i start = vaes_encrypt(key->tweak, vaes_load_fresh(tweak));
+	struct pass pass =
+		cipher_groups(key, opening, hashed, start, from, to, bytes / GROUP_BYTES);
 
-	pass = cipher_groups(key, opening, hashed, pass, from, to, bytes / GROUP_BYTES);
 	_mm_storeu_si128((void *)ret_tag, vaes_tag(key, pass.sum, stream, bytes));
 }
 

@@ -38,13 +38,18 @@ VAES_BLOCK void expand(const uint8_t *from, __m128i *keys)
 	}
 }
 
-/* FIPS 197 5.3.5: the keys of the equivalent inverse cipher. */
-VAES_BLOCK void invert(const __m128i *keys, __m128i *inverse)
+/* Both directions of Key1 from its expansion; opening: FIPS 197 5.3.5, the keys of the equivalent inverse cipher. */
+VAES_BLOCK void set_xts(struct vaes_key *key, const __m128i *keys)
 {
-	inverse[0] = keys[VAES_ROUNDS];
-	for (int i = 1; i < VAES_ROUNDS; i++)
-		inverse[i] = _mm_aesimc_si128(keys[VAES_ROUNDS - i]);
-	inverse[VAES_ROUNDS] = keys[0];
+	for (int i = 0; i <= VAES_ROUNDS; i++) {
+		bool outer = i == 0 || i == VAES_ROUNDS;
+		__m128i inverse = outer ? keys[i] : _mm_aesimc_si128(keys[i]);
+
+		for (int lane = 0; lane < VAES_LANES; lane++) {
+			key->xts[false][i][lane] = keys[i];
+			key->xts[true][VAES_ROUNDS - i][lane] = inverse;
+		}
+	}
 }
 
 /* RFC 8452 appendix A: mulX_POLYVAL, without a branch. */
@@ -74,28 +79,25 @@ VAES_BLOCK void set_powers(struct vaes_key *key)
 __attribute__((target("aes,pclmul,avx"))) void vaes_key_set(
 	struct vaes_key *key, const struct region_keys *keys)
 {
-	expand(keys->xts, key->seal);
-	invert(key->seal, key->open);
+	expand(keys->xts, key->tweak); /* secret room, until its own contents come */
+	set_xts(key, key->tweak);
 	expand(keys->xts + PAGECIPHER_XTS_KEY_BYTES / 2, key->tweak);
 	expand(keys->tag, key->tag);
 	set_powers(key);
 	_mm256_zeroall();
 }
 
-VAES_BLOCK __m128i decrypt(const __m128i *keys, __m128i block)
-{
-	block = _mm_xor_si128(block, keys[0]);
-	for (int i = 1; i < VAES_ROUNDS; i++)
-		block = _mm_aesdec_si128(block, keys[i]);
-	return _mm_aesdeclast_si128(block, keys[VAES_ROUNDS]);
-}
-
 VAES_BLOCK __m128i one_block(
 	const struct vaes_key *key, bool opening, __m128i tweak, const uint8_t *from)
 {
-	__m128i block = _mm_xor_si128(vaes_load(from), tweak);
+	const __m128i(*keys)[VAES_LANES] = key->xts[opening];
+	__m128i block = _mm_xor_si128(_mm_xor_si128(vaes_load(from), tweak), keys[0][0]);
 
-	block = opening ? decrypt(key->open, block) : vaes_encrypt(key->seal, block);
+	for (int i = 1; i < VAES_ROUNDS; i++)
+		block = opening ? _mm_aesdec_si128(block, keys[i][0])
+				: _mm_aesenc_si128(block, keys[i][0]);
+	block = opening ? _mm_aesdeclast_si128(block, keys[VAES_ROUNDS][0])
+			: _mm_aesenclast_si128(block, keys[VAES_ROUNDS][0]);
 	return _mm_xor_si128(block, tweak);
 }
 
