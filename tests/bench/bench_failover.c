@@ -89,6 +89,8 @@ static int plug(const char *device)
 	char path[PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 16);
 	char *argv[] = {path, (char *)"device", (char *)"plug", (char *)device, NULL};
+	posix_spawn_file_actions_t actions;
+	bool failed;
 	int status;
 	pid_t pid;
 
@@ -96,8 +98,12 @@ static int plug(const char *device)
 		return -1;
 	path[length] = '\0';
 	snprintf(strrchr(path, '/'), 16, "/secpool");
-	if (posix_spawn(&pid, path, NULL, NULL, argv, environ) != 0 ||
-		waitpid(pid, &status, 0) != pid)
+	/* what it says is not a result */
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	failed = posix_spawn(&pid, path, &actions, NULL, argv, environ) != 0;
+	posix_spawn_file_actions_destroy(&actions);
+	if (failed || waitpid(pid, &status, 0) != pid)
 		return -1;
 	return status == 0 ? 0 : -1;
 }

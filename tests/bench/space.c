@@ -23,8 +23,8 @@ struct order {
 /* An order's count that ends the child: the end of the pipe does not, for later children have it too. */
 enum { NO_MORE = -1000000 };
 
-static struct zram zram; /* one at a time */
-static struct bare bare; /* of a child */
+static struct zram zram = {.device = -1}; /* one at a time */
+static struct bare bare;		  /* of a child */
 
 static uint64_t next(uint64_t *state)
 {
@@ -169,6 +169,7 @@ double space_run(struct space *space, enum space_work work, long count)
 	if (write(space->to_child, &order, sizeof order) != sizeof order ||
 		read(space->from_child, &seconds, sizeof seconds) != sizeof seconds) {
 		fprintf(stderr, "secpool-bench: the child that has %s ended\n", space->name);
+		waitpid(space->child, NULL, 0);
 		exit(1);
 	}
 	return seconds;
@@ -233,9 +234,19 @@ static bool prepare_zram(struct space *space, void *arg)
 	return zram_join(arg) && map_plain(space);
 }
 
+/* Whatever ends this process in good order, swap space and group are taken back. */
+static void close_zram(void)
+{
+	zram_close(&zram);
+}
+
 bool space_open_zram(struct bench *bench, size_t bytes, size_t limit_bytes, struct space *ret_space)
 {
 	enum secpool_error error = zram_open(2 * bytes, limit_bytes, &zram);
+	static bool registered;
+
+	if (!registered)
+		registered = atexit(close_zram) == 0;
 
 	*ret_space = (struct space){.name = "zram", .bytes = bytes, .random = 88172645463325252ull};
 	if (!error && fork_space(ret_space, prepare_zram, &zram))

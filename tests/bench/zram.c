@@ -135,6 +135,8 @@ bool zram_join(const struct zram *zram)
 {
 	char path[PATH_BYTES], text[16];
 
+	/* the group's out-of-memory killer strikes now and then with most of the swap space free (Linux 6.18); a process that it may not kill goes on. That takes CAP_SYS_RESOURCE */
+	(void)!write_text("/proc/self/oom_score_adj", "-1000");
 	snprintf(path, sizeof path, "%s/cgroup.procs", zram->group);
 	snprintf(text, sizeof text, "%d", (int)getpid());
 	return write_text(path, text) == SECPOOL_OK;
