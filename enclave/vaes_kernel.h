@@ -3,8 +3,8 @@
  * AES-256-XTS and GHASH on VAES and VPCLMULQDQ, written once for both widths: VAES_BITS says which (vaes_engine.h).
  *
  * A group of VAES_VECTORS vectors is in flight at a time. The next group's tweaks and the hash of ciphertext do not depend on its rounds, and are
- * written between them, a vector at a time: a CPU looks too few instructions ahead to run one behind the other at once. What they may use is what the
- * rounds leave free: AES takes two of a CPU's four vector ports, and shuffles and carry-less products are done on those, too.
+ * written between them, a vector at a time: a CPU looks too few instructions ahead to run one behind the other at once. They are written so as to take what
+ * the rounds leave: on AMD's Zen 4, where this was measured, AES has two of four vector ports, and some shuffles and a part of each product need these, too.
  * Sealing hashes what it just made; opening hashes and decrypts at once, and wipes what it made when the tag is not right.
  * Threads: as engine.h.
  */
@@ -23,12 +23,14 @@ enum {
 	GROUP_BLOCKS = VAES_VECTORS * LANES,
 	GROUP_BYTES = VAES_VECTORS * VECTOR_BYTES,
 	RUN_GROUPS = VAES_POWERS / GROUP_BLOCKS, /* hashed with one reduction */
+	/* The first round with a vector of the hash beside it: in round 1 the output that is hashed is still on its way to the cache. */
+	HASH_FROM = 2,
 };
 
 _Static_assert(ENGINE_PAGE_UNIT_BYTES % (int)GROUP_BYTES == 0, "a page is whole groups");
 _Static_assert((int)VAES_POWERS % (int)GROUP_BLOCKS == 0, "a run is whole groups");
 _Static_assert((int)LANES <= (int)VAES_LANES, "a round key for each lane");
-_Static_assert((int)VAES_VECTORS < (int)VAES_ROUNDS, "a vector is hashed beside each round");
+_Static_assert(HASH_FROM + VAES_VECTORS < (int)VAES_ROUNDS, "rounds are left for the tweaks");
 _Static_assert(VAES_VECTORS % 2 == 0, "products are added in pairs");
 
 /* What is hashed beside the cipher. */
@@ -59,7 +61,7 @@ VAES_WIDE void start_tweaks(__m128i tweak, VAES_vector *tweaks)
 
 /*
  * The same place in the next group: times x^GROUP_BLOCKS. All bits are rotated; those that came round count times x^7 + x^2 + x + 1 at the bottom, and
- * once they are there already. So one shuffle, one shift and one product do it, and only the shuffle needs a port of AES for long.
+ * once they are there already. One shuffle, one shift and one product.
  */
 VAES_WIDE VAES_vector next_tweaks(VAES_vector tweaks)
 {
@@ -208,7 +210,7 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 	struct hash *hash, const uint8_t *hashed, const uint8_t *from, uint8_t *to)
 {
 	const __m128i(*keys)[VAES_LANES] = key->xts[opening];
-	const int tweaks_from = hashing ? VAES_VECTORS + 1 : 1;
+	const int tweaks_from = hashing ? HASH_FROM + VAES_VECTORS : 1;
 	struct products waiting;
 	VAES_vector x[VAES_VECTORS], last[VAES_VECTORS];
 
@@ -227,9 +229,9 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 				       : VAES_V(aesenc_epi128)(x[i], k);
 			VAES_HOLD(x[i]);
 		}
-		if (hashing && round <= VAES_VECTORS)
-			multiply(key, hash, hashed, round - 1, &waiting);
-		if (hashing && round == VAES_VECTORS)
+		if (hashing && round >= HASH_FROM && round < tweaks_from)
+			multiply(key, hash, hashed, round - HASH_FROM, &waiting);
+		if (hashing && round == tweaks_from - 1)
 			end_group(hash);
 		VAES_EACH(i)
 		{

@@ -52,21 +52,24 @@ VAES_BLOCK __m128i vaes_load(const void *from)
 	return _mm_loadu_si128(from);
 }
 
-/* What the caller wrote a moment ago in parts: one load of all of it would wait until the parts, and all that was written before them, have reached the cache. */
+/* A block that its caller wrote a moment ago in parts: one load of it all would wait until those, and all that was written before them, are in the cache. */
 VAES_BLOCK __m128i vaes_load_fresh(const uint8_t block[VAES_BLOCK_BYTES])
 {
 	long long halves[2];
 
 	__builtin_memcpy(&halves[0], block, sizeof halves[0]);
 	__builtin_memcpy(&halves[1], block + sizeof halves[0], sizeof halves[1]);
+	__asm__("" : "+r"(halves[0])); /* gcc 12 would join the loads */
 	return _mm_set_epi64x(halves[1], halves[0]);
 }
 
 VAES_BLOCK __m128i vaes_encrypt(const __m128i *keys, __m128i block)
 {
 	block = _mm_xor_si128(block, keys[0]);
-	for (int i = 1; i < VAES_ROUNDS; i++)
+	_Pragma("GCC unroll 16") for (int i = 1; i < VAES_ROUNDS; i++)
+	{
 		block = _mm_aesenc_si128(block, keys[i]);
+	}
 	return _mm_aesenclast_si128(block, keys[VAES_ROUNDS]);
 }
 

@@ -20,8 +20,10 @@
 #define VAES_BITS 512
 #endif
 
-/* VAES_HOLD: the compiler has to have this vector, as it is, in a register here. It would otherwise gather the work that is spread over the rounds in one
- * place, and run out of registers there. VAES_HOLD_TWEAK: with 16 registers in all, tweaks are better off in memory. */
+/*
+ * VAES_HOLD: the compiler has to have this vector, as it is, in a register here. It would otherwise gather in one place the work that is spread over the
+ * rounds, and run out of registers there. VAES_HOLD_TWEAK: with 16 registers in all, tweaks are better off in memory.
+ */
 #define VAES_HOLD(v) __asm__ volatile("" : "+v"(v))
 #if VAES_BITS == 512
 #define VAES_TARGET	       target("avx512f,avx512bw,avx512vl,vaes,vpclmulqdq,aes,pclmul")
@@ -48,10 +50,8 @@
 enum {
 	VECTOR_BYTES = VAES_BITS / 8,
 	LANES = VECTOR_BYTES / VAES_BLOCK_BYTES,
-	STACK_BYTES =
-		VAES_BITS == 512
-			? 384
-			: 1280, /* more than the frame of any function of vaes_engine.h that works */
+	/* More than the frame of any function of vaes_engine.h that works; test_engine.c looks. */
+	STACK_BYTES = VAES_BITS == 512 ? 448 : 1280,
 };
 
 /* The compiler may not see through a pointer from here on: it would keep the round keys beyond the loop, and spill them to the stack. */
@@ -78,16 +78,22 @@ VAES_WIDE void clear_registers(void)
 }
 
 /*
- * What a compiler that ran out of registers, or was told to, may have left below its caller's frame: the functions that work are never inlined, so their
- * frames began where this one's does.
+ * What a compiler that ran out of registers, or was told to, may have left: the functions that work are never inlined, so their frames began where the
+ * stack ends now in the function that called them, which is the one that this is inlined into.
  */
-__attribute__((noinline, VAES_TARGET)) static void wipe_stack(void)
+VAES_WIDE void wipe_stack(void)
 {
-	VAES_vector area[STACK_BYTES / VECTOR_BYTES];
+	const VAES_vector zeros = VAES_SI(setzero)();
+	uintptr_t end;
 
-	_Pragma("GCC unroll 64") for (int i = 0; i < STACK_BYTES / VECTOR_BYTES; i++) area[i] =
-		VAES_SI(setzero)();
-	__asm__ volatile("" : : "r"(area) : "memory");
+	__asm__ volatile("mov %%rsp, %0" : "=r"(end));
+	VAES_SI(storeu)((void *)(end - VECTOR_BYTES), zeros);
+	end -= end % VECTOR_BYTES;
+	_Pragma("GCC unroll 64") for (int at = VECTOR_BYTES; at <= STACK_BYTES; at += VECTOR_BYTES)
+	{
+		VAES_SI(store)((void *)(end - (uintptr_t)at), zeros);
+	}
+	__asm__ volatile("" : : : "memory");
 }
 
 /* Each way out goes through here. */
