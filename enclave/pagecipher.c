@@ -13,7 +13,7 @@
 #include "enclave/secmem.h"
 #include "enclave/xts.h"
 
-enum { WORKERS_MOST = 64, BLOCK_BYTES = 16 };
+enum { WORKERS_MOST = 64, BLOCK_BYTES = 16, LINE_BYTES = 64 };
 
 _Static_assert((int)PAGECIPHER_XTS_KEY_BYTES == (int)XTS_KEY_BYTES, "one XTS key");
 _Static_assert((int)PAGECIPHER_TAG_KEY_BYTES == (int)GMAC_KEY_BYTES, "one tag key");
@@ -22,16 +22,26 @@ _Static_assert((int)PAGECIPHER_NONCE_BYTES == (int)GMAC_NONCE_BYTES, "one nonce"
 _Static_assert(
 	(int)PAGECIPHER_PAGE_BYTES_MOST <= (int)XTS_UNIT_BYTES_MOST, "a page is one data unit");
 
+_Static_assert((int)PAGECIPHER_PAGE_BYTES_MOST / BLOCK_BYTES <= (int)PAGECIPHER_SHARE_BLOCKS,
+	"a share is at least a page");
+
 _Static_assert((int)PAGECIPHER_PAGE_BYTES_LEAST % (int)ENGINE_PAGE_UNIT_BYTES == 0,
 	"an engine works on whole pages");
+
+/* What a worker may still seal without asking; its own, on a cache line that nothing else is on. */
+struct share {
+	uint8_t apart[LINE_BYTES];
+	uint64_t blocks_left;
+};
 
 struct pagecipher {
 	size_t page_bytes;
 	unsigned workers;
-	/* blocks sealed under this key; relaxed: only its own value matters, nothing is published by it */
+	/* blocks of this key that were given out to workers; relaxed: only its own value matters, nothing is published by it */
 	_Atomic uint64_t blocks;
 	const struct engine *engine;
 	struct engine_key *key;
+	struct share shares[]; /* one for each worker */
 };
 
 /* The nonce as the XTS tweak: zero-extended to a block (docs/page-format.md). */
@@ -100,7 +110,7 @@ enum secpool_error pagecipher_new(int key_fd, const struct pagecipher_binding *e
 		(page_bytes & (page_bytes - 1)) != 0)
 		return err_set(
 			SECPOOL_E_INVALID, "pages of %llu bytes", (unsigned long long)page_bytes);
-	cipher = secmem_new(sizeof *cipher);
+	cipher = secmem_new(sizeof *cipher + workers * sizeof cipher->shares[0]);
 	if (!cipher)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for a page cipher");
 	cipher->page_bytes = page_bytes;
@@ -142,16 +152,39 @@ static enum secpool_error make_nonce(
 	return SECPOOL_OK;
 }
 
-/* Charges a page to the key before it is sealed; a page over the limit is not charged. */
-static enum secpool_error charge(struct pagecipher *cipher)
+/* A share for a worker that has none: whole pages, and no more than the key has left. */
+static enum secpool_error take_share(struct pagecipher *cipher, uint64_t *blocks_left)
 {
-	uint64_t blocks = cipher->page_bytes / BLOCK_BYTES;
-	uint64_t before = atomic_fetch_add_explicit(&cipher->blocks, blocks, memory_order_relaxed);
+	const uint64_t page = cipher->page_bytes / BLOCK_BYTES;
+	uint64_t before = atomic_load_explicit(&cipher->blocks, memory_order_relaxed), take;
 
-	if (before <= PAGECIPHER_BLOCKS_HARD - blocks)
-		return SECPOOL_OK;
-	atomic_fetch_sub_explicit(&cipher->blocks, blocks, memory_order_relaxed);
-	return err_set(SECPOOL_E_LIMIT, "the region's key has sealed as much as it may");
+	do {
+		take = PAGECIPHER_BLOCKS_HARD - before;
+		if (take > PAGECIPHER_SHARE_BLOCKS)
+			take = PAGECIPHER_SHARE_BLOCKS;
+		take -= take % page;
+		if (take == 0)
+			return err_set(
+				SECPOOL_E_LIMIT, "the region's key has sealed as much as it may");
+	} while (!atomic_compare_exchange_weak_explicit(&cipher->blocks, &before, before + take,
+		memory_order_relaxed, memory_order_relaxed));
+	*blocks_left = take;
+	return SECPOOL_OK;
+}
+
+/* Charges a page to the key before it is sealed. By shares: one counter for all would be a cache line that every sealing waits for. */
+static enum secpool_error charge(struct pagecipher *cipher, unsigned worker)
+{
+	uint64_t *blocks_left = &cipher->shares[worker].blocks_left;
+
+	if (*blocks_left == 0) {
+		enum secpool_error error = take_share(cipher, blocks_left);
+
+		if (error)
+			return error;
+	}
+	*blocks_left -= cipher->page_bytes / BLOCK_BYTES;
+	return SECPOOL_OK;
 }
 
 static enum secpool_error check_worker(const struct pagecipher *cipher, unsigned worker)
@@ -173,7 +206,7 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker,
 	error = make_nonce(type, pgno, version, &nonce);
 	if (error)
 		return error;
-	error = charge(cipher);
+	error = charge(cipher, worker);
 	if (error)
 		return error;
 	return cipher->engine->page_seal(

@@ -31,6 +31,10 @@ enum pagecipher_type { PAGECIPHER_DATA = 0, PAGECIPHER_MANIFEST = 1 };
 #define PAGECIPHER_BLOCKS_SOFT (1ull << 43)
 #define PAGECIPHER_BLOCKS_HARD (1ull << 44)
 
+/* Each worker takes that many blocks of the hard limit at a time (4 MiB), so that workers do not wait for one counter. The limit is never passed; what a worker took and
+ * did not use is lost to the others: a key is refused at most PAGECIPHER_SHARE_BLOCKS for each worker too early. */
+enum { PAGECIPHER_SHARE_BLOCKS = 1 << 18 };
+
 struct pagecipher;
 
 /* What a key is bound to; a key page that says otherwise is refused. */
@@ -52,7 +56,7 @@ void pagecipher_free(struct pagecipher *cipher);
 
 /*
  * plain -> cipher and tag; page_bytes each, which may not overlap. type: for pages of data PAGECIPHER_DATA. cipher is private memory, not the device.
- * Errors: SECPOOL_E_LIMIT (page number, version or the key's hard limit), SECPOOL_E_INVALID (worker or type), SECPOOL_E_CRYPTO. cipher and tag then hold nothing of use.
+ * Errors: SECPOOL_E_LIMIT (page number, version or the key's hard limit, which another worker with blocks of its share left may not have met yet), SECPOOL_E_INVALID (worker or type), SECPOOL_E_CRYPTO. cipher and tag then hold nothing of use.
  */
 enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *plain, void *ciphertext,
 	uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;

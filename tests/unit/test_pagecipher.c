@@ -216,6 +216,13 @@ static void test_bounds(void **state)
 	free(before);
 }
 
+static enum secpool_error seal_one(struct pagecipher *cipher, unsigned worker)
+{
+	static uint8_t plain[4096], sealed[4096], tag[PAGECIPHER_TAG_BYTES];
+
+	return pagecipher_seal(cipher, worker, PAGECIPHER_DATA, 1, 1, plain, sealed, tag);
+}
+
 static void test_hard_limit_of_a_key(void **state)
 {
 	struct pagecipher *cipher = new_cipher(4096, 1);
@@ -223,10 +230,11 @@ static void test_hard_limit_of_a_key(void **state)
 	uint8_t tag[PAGECIPHER_TAG_BYTES];
 
 	(void)state;
-	assert_int_equal(
-		pagecipher_seal(cipher, 0, PAGECIPHER_DATA, 1, 1, plain, sealed, tag), SECPOOL_OK);
-	assert_int_equal(atomic_load(&cipher->blocks), 256);
+	assert_int_equal(seal_one(cipher, 0), SECPOOL_OK);
+	assert_int_equal(atomic_load(&cipher->blocks), PAGECIPHER_SHARE_BLOCKS);
+	assert_int_equal(cipher->shares[0].blocks_left, PAGECIPHER_SHARE_BLOCKS - 256);
 	atomic_store(&cipher->blocks, PAGECIPHER_BLOCKS_HARD - 257);
+	cipher->shares[0].blocks_left = 0;
 	assert_int_equal(
 		pagecipher_seal(cipher, 0, PAGECIPHER_DATA, 1, 2, plain, sealed, tag), SECPOOL_OK);
 	/* one block is left, a page has 256: refused, again and again, and what is there can be read */
@@ -240,6 +248,31 @@ static void test_hard_limit_of_a_key(void **state)
 	pagecipher_free(cipher);
 	free(plain);
 	free(sealed);
+}
+
+/* A worker's share is its own; the last one is as many whole pages as are left. */
+static void test_shares(void **state)
+{
+	struct pagecipher *cipher = new_cipher(4096, 3);
+	unsigned pages = 0;
+
+	(void)state;
+	atomic_store(
+		&cipher->blocks, PAGECIPHER_BLOCKS_HARD - PAGECIPHER_SHARE_BLOCKS - 2 * 256 - 9);
+	assert_int_equal(seal_one(cipher, 0), SECPOOL_OK);
+	assert_int_equal(seal_one(cipher, 1), SECPOOL_OK);
+	assert_int_equal(cipher->shares[1].blocks_left, 256);
+	assert_int_equal(atomic_load(&cipher->blocks), PAGECIPHER_BLOCKS_HARD - 9);
+	assert_int_equal(seal_one(cipher, 2), SECPOOL_E_LIMIT);
+	assert_int_equal(cipher->shares[2].blocks_left, 0);
+	assert_int_equal(seal_one(cipher, 1), SECPOOL_OK);
+	assert_int_equal(seal_one(cipher, 1), SECPOOL_E_LIMIT);
+	while (seal_one(cipher, 0) == SECPOOL_OK)
+		pages++;
+	assert_int_equal(pages, PAGECIPHER_SHARE_BLOCKS / 256 - 1);
+	assert_int_equal(seal_one(cipher, 0), SECPOOL_E_LIMIT);
+	assert_int_equal(atomic_load(&cipher->blocks), PAGECIPHER_BLOCKS_HARD - 9);
+	pagecipher_free(cipher);
 }
 
 static void new_refused(
@@ -286,7 +319,7 @@ enum { WORKERS = 4, ROUNDS = 200 };
 /* One worker's thread: errors are counted, since cmocka's asserts belong to the main thread. */
 struct turn {
 	struct pagecipher *cipher;
-	unsigned worker, errors;
+	unsigned worker, errors, sealed;
 };
 
 static void *work(void *arg)
@@ -317,6 +350,7 @@ static void test_workers_at_once(void **state)
 	struct pagecipher *cipher = new_cipher(4096, WORKERS);
 	struct turn turns[WORKERS];
 	pthread_t threads[WORKERS];
+	uint64_t left = 0;
 
 	(void)state;
 	for (unsigned i = 0; i < WORKERS; i++) {
@@ -328,7 +362,50 @@ static void test_workers_at_once(void **state)
 		assert_int_equal(turns[i].errors, 0);
 	}
 	/* no block was counted twice or not at all */
-	assert_int_equal(atomic_load(&cipher->blocks), WORKERS * ROUNDS * 256);
+	for (unsigned i = 0; i < WORKERS; i++)
+		left += cipher->shares[i].blocks_left;
+	assert_int_equal(atomic_load(&cipher->blocks) - left, WORKERS * ROUNDS * 256);
+	pagecipher_free(cipher);
+}
+
+/* Seals until it is refused. */
+static void *seal_all(void *arg)
+{
+	struct turn *turn = arg;
+	uint8_t plain[4096] = {0}, sealed[4096], tag[PAGECIPHER_TAG_BYTES];
+	enum secpool_error error = SECPOOL_OK;
+
+	for (uint64_t version = 1; !error; version++) {
+		error = pagecipher_seal(turn->cipher, turn->worker, PAGECIPHER_DATA, turn->worker,
+			version, plain, sealed, tag);
+		turn->sealed += !error;
+	}
+	turn->errors += error != SECPOOL_E_LIMIT;
+	return NULL;
+}
+
+/* Workers that run into the limit at once: not a page more than there is room for, and not one less, since each uses up what it took. */
+static void test_workers_share_the_last_pages(void **state)
+{
+	enum { PAGES = 3 * PAGECIPHER_SHARE_BLOCKS / 256 + 100 };
+	struct pagecipher *cipher = new_cipher(4096, WORKERS);
+	struct turn turns[WORKERS];
+	pthread_t threads[WORKERS];
+	unsigned sealed = 0;
+
+	(void)state;
+	atomic_store(&cipher->blocks, PAGECIPHER_BLOCKS_HARD - PAGES * 256 - 255);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		turns[i] = (struct turn){.cipher = cipher, .worker = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, seal_all, &turns[i]), 0);
+	}
+	for (unsigned i = 0; i < WORKERS; i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+		assert_int_equal(turns[i].errors, 0);
+		sealed += turns[i].sealed;
+	}
+	assert_int_equal(sealed, PAGES);
+	assert_int_equal(atomic_load(&cipher->blocks), PAGECIPHER_BLOCKS_HARD - 255);
 	pagecipher_free(cipher);
 }
 
@@ -377,8 +454,10 @@ int main(void)
 		cmocka_unit_test(test_other_key_refuses),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_hard_limit_of_a_key),
+		cmocka_unit_test(test_shares),
 		cmocka_unit_test(test_new_refuses),
 		cmocka_unit_test(test_workers_at_once),
+		cmocka_unit_test(test_workers_share_the_last_pages),
 		cmocka_unit_test(test_demanded_by_the_key),
 		cmocka_unit_test(test_name),
 	};
