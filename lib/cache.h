@@ -82,7 +82,8 @@ void cache_stop(struct cache *cache);
 /* A page became resident, or goes to the back of its queue. One entry a resident page: there is always room. */
 void cache_push(struct cache *cache, unsigned worker, struct cache_entry entry);
 
-/* Takes the next victims, `most` at the most, the oldest first; they say from which queue they come. 0 only if nothing is queued. */
+/* Takes the next victims, `most` at the most, the oldest first; they say from which queue they come. Fewer, also 0, when nothing more is queued or
+ * others take victims at the same moment. */
 unsigned cache_pop(struct cache *cache, struct cache_entry *ret_entries, unsigned most);
 
 /* To be noted for a page that leaves now; and the queue for a page that comes back and left in that era. */

@@ -36,6 +36,13 @@ void events_done(struct events *events)
 	pthread_mutex_destroy(&events->lock);
 }
 
+void events_abandon(struct events *events)
+{
+	pthread_mutex_lock(&events->lock);
+	events->program_fd = -1;
+	pthread_mutex_unlock(&events->lock);
+}
+
 void events_add(struct events *events, const struct secpool_event *event)
 {
 	uint64_t one = 1;

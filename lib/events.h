@@ -25,6 +25,9 @@ struct events {
 enum secpool_error events_init(struct events *events) MUST_USE;
 void events_done(struct events *events);
 
+/* The program closed its descriptor, whose number may be another file's now: it is not read, nor closed. */
+void events_abandon(struct events *events);
+
 /* Called in the library's own threads only. event->size and time_ns are filled in. */
 void events_add(struct events *events, const struct secpool_event *event);
 

@@ -230,6 +230,8 @@ static void free_pool(struct secpool *pool)
 	if (pool->zeros)
 		syscall(SYS_munmap, pool->zeros, (size_t)PAGECIPHER_PAGE_BYTES_MOST);
 	cache_done(&pool->cache);
+	if (atomic_load(&pool->program_broken))
+		events_abandon(&pool->events);
 	events_done(&pool->events);
 	free(atomic_load(&pool->table));
 	pthread_mutex_destroy(&pool->regions_lock);
@@ -338,6 +340,8 @@ enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event
 			"secpool_event_next: a pool, and an event with size set");
 	if (pool->pid != getpid())
 		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	if (atomic_load(&pool->program_broken))
+		events_abandon(&pool->events);
 	return events_take(&pool->events, ret_event);
 }
 

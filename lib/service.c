@@ -435,7 +435,9 @@ enum secpool_error service_start(struct secpool *pool, const char *socket_path)
 void service_stop(struct secpool *pool)
 {
 	service_end(pool);
-	uffd_close(&pool->program_uffd);
+	/* a program that closed them may have given the numbers to files of its own */
+	if (!atomic_load(&pool->program_broken))
+		uffd_close(&pool->program_uffd);
 	free_service(pool->service);
 	pool->service = NULL;
 }

@@ -14,7 +14,13 @@
 #include "lib/base/os.h"
 #include "lib/cache.h"
 
-enum { PAGES = 20000, LENGTH = 400000, PAGE_BYTES = 4096, TRACE_BYTES_MOST = 4 << 20 };
+enum {
+	PAGES = 20000,
+	LENGTH = 400000,
+	PAGE_BYTES = 4096,
+	TRACE_BYTES_MOST = 4 << 20,
+	DISTINCT_LEAST = 100
+};
 
 struct trace {
 	const char *name;
@@ -260,6 +266,9 @@ static enum secpool_error read_trace(const char *path, struct trace *ret_trace)
 		trace.pages[trace.length++] = (uint32_t)page;
 	}
 	free(text);
+	if (!error && trace.distinct < DISTINCT_LEAST)
+		error = err_set(SECPOOL_E_PROTOCOL, "%s has %zu pages, too few to take parts of",
+			path, trace.distinct);
 	if (error)
 		free_trace(&trace);
 	else
