@@ -167,25 +167,23 @@ static enum secpool_error load(
 	return SECPOOL_OK;
 }
 
-/* A page could not be mapped by a guest, whose descriptor may not be ours any more: it is as it was, for a handler to bring in. */
-static void leave_to_handler(struct worker *worker, const struct fillset *fill, unsigned i)
+void fill_undo(struct worker *worker, struct secpool_region *region, uint64_t pgno)
 {
-	struct page *page = &fill->region->pages[pgno_of(fill, i)];
+	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 	bool lost;
 
-	atomic_store(&worker->pool->program_broken, true);
-	cache_return(&worker->pool->cache, worker->index, fill->region->page_bytes);
 	do {
 		lost = page_version(seen) > 0 && page_copies(seen) == 0;
 	} while (!page_step(page, &seen,
-		lost ? PAGE_FILL_LOST
-		     : (page_version(seen) == 0 ? PAGE_FILL_UNDO_FRESH : PAGE_FILL_UNDO),
+		lost			  ? PAGE_FILL_LOST
+		: page_version(seen) == 0 ? PAGE_FILL_UNDO_FRESH
+					  : PAGE_FILL_UNDO,
 		page_copies(seen), page_version(seen)));
 	if (lost)
-		fill_lost(worker, fill->region, pgno_of(fill, i), SECPOOL_CAUSE_REMOVED, NULL);
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
 	else if (seen & PAGE_WAITERS)
-		fault_wake_page(worker, fill->region, pgno_of(fill, i));
+		fault_wake_page(worker, region, pgno);
 }
 
 /* Maps pages i to end - 1, which lie side by side at `plain` and, unless it is one, in the region. */
@@ -206,7 +204,10 @@ static void map(struct worker *worker, const struct fillset *fill, unsigned i, u
 					   PAGECIPHER_PAGE_BYTES_LEAST)) {
 			finish(worker, fill, i);
 		} else if (worker->guest) {
-			leave_to_handler(worker, fill, i);
+			/* the descriptor may not be ours any more: it is as it was, for a handler to bring in */
+			atomic_store(&worker->pool->program_broken, true);
+			cache_return(&worker->pool->cache, worker->index, page_bytes);
+			fill_undo(worker, region, pgno_of(fill, i));
 		} else {
 			cache_return(&worker->pool->cache, worker->index, page_bytes);
 			fill_end_as_lost(

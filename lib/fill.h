@@ -31,6 +31,9 @@ void fill_note_outcome(struct secpool_region *region, bool rewritten);
 /* Ends the protection of a page that the caller took with PAGE_WRITE_BEGIN: dirty and writable, its waiters woken. */
 void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno);
 
+/* Ends the filling of a page that stays out of local memory, absent or fresh; or lost, if its last copy went meanwhile. Wakes who waits. */
+void fill_undo(struct worker *worker, struct secpool_region *region, uint64_t pgno);
+
 /* Ends a page as lost: the poison, the waiters, the event. The caller has stepped it to PAGE_LOST. */
 void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
 

@@ -47,23 +47,6 @@ static enum secpool_error copy_mapped(
 	return error ? lost(offset + at, bytes) : SECPOOL_OK;
 }
 
-/* Ends the ownership of a page that stays out of local memory. */
-static void give_back(struct worker *worker, struct secpool_region *region, uint64_t pgno)
-{
-	struct page *page = &region->pages[pgno];
-	uint64_t seen = atomic_load(&page->word);
-	bool gone;
-
-	do {
-		gone = page_version(seen) > 0 && page_copies(seen) == 0;
-	} while (!page_step(page, &seen, gone ? PAGE_FILL_LOST : PAGE_FILL_UNDO, page_copies(seen),
-		page_version(seen)));
-	if (gone)
-		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
-	else if (seen & PAGE_WAITERS)
-		fault_wake_page(worker, region, pgno);
-}
-
 /* Reads an absent page, which is the worker's. */
 static enum secpool_error read_page(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *to)
@@ -80,7 +63,7 @@ static enum secpool_error read_page(
 		fill_tell_repair(worker, region, pgno, &result);
 	memcpy(to, worker->plain, region->page_bytes);
 	counter_add(worker, COUNTER_FILLS, 1);
-	give_back(worker, region, pgno);
+	fill_undo(worker, region, pgno);
 	return SECPOOL_OK;
 }
 
@@ -100,7 +83,7 @@ static enum secpool_error write_page(
 		return SECPOOL_E_LOST;
 	}
 	counter_add(worker, COUNTER_WRITE_BACKS, 1);
-	give_back(worker, region, pgno);
+	fill_undo(worker, region, pgno);
 	return SECPOOL_OK;
 }
 
