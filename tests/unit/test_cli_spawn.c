@@ -53,15 +53,16 @@ static void put(const char *name, const char *text)
 static struct os_process child(bool deaf)
 {
 	struct os_process process;
+	/* deaf before it is there: on a busy machine it might be told to end before it had said that it won't */
+	sighandler_t before = deaf ? signal(SIGTERM, SIG_IGN) : SIG_ERR;
 	char text[64];
 	pid_t pid = fork();
 
-	if (pid == 0) {
-		if (deaf)
-			signal(SIGTERM, SIG_IGN);
+	if (pid == 0)
 		for (;;)
 			pause();
-	}
+	if (deaf)
+		signal(SIGTERM, before);
 	assert_int_equal(os_process_find(pid, &process), SECPOOL_OK);
 	snprintf(text, sizeof text, "%d %llu\n", pid, (unsigned long long)process.start_ticks);
 	put("keymgrd.pid", text);
