@@ -42,7 +42,7 @@ void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint
 	fill_lost(worker, region, pgno, cause, device);
 }
 
-void fill_tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+static void tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno,
 	const struct mirror_result *result)
 {
 	struct secpool_event event = {
@@ -54,6 +54,23 @@ void fill_tell_repair(struct worker *worker, struct secpool_region *region, uint
 
 	memcpy(event.device, result->bad_device->id, sizeof event.device);
 	loss_tell(worker, &event);
+}
+
+enum secpool_error fill_read(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain)
+{
+	struct mirror_result result;
+
+	if (mirror_read(worker, region, pgno, plain, &result) != SECPOOL_OK) {
+		fill_end_as_lost(worker, region, pgno,
+			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
+			result.bad_device);
+		return SECPOOL_E_LOST;
+	}
+	if (result.bad_copies)
+		tell_repair(worker, region, pgno, &result);
+	counter_add(worker, COUNTER_FILLS, 1);
+	return SECPOOL_OK;
 }
 
 /*
@@ -145,7 +162,6 @@ static enum secpool_error load(
 {
 	struct secpool_region *region = fill->region;
 	uint64_t pgno = pgno_of(fill, i);
-	struct mirror_result result;
 
 	if (page_version(atomic_load(&region->pages[pgno].word)) == 0) {
 		memset(plain, 0, region->page_bytes);
@@ -154,16 +170,10 @@ static enum secpool_error load(
 	}
 	if (i + 1 < fill->count)
 		mirror_prefetch(region, pgno_of(fill, i + 1));
-	if (mirror_read(worker, region, pgno, plain, &result) != SECPOOL_OK) {
+	if (fill_read(worker, region, pgno, plain) != SECPOOL_OK) {
 		cache_return(&worker->pool->cache, worker->index, region->page_bytes);
-		fill_end_as_lost(worker, region, pgno,
-			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
-			result.bad_device);
 		return SECPOOL_E_LOST;
 	}
-	if (result.bad_copies)
-		fill_tell_repair(worker, region, pgno, &result);
-	counter_add(worker, COUNTER_FILLS, 1);
 	return SECPOOL_OK;
 }
 

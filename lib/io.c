@@ -51,18 +51,9 @@ static enum secpool_error copy_mapped(
 static enum secpool_error read_page(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *to)
 {
-	struct mirror_result result;
-
-	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
-		fill_end_as_lost(worker, region, pgno,
-			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
-			result.bad_device);
+	if (fill_read(worker, region, pgno, worker->plain) != SECPOOL_OK)
 		return SECPOOL_E_LOST;
-	}
-	if (result.bad_copies)
-		fill_tell_repair(worker, region, pgno, &result);
 	memcpy(to, worker->plain, region->page_bytes);
-	counter_add(worker, COUNTER_FILLS, 1);
 	fill_undo(worker, region, pgno);
 	return SECPOOL_OK;
 }
