@@ -135,17 +135,6 @@ static bool can_stream(const void *to, size_t count)
 	return (uintptr_t)to % 16 == 0 && count % GUARDED_MASK_BYTES == 0;
 }
 
-enum secpool_error guarded_store_stream(void *to, const void *from, size_t count)
-{
-	static const uint8_t none[GUARDED_MASK_BYTES];
-
-	if (!can_stream(to, count))
-		return guarded_copy(to, from, count);
-	if (guarded_store_asm(to, from, none, count) != 0)
-		return SECPOOL_E_DEVICE_GONE;
-	return SECPOOL_OK;
-}
-
 enum secpool_error guarded_store_masked(
 	void *to, const void *from, const uint8_t *mask, size_t count)
 {

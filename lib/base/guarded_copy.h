@@ -23,17 +23,12 @@
  */
 enum secpool_error guarded_copy(void *to, const void *from, size_t count) MUST_USE;
 
-/*
- * As guarded_copy, for what is not read again soon: non-temporal stores, which leave no cache line behind and need not load one first. `to` must be a multiple of 16 and
- * count of 64; otherwise it is a guarded_copy. They are not ordered with later stores, nor seen by others, before guarded_fence.
- */
-enum secpool_error guarded_store_stream(void *to, const void *from, size_t count) MUST_USE;
-
 enum { GUARDED_RANGES = 4, GUARDED_MASK_BYTES = 64 };
 
 /*
- * As guarded_store_stream, where byte i that is stored is from[i] ^ mask[i % 64]: made on the way, as a buffer between would cost a fourth of the speed.
- * Errors: those, and SECPOOL_E_INVALID where `to` is not a multiple of 16 or count not of 64: nothing is stored.
+ * Stores from[i] ^ mask[i % 64] as byte i, for what is not read again soon: non-temporal stores, which leave no cache line behind and need not load one first. They are
+ * not ordered with later stores, nor seen by others, before guarded_fence. The ranges may not overlap.
+ * Errors: as guarded_copy, and SECPOOL_E_INVALID where `to` is not a multiple of 16 or count not of 64: nothing is stored.
  */
 enum secpool_error guarded_store_masked(void *to, const void *from, const uint8_t *mask, size_t count) MUST_USE;
 

@@ -69,32 +69,6 @@ static void test_gone(void **state)
 	assert_int_equal(guarded_copy(buffer, map, PAGE), SECPOOL_OK); /* and works again */
 }
 
-/* Each alignment and count, whether it can be streamed or is copied; nothing around is touched. */
-static void test_store_stream(void **state)
-{
-	static const struct {
-		size_t at, from, count;
-	} cases[] = {{0, 0, PAGE}, {64, 1, 64}, {16, 3, 128}, {48, 0, PAGE}, {0, 0, 0}, {8, 0, 64},
-		{1, 5, PAGE}, {0, 0, 63}, {0, 0, 65}, {32, 7, 2048}};
-	uint8_t from[PAGE + 8];
-
-	(void)state;
-	for (size_t i = 0; i < sizeof from; i++)
-		from[i] = (uint8_t)(i * 7 + i / 256 + 1);
-	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		size_t at = cases[i].at, end_at = at + cases[i].count;
-
-		memset(map, 0x5a, 2 * PAGE);
-		assert_int_equal(
-			guarded_store_stream(map + at, from + cases[i].from, cases[i].count),
-			SECPOOL_OK);
-		guarded_fence();
-		assert_memory_equal(map + at, from + cases[i].from, cases[i].count);
-		for (size_t k = 0; k < 2 * PAGE; k++)
-			assert_true((k >= at && k < end_at) || map[k] == 0x5a);
-	}
-}
-
 static void test_store_masked(void **state)
 {
 	uint8_t from[256], mask[GUARDED_MASK_BYTES], expected[256];
@@ -175,10 +149,6 @@ static void test_streams_gone(void **state)
 	memset(buffer, 0x22, sizeof buffer);
 	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
 	assert_int_equal(ftruncate(media, PAGE), 0);
-	assert_int_equal(guarded_store_stream(map, buffer, sizeof buffer), SECPOOL_E_DEVICE_GONE);
-	assert_memory_equal(map, buffer, PAGE); /* up to where it ended */
-	assert_int_equal(guarded_store_stream(map + PAGE, buffer, 64), SECPOOL_E_DEVICE_GONE);
-	assert_int_equal(guarded_store_stream(map + PAGE + 8, buffer, 64), SECPOOL_E_DEVICE_GONE);
 	memset(map, 0, PAGE);
 	assert_int_equal(
 		guarded_store_masked(map, buffer, mask, sizeof buffer), SECPOOL_E_DEVICE_GONE);
@@ -253,7 +223,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_copy, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone, begin, end),
-		cmocka_unit_test_setup_teardown(test_store_stream, begin, end),
 		cmocka_unit_test_setup_teardown(test_store_masked, begin, end),
 		cmocka_unit_test_setup_teardown(test_differs, begin, end),
 		cmocka_unit_test_setup_teardown(test_streams_gone, begin, end),
