@@ -50,9 +50,10 @@ SP_LDFLAGS := -pthread $(SANFLAGS) $(LINK_HARDENING) $(LDFLAGS)
 
 pkg = $(shell pkg-config --libs $(1) 2>/dev/null)
 CRYPTO_LIBS := -lcrypto
+CODE_LIBS   := -lisal
 TSS_LIBS     = $(call pkg,tss2-esys tss2-mu tss2-rc)
 DAEMON_LIBS  = $(call pkg,libsystemd libseccomp sqlite3) -lcyaml -lyaml -ljson-c
-ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS)
+ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS) $(CODE_LIBS)
 
 # ---- compiling ----
 $(B)/obj/%.o: %.c

@@ -15,8 +15,9 @@ static const struct table_column region_columns[] = {
 	{"ADDRESS", "address", false},
 	{"SIZE", "bytes", true},
 	{"PAGE", "page_bytes", true},
-	{"COPIES", "copies", true},
-	{"LIVE", "live_copies", true},
+	{"REDUNDANCY", "redundancy", false},
+	{"LANES", "lanes", true},
+	{"LIVE", "live_lanes", true},
 	{"ON-LOSS", "on_loss", false},
 	{"STATE", "state", false},
 	{"DEVICES", "devices", false},
@@ -62,6 +63,7 @@ static const char *region_state_name(uint32_t state)
 static void add_region(const struct msg *msg, void *arg)
 {
 	const struct msg_region_row *row = &msg->u.region_row;
+	char redundancy[MSG_REDUNDANCY_BYTES];
 	struct table *table = arg;
 
 	table_row(table);
@@ -72,8 +74,9 @@ static void add_region(const struct msg *msg, void *arg)
 	table_address(table, row->address);
 	table_size(table, row->bytes);
 	table_size(table, row->page_bytes);
-	table_number(table, row->copies);
-	table_number(table, row->live_copies);
+	table_text(table, msg_redundancy_name(row->data, row->lanes, redundancy));
+	table_number(table, row->lanes);
+	table_number(table, row->live_lanes);
 	table_text(table, msg_on_loss_name(row->on_loss));
 	table_text(table, region_state_name(row->state));
 	table_text(table, row->devices);

@@ -234,3 +234,27 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker,
 			(unsigned long long)pgno, (unsigned long long)version);
 	return error;
 }
+
+enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker,
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES])
+{
+	uint8_t right[PAGECIPHER_TAG_BYTES];
+	struct nonce nonce;
+	enum secpool_error error = check_worker(cipher, worker);
+
+	if (!error)
+		error = make_nonce(type, pgno, version, &nonce);
+	if (!error)
+		error = cipher->engine->tag(
+			cipher->key, worker, nonce.bytes, ciphertext, cipher->page_bytes, right);
+	if (error)
+		return error;
+	if (CRYPTO_memcmp(right, tag, sizeof right) != 0)
+		error = err_set(SECPOOL_E_INTEGRITY,
+			"page %llu, version %llu failed its integrity check",
+			(unsigned long long)pgno, (unsigned long long)version);
+	/* the right tag of forged data is a forgery ready for use */
+	OPENSSL_cleanse(right, sizeof right);
+	return error;
+}

@@ -70,6 +70,13 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, e
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
 
 /*
+ * Checks the tag of a page's ciphertext, in constant time, without decrypting it. ciphertext as for pagecipher_open.
+ * Errors: SECPOOL_E_INTEGRITY, SECPOOL_E_LIMIT, SECPOOL_E_INVALID, SECPOOL_E_CRYPTO.
+ */
+enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
+
+/*
  * What seals and opens in this process from now on, as status shows it: "VAES-512 aes-256-xts + gmac", "VAES-256 ...", or "OpenSSL 3.0.x ...". OpenSSL until selftest_run has passed;
  * then the fastest that the CPU has. A key page that demands OpenSSL has it whatever stands here.
  */

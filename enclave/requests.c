@@ -59,19 +59,21 @@ static enum secpool_error session_close(struct requests *requests, const struct 
 	return sessions_close(&requests->sessions, request->u.enc_session_close.session);
 }
 
-/* Each device that copies are placed on must have evidence that is fresh now. */
+/* Each device that lanes are placed on must have evidence that is fresh now. */
 static enum secpool_error check_devices(
 	const struct requests *requests, const struct msg_enc_key_create *in)
 {
-	const char *const ids[MSG_COPIES_MAX] = {
-		in->device0, in->device1, in->device2, in->device3};
 	struct verdicts_device device;
+	char id[MSG_NAME_BYTES];
 	enum secpool_error error = SECPOOL_OK;
 
-	if (in->device_count == 0 || in->device_count > MSG_COPIES_MAX)
+	if (in->device_count == 0 || in->device_count > MSG_LANES_MAX)
 		return err_set(SECPOOL_E_INVALID, "a region on %u devices", in->device_count);
-	for (uint32_t i = 0; i < in->device_count && !error; i++)
-		error = verdicts_fresh(&requests->verdicts, ids[i], clock_now_ns(), &device);
+	for (uint32_t i = 0; i < in->device_count && !error; i++) {
+		memcpy(id, in->devices + i * sizeof id, sizeof id);
+		id[sizeof id - 1] = '\0';
+		error = verdicts_fresh(&requests->verdicts, id, clock_now_ns(), &device);
+	}
 	return error;
 }
 

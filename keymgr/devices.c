@@ -281,7 +281,7 @@ enum secpool_error devices_online(
 static void record_failovers(struct daemon *daemon, const struct devices_row *device)
 {
 	static const char sql[] =
-		"SELECT DISTINCT r.id, r.tenant, r.copies FROM extents e JOIN regions r"
+		"SELECT DISTINCT r.id, r.tenant, r.lanes FROM extents e JOIN regions r"
 		" ON r.id = e.region WHERE e.slot = ?1 AND e.state = ?2";
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory, sql,
@@ -292,12 +292,12 @@ static void record_failovers(struct daemon *daemon, const struct devices_row *de
 		struct events_about about = {.device = device->id,
 			.tenant = tenant,
 			.region = directory_get_number(rows, 0)};
-		uint64_t copies = directory_get_number(rows, 2);
+		uint64_t lanes = directory_get_number(rows, 2);
 
 		directory_get_text(rows, 1, tenant, sizeof tenant);
-		events_record(daemon, copies > 1 ? "failover" : "region-hit", &about,
-			copies > 1 ? "a copy is gone, the others serve"
-				   : "what is on the device and not in local memory is lost");
+		events_record(daemon, lanes > 1 ? "failover" : "region-hit", &about,
+			lanes > 1 ? "a lane is gone, the others serve"
+				  : "what is on the device and not in local memory is lost");
 	}
 	directory_done(rows);
 	if (error)

@@ -12,7 +12,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-enum { SCHEMA_VERSION = 2 };
+enum { SCHEMA_VERSION = 3 };
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -37,7 +37,8 @@ static const char schema_sql[] =
 	"CREATE TABLE regions (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
 	"  uid INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
 	"  address INTEGER NOT NULL UNIQUE, bytes INTEGER NOT NULL, page_bytes INTEGER NOT NULL,"
-	"  copies INTEGER NOT NULL, on_loss INTEGER NOT NULL, name TEXT NOT NULL,"
+	"  data INTEGER NOT NULL, lanes INTEGER NOT NULL, on_loss INTEGER NOT NULL, name TEXT NOT "
+	"NULL,"
 	"  state INTEGER NOT NULL, wrap INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL,"
 	"  released_ns INTEGER NOT NULL DEFAULT 0, destroyed_ns INTEGER NOT NULL DEFAULT 0,"
 	"  generation INTEGER NOT NULL DEFAULT 0, scrubbed_bytes INTEGER NOT NULL DEFAULT 0,"
@@ -46,7 +47,7 @@ static const char schema_sql[] =
 	"CREATE TABLE extents (id INTEGER PRIMARY KEY AUTOINCREMENT,"
 	"  slot INTEGER NOT NULL REFERENCES devices(slot), offset INTEGER NOT NULL,"
 	"  bytes INTEGER NOT NULL CHECK (bytes > 0), state INTEGER NOT NULL,"
-	"  region INTEGER REFERENCES regions(id), copy INTEGER NOT NULL DEFAULT 0,"
+	"  region INTEGER REFERENCES regions(id), lane INTEGER NOT NULL DEFAULT 0,"
 	"  region_offset INTEGER NOT NULL DEFAULT 0, UNIQUE (slot, offset));"
 	"CREATE INDEX extents_region ON extents(region);"
 	"CREATE INDEX extents_state ON extents(state, slot);"
@@ -56,7 +57,7 @@ static const char schema_sql[] =
 	"  kind TEXT NOT NULL, device TEXT NOT NULL, tenant TEXT NOT NULL, region INTEGER NOT NULL,"
 	"  offset INTEGER NOT NULL, bytes INTEGER NOT NULL, detail TEXT NOT NULL);"
 	"CREATE INDEX events_tenant ON events(tenant, number);"
-	"PRAGMA user_version = 2;";
+	"PRAGMA user_version = 3;";
 
 static enum secpool_error store_error(struct directory *directory, const char *what)
 {

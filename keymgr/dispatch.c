@@ -88,6 +88,7 @@ static const struct row {
 	{MSG_REGION_CREATE, CLIENT, SESSION, false, handlers_create},
 	{MSG_EXTENTS_GET, CLIENT, SESSION, false, handlers_extents},
 	{MSG_REGION_REPLACE, CLIENT, SESSION, false, handlers_replace},
+	{MSG_REGION_FILL, CLIENT, SESSION, false, handlers_fill},
 	{MSG_REGION_RELEASE, CLIENT, SESSION, false, handlers_release},
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
 	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},

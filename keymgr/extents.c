@@ -11,7 +11,7 @@ static void read_row(struct directory_rows *rows, struct extents_row *row)
 		.offset = directory_get_number(rows, 2),
 		.bytes = directory_get_number(rows, 3),
 		.region = directory_get_number(rows, 4),
-		.copy = directory_get_number(rows, 5),
+		.lane = directory_get_number(rows, 5),
 		.region_offset = directory_get_number(rows, 6),
 		.state = (enum extents_state)directory_get_number(rows, 7),
 	};
@@ -97,17 +97,17 @@ enum secpool_error extents_find_free(
 }
 
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
-	uint64_t bytes, uint64_t region, uint64_t copy, uint64_t region_offset)
+	uint64_t bytes, uint64_t region, uint64_t lane, uint64_t region_offset)
 {
 	enum secpool_error error = split_row(directory, row, bytes);
 
 	if (error)
 		return error;
 	return directory_run(directory,
-		"UPDATE extents SET state = ?2, region = ?3, copy = ?4, region_offset = ?5"
+		"UPDATE extents SET state = ?2, region = ?3, lane = ?4, region_offset = ?5"
 		" WHERE id = ?1",
 		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(EXTENTS_IN_USE),
-			DIRECTORY_N(region), DIRECTORY_N(copy), DIRECTORY_N(region_offset)));
+			DIRECTORY_N(region), DIRECTORY_N(lane), DIRECTORY_N(region_offset)));
 }
 
 enum secpool_error extents_release(struct directory *directory, uint64_t region)
@@ -131,7 +131,7 @@ static enum secpool_error find_work(
 	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
 {
 	/* what was released comes before what is unknown */
-	static const char sql[] = "SELECT id, slot, offset, bytes, IFNULL(region, 0), copy,"
+	static const char sql[] = "SELECT id, slot, offset, bytes, IFNULL(region, 0), lane,"
 				  " region_offset, state FROM extents WHERE slot = ?1"
 				  " AND state IN (?2, ?3) ORDER BY state DESC, offset LIMIT 1";
 	struct directory_rows *rows = NULL;
@@ -198,7 +198,7 @@ static enum secpool_error merge_around(
 	if (!error)
 		error = directory_run(directory,
 			"UPDATE extents SET bytes = ?3 - offset, state = ?4, region = NULL,"
-			" copy = 0, region_offset = 0 WHERE slot = ?1 AND offset = ?2",
+			" lane = 0, region_offset = 0 WHERE slot = ?1 AND offset = ?2",
 			DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_N(start),
 				DIRECTORY_N(end), DIRECTORY_N(state)));
 	return error;
@@ -206,7 +206,7 @@ static enum secpool_error merge_around(
 
 enum secpool_error extents_give_back(struct directory *directory, uint64_t region)
 {
-	static const char sql[] = "SELECT id, slot, offset, bytes, region, copy, region_offset,"
+	static const char sql[] = "SELECT id, slot, offset, bytes, region, lane, region_offset,"
 				  " state FROM extents WHERE region = ?1 LIMIT 1";
 	enum secpool_error error = SECPOOL_OK;
 
@@ -263,7 +263,7 @@ enum secpool_error extents_scrub_end(struct directory *directory, const struct e
 enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = ?3, region = NULL, copy = 0, region_offset = 0"
+		"UPDATE extents SET state = ?3, region = NULL, lane = 0, region_offset = 0"
 		" WHERE slot = ?1 AND state = ?2",
 		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
 			DIRECTORY_N(EXTENTS_UNKNOWN)));
@@ -272,9 +272,9 @@ enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t 
 enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
 	struct extents_row *rows, size_t most, size_t *ret_count, uint64_t *ret_total)
 {
-	static const char sql[] = "SELECT id, slot, offset, bytes, region, copy, region_offset,"
+	static const char sql[] = "SELECT id, slot, offset, bytes, region, lane, region_offset,"
 				  " state FROM extents WHERE region = ?1 AND state = ?2"
-				  " ORDER BY copy, region_offset LIMIT ?3 OFFSET ?4";
+				  " ORDER BY lane, region_offset LIMIT ?3 OFFSET ?4";
 	struct directory_rows *found = NULL;
 	uint64_t total = 0;
 	size_t count = 0;

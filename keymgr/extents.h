@@ -34,7 +34,7 @@ struct extents_row {
 	uint64_t id;
 	uint64_t slot, offset, bytes;
 	uint64_t region; /* 0: none */
-	uint64_t copy, region_offset;
+	uint64_t lane, region_offset;
 	enum extents_state state;
 };
 
@@ -61,20 +61,24 @@ enum secpool_error extents_set_aside_device(
 	struct directory *directory, uint64_t slot, uint64_t bytes) MUST_USE;
 
 /*
- * Takes space for `copies` copies of bytes (rounded up to units), where no two copies of one part of the region are in the same fault
+ * Takes space for `lanes` lanes of bytes each (rounded up to units), where no two lanes of one part of the region are in the same fault
  * domain; domains and devices with the most free space first, first fit on each.
- * Errors: SECPOOL_E_NOT_ATTESTED (fewer domains with a usable device than copies), SECPOOL_E_NO_SPACE, each with a
+ * Errors: SECPOOL_E_NOT_ATTESTED (fewer domains with a usable device than lanes), SECPOOL_E_NO_SPACE, each with a
  * sentence that says how many there are; SECPOOL_E_STORE. The caller takes the change back.
  */
-enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t copies,
+enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct extents_device *devices, size_t device_count) MUST_USE;
 
+/* Gives up what the region has on a device: the space is set aside until the region ends. */
+enum secpool_error extents_set_aside(
+	struct directory *directory, uint64_t region, uint64_t slot) MUST_USE;
+
 /*
- * Gives up what the region has on a device (the space is set aside until the region ends) and takes space for the same parts in domains
- * that hold no other copy of them. Errors: SECPOOL_E_NO_SPACE: given up, nothing taken: the change is to be kept; SECPOOL_E_STORE.
+ * Takes space for every part of the region's lanes that has none, in domains that hold no other lane of it, as far as there is any.
+ * Errors: SECPOOL_E_NO_SPACE: some parts still have none, and the change is to be kept; SECPOOL_E_STORE.
  */
-enum secpool_error extents_replace(struct directory *directory, uint64_t region, uint64_t slot,
-	const struct extents_device *devices, size_t device_count) MUST_USE;
+enum secpool_error extents_fill(struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count) MUST_USE;
 
 /* All that the region has or had becomes releasing. */
 enum secpool_error extents_release(struct directory *directory, uint64_t region) MUST_USE;

@@ -29,13 +29,20 @@ static enum secpool_error check_shape(const struct msg_region_create *create)
 		return err_set(SECPOOL_E_INVALID,
 			"a region has 1 to 2^36 whole pages, not %llu bytes",
 			(unsigned long long)create->bytes);
-	if (create->copies < 1 || create->copies > MSG_COPIES_MAX)
-		return err_set(SECPOOL_E_INVALID, "a region has 1 to %d copies, not %u",
-			MSG_COPIES_MAX, create->copies);
+	if (!msg_redundancy_valid(create->data, create->lanes))
+		return err_set(SECPOOL_E_INVALID,
+			"a region has 1 to %d copies, or 2 or more data lanes and 1 to %d of "
+			"parity, "
+			"%d in all; not %u of data and %u in all",
+			MSG_COPIES_MAX, MSG_PARITY_MAX, MSG_LANES_MAX, create->data, create->lanes);
+	if (create->data > 1 && page > MSG_CODED_PAGE_BYTES_MAX)
+		return err_set(SECPOOL_E_INVALID,
+			"an erasure-coded region has pages of at most %d KiB",
+			MSG_CODED_PAGE_BYTES_MAX >> 10);
 	if (create->on_loss != MSG_ON_LOSS_SIGBUS && create->on_loss != MSG_ON_LOSS_FAILOVER)
 		return err_set(SECPOOL_E_UNSUPPORTED, "there is no loss mode %u", create->on_loss);
-	if (create->on_loss == MSG_ON_LOSS_FAILOVER && create->copies < 2)
-		return err_set(SECPOOL_E_INVALID, "failover needs two copies or more");
+	if (create->on_loss == MSG_ON_LOSS_FAILOVER && create->lanes < 2)
+		return err_set(SECPOOL_E_INVALID, "failover needs redundancy");
 	return SECPOOL_OK;
 }
 
@@ -49,7 +56,7 @@ static enum secpool_error check_create(
 
 	if (!error)
 		error = policy_may_create(connection->daemon->policy, session->tenant,
-			create->bytes, create->copies, create->on_loss);
+			create->bytes, create->data, create->lanes, create->on_loss);
 	if (!error)
 		error = regions_count_use(connection->daemon->directory, session->tenant, &use);
 	if (error)
@@ -73,16 +80,16 @@ static enum secpool_error check_create(
 static enum secpool_error name_devices(
 	struct daemon *daemon, uint64_t region, struct msg_enc_key_create *create)
 {
-	char *const fields[] = {create->device0, create->device1, create->device2, create->device3};
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
 		"SELECT d.id FROM devices d WHERE d.slot IN"
 		" (SELECT slot FROM extents WHERE region = ?1) ORDER BY d.slot LIMIT ?2",
-		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(sizeof fields / sizeof *fields)),
-		&rows);
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_LANES_MAX)), &rows);
 
 	while (!error && directory_next(rows, &error))
-		directory_get_text(rows, 0, fields[create->device_count++], sizeof create->device0);
+		directory_get_text(rows, 0,
+			(char *)create->devices + MSG_NAME_BYTES * create->device_count++,
+			MSG_NAME_BYTES);
 	directory_done(rows);
 	return error;
 }
@@ -166,11 +173,12 @@ enum secpool_error handlers_create(
 	struct events_about about = {.tenant = session->tenant, .bytes = create->bytes};
 	struct regions_row row = {.bytes = create->bytes,
 		.page_bytes = create->page_bytes,
-		.copies = create->copies,
+		.data = create->data,
+		.lanes = create->lanes,
 		.on_loss = create->on_loss,
 		.uid = connection->peer.uid,
 		.process = session->process};
-	char reason[ERR_DETAIL_BYTES];
+	char reason[ERR_DETAIL_BYTES], redundancy[MSG_REDUNDANCY_BYTES];
 	struct extents_row none;
 	uint64_t total = 0;
 	size_t count = 0;
@@ -197,8 +205,8 @@ enum secpool_error handlers_create(
 		return err_set(error, "%s", reason);
 	}
 	about.region = row.id;
-	events_record(daemon, "created", &about, "%u copies, for process %d", row.copies,
-		row.process.pid);
+	events_record(daemon, "created", &about, "%s, for process %d",
+		msg_redundancy_name(row.data, row.lanes, redundancy), row.process.pid);
 	send_created(connection, msg->number, &row, total);
 	return SECPOOL_OK;
 }
@@ -226,7 +234,7 @@ enum secpool_error handlers_extents(
 	out->first = msg->u.extents_get.first;
 	out->count = (uint32_t)count;
 	for (size_t i = 0; i < count; i++) {
-		out->copy[i] = rows[i].copy;
+		out->lane[i] = rows[i].lane;
 		out->slot[i] = rows[i].slot;
 		out->region_offset[i] = rows[i].region_offset;
 		out->offset[i] = rows[i].offset;
@@ -256,18 +264,44 @@ static enum secpool_error check_given_up(
 	return error;
 }
 
+/* Space for what has none; slot 0: nothing is given up before. What was found is kept, also when it is not enough. */
+static enum secpool_error place_again(
+	struct daemon *daemon, const struct regions_row *region, uint64_t slot)
+{
+	static struct extents_device usable[DEVICES_MOST];
+	size_t count = 0;
+	enum secpool_error error = devices_usable(daemon, usable, &count), placed = SECPOOL_OK;
+	char reason[ERR_DETAIL_BYTES] = "";
+
+	if (!error)
+		error = directory_begin(daemon->directory);
+	if (error)
+		return error;
+	if (slot != 0)
+		error = extents_set_aside(daemon->directory, region->id, slot);
+	if (!error)
+		placed = extents_fill(daemon->directory, region->id, region->lanes,
+			regions_lane_bytes(region), usable, count);
+	if (placed == SECPOOL_E_NO_SPACE)
+		msg_set_text(reason, sizeof reason, err_detail());
+	else if (!error)
+		error = placed;
+	error = directory_finish(daemon->directory, error);
+	if (!error && placed)
+		error = err_set(placed, "%s", reason);
+	return error;
+}
+
 enum secpool_error handlers_replace(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
-	static struct extents_device usable[DEVICES_MOST];
 	struct daemon *daemon = connection->daemon;
 	uint64_t slot = msg->u.region_replace.slot;
 	struct devices_row *device = devices_at(daemon->devices, slot);
 	struct events_about about = {.tenant = connection->session->tenant};
-	enum secpool_error error, placed = SECPOOL_OK;
 	char reason[ERR_DETAIL_BYTES] = "";
 	struct regions_row region;
-	size_t count = 0;
+	enum secpool_error error;
 
 	(void)extra;
 	if (!device)
@@ -276,27 +310,31 @@ enum secpool_error handlers_replace(
 	error = session_region(connection, msg->u.region_replace.region, &region);
 	if (!error)
 		error = check_given_up(daemon, &region, device);
-	if (!error)
-		error = devices_usable(daemon, usable, &count);
-	if (!error)
-		error = directory_begin(daemon->directory);
 	if (error)
 		return error;
-	placed = extents_replace(daemon->directory, region.id, slot, usable, count);
-	msg_set_text(reason, sizeof reason, err_detail());
-	/* without space the change is kept too: the places are given up */
-	error = directory_finish(
-		daemon->directory, placed == SECPOOL_E_NO_SPACE ? SECPOOL_OK : placed);
-	if (error)
-		return error;
+	error = place_again(daemon, &region, slot);
+	msg_set_text(reason, sizeof reason, error ? err_detail() : "new space on other devices");
 	about.device = device->id;
 	about.region = region.id;
-	events_record(daemon, placed ? "not-replaced" : "replaced", &about, "%s",
-		placed ? reason : "new space on other devices");
-	if (placed)
-		return err_set(placed, "%s", reason);
+	events_record(daemon, error ? "not-replaced" : "replaced", &about, "%s", reason);
+	if (error)
+		return err_set(error, "%s", reason);
 	server_reply(connection, msg->number, SECPOOL_OK);
 	return SECPOOL_OK;
+}
+
+enum secpool_error handlers_fill(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	struct regions_row region;
+	enum secpool_error error = session_region(connection, msg->u.region_fill.region, &region);
+
+	(void)extra;
+	if (!error)
+		error = place_again(connection->daemon, &region, 0);
+	if (!error)
+		server_reply(connection, msg->number, SECPOOL_OK);
+	return error;
 }
 
 enum secpool_error handlers_release(

@@ -17,8 +17,10 @@ enum secpool_error handlers_create(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 enum secpool_error handlers_extents(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
-/* Errors: SECPOOL_E_NO_SPACE (given up, nothing replaces it), SECPOOL_E_NOT_FOUND. */
+/* Errors of both: SECPOOL_E_NO_SPACE (something has no place; what was given up and found is kept), SECPOOL_E_NOT_FOUND. */
 enum secpool_error handlers_replace(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+enum secpool_error handlers_fill(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 enum secpool_error handlers_release(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;

@@ -139,33 +139,34 @@ static enum secpool_error next_status(struct daemon *daemon, uint64_t *after, st
 								   : SECPOOL_E_NOT_FOUND;
 }
 
-/* "dev0 dev1", and the copies of which every part is on a device that is there. */
+/* "dev0 dev1", and the lanes of which every part is on a device that is there. */
 static enum secpool_error fill_places(struct daemon *daemon, struct msg_region_row *out)
 {
 	struct directory_rows *rows = NULL;
-	uint64_t whole[MSG_COPIES_MAX] = {0};
+	uint64_t whole[MSG_LANES_MAX] = {0};
+	uint64_t lane_bytes = msg_lane_bytes(out->bytes, out->page_bytes, out->data);
 	char devices[sizeof out->devices] = "";
 	size_t used = 0;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, copy, SUM(bytes) FROM extents WHERE region = ?1 AND state = ?2"
-		" GROUP BY slot, copy ORDER BY slot",
+		"SELECT slot, lane, SUM(bytes) FROM extents WHERE region = ?1 AND state = ?2"
+		" GROUP BY slot, lane ORDER BY slot",
 		DIRECTORY_VALUES(DIRECTORY_N(out->region), DIRECTORY_N(EXTENTS_IN_USE)), &rows);
 	uint64_t last = 0;
 
 	while (!error && directory_next(rows, &error)) {
-		uint64_t slot = directory_get_number(rows, 0), copy = directory_get_number(rows, 1);
+		uint64_t slot = directory_get_number(rows, 0), lane = directory_get_number(rows, 1);
 		const struct devices_row *device = devices_at(daemon->devices, slot);
 
-		if (device && device->media_fd >= 0 && copy < MSG_COPIES_MAX)
-			whole[copy] += directory_get_number(rows, 2);
+		if (device && device->media_fd >= 0 && lane < MSG_LANES_MAX)
+			whole[lane] += directory_get_number(rows, 2);
 		if (device && slot != last && used < sizeof devices - sizeof device->id - 1)
 			used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s",
 				used ? " " : "", device->id);
 		last = slot;
 	}
 	directory_done(rows);
-	for (size_t copy = 0; copy < MSG_COPIES_MAX; copy++)
-		out->live_copies += whole[copy] >= out->bytes && whole[copy] > 0;
+	for (size_t lane = 0; lane < MSG_LANES_MAX; lane++)
+		out->live_lanes += whole[lane] >= lane_bytes && whole[lane] > 0;
 	MSG_SET(out->devices, devices);
 	return error;
 }
@@ -183,7 +184,8 @@ static enum secpool_error next_region(struct daemon *daemon, uint64_t *after, st
 	out->address = region.address;
 	out->bytes = region.bytes;
 	out->page_bytes = region.page_bytes;
-	out->copies = region.copies;
+	out->data = region.data;
+	out->lanes = region.lanes;
 	out->on_loss = region.on_loss;
 	out->pid = (uint32_t)region.process.pid;
 	out->state = region.state;

@@ -69,7 +69,7 @@ static size_t count_domains(const struct places *places)
 
 /* Takes up to `bytes` on one device for this part of the region, as one extent or several; says how much. */
 static enum secpool_error take_on_device(struct directory *directory, uint64_t slot, uint64_t bytes,
-	uint64_t region, uint64_t copy, uint64_t region_offset, uint64_t *ret_taken)
+	uint64_t region, uint64_t lane, uint64_t region_offset, uint64_t *ret_taken)
 {
 	uint64_t taken = 0;
 
@@ -84,7 +84,7 @@ static enum secpool_error take_on_device(struct directory *directory, uint64_t s
 			return error;
 		part = row.bytes < bytes - taken ? row.bytes : bytes - taken;
 		error = extents_use_free(
-			directory, &row, part, region, copy, region_offset + taken);
+			directory, &row, part, region, lane, region_offset + taken);
 		if (error)
 			return error;
 		taken += part;
@@ -94,21 +94,21 @@ static enum secpool_error take_on_device(struct directory *directory, uint64_t s
 }
 
 /*
- * McNaughton's wrap-around rule: the copies, one behind the other, are laid over the domains, one behind the other, each
- * domain giving at most one copy's length. A domain's part then never meets itself in two copies, and if any layout fits, this one does.
+ * McNaughton's wrap-around rule: the lanes, one behind the other, are laid over the domains, one behind the other, each
+ * domain giving at most one lane's length. A domain's part then never meets itself in two lanes, and if any layout fits, this one does.
  */
-static enum secpool_error lay_copies(struct directory *directory, uint64_t region, uint32_t copies,
+static enum secpool_error lay_lanes(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct places *places, uint64_t *ret_laid)
 {
 	uint64_t laid = 0, domain_taken = 0;
 
-	for (size_t i = 0; i < places->count && laid < copies * bytes; i++) {
+	for (size_t i = 0; i < places->count && laid < lanes * bytes; i++) {
 		const struct place *place = &places->rows[i];
 		uint64_t left = place->free;
 
 		if (i == 0 || strcmp(place->domain, places->rows[i - 1].domain) != 0)
 			domain_taken = 0;
-		while (left > 0 && domain_taken < bytes && laid < copies * bytes) {
+		while (left > 0 && domain_taken < bytes && laid < lanes * bytes) {
 			uint64_t part = bytes - laid % bytes, taken = 0;
 			enum secpool_error error;
 
@@ -134,7 +134,7 @@ static uint64_t round_up(uint64_t bytes)
 	return (bytes + EXTENTS_UNIT_BYTES - 1) / EXTENTS_UNIT_BYTES * EXTENTS_UNIT_BYTES;
 }
 
-enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t copies,
+enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct extents_device *devices, size_t device_count)
 {
 	struct places places = {0};
@@ -142,49 +142,54 @@ enum secpool_error extents_take(struct directory *directory, uint64_t region, ui
 	size_t domains;
 	enum secpool_error error;
 
-	if (bytes == 0 || whole < bytes || copies == 0 || whole > UINT64_MAX / copies)
+	if (bytes == 0 || whole < bytes || lanes == 0 || whole > UINT64_MAX / lanes)
 		return err_set(
-			SECPOOL_E_INVALID, "a region's length or number of copies is not valid");
+			SECPOOL_E_INVALID, "a region's length or number of lanes is not valid");
 	error = find_places(directory, devices, device_count, &places);
 	if (error)
 		goto out;
 	domains = count_domains(&places);
 	for (size_t i = 0; i < places.count; i++)
 		free_bytes += places.rows[i].free;
-	if (domains < copies) {
+	if (domains < lanes) {
 		error = err_set(SECPOOL_E_NOT_ATTESTED,
-			"%u copies need %u fault domains with an online, attested device, there "
+			"%u lanes (copies, or data and parity) need %u fault domains with an "
+			"online, attested device, there "
 			"are %zu: "
 			"see 'secpool device list'",
-			copies, copies, domains);
+			lanes, lanes, domains);
 		goto out;
 	}
-	error = lay_copies(directory, region, copies, whole, &places, &laid);
-	if (!error && laid < copies * whole)
+	error = lay_lanes(directory, region, lanes, whole, &places, &laid);
+	if (!error && laid < lanes * whole)
 		error = err_set(SECPOOL_E_NO_SPACE,
-			"%u copies of %llu MiB don't fit: %zu fault domains have %llu MiB free in "
+			"%u lanes of %llu MiB don't fit: %zu fault domains have %llu MiB free in "
 			"all",
-			copies, (unsigned long long)(whole >> 20), domains,
+			lanes, (unsigned long long)(whole >> 20), domains,
 			(unsigned long long)(free_bytes >> 20));
 out:
 	free(places.rows);
 	return error;
 }
 
-/* Whether another copy of this part of the region is in the device's domain. */
-static enum secpool_error domain_is_taken(struct directory *directory,
-	const struct extents_row *lost, const char *domain, bool *ret_taken)
+/* A part of a lane that has no place. */
+struct gap {
+	uint64_t region, lane, start, end;
+};
+
+/* Whether another lane of this part of the region is in the domain. */
+static enum secpool_error domain_is_taken(
+	struct directory *directory, const struct gap *gap, const char *domain, bool *ret_taken)
 {
 	static const char sql[] = "SELECT COUNT(*) FROM extents e JOIN devices d ON d.slot = "
 				  "e.slot WHERE e.region = ?1"
-				  " AND e.state = ?2 AND e.copy != ?3 AND d.domain = ?4"
+				  " AND e.state = ?2 AND e.lane != ?3 AND d.domain = ?4"
 				  " AND e.region_offset < ?5 AND e.region_offset + e.bytes > ?6";
 	uint64_t count = 0;
 	enum secpool_error error = directory_number(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_N(lost->region), DIRECTORY_N(EXTENTS_IN_USE),
-			DIRECTORY_N(lost->copy), DIRECTORY_T(domain),
-			DIRECTORY_N(lost->region_offset + lost->bytes),
-			DIRECTORY_N(lost->region_offset)),
+		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(gap->lane), DIRECTORY_T(domain), DIRECTORY_N(gap->end),
+			DIRECTORY_N(gap->start)),
 		&count);
 
 	if (!error)
@@ -192,89 +197,89 @@ static enum secpool_error domain_is_taken(struct directory *directory,
 	return error;
 }
 
-static enum secpool_error replace_part(struct directory *directory, const struct extents_row *lost,
+/* Takes space for as much of a gap as there is any. Errors: SECPOOL_E_NO_SPACE when something is left. */
+static enum secpool_error fill_gap(struct directory *directory, const struct gap *gap,
 	const struct extents_device *devices, size_t device_count)
 {
+	struct gap left = *gap;
 	struct places places = {0};
-	uint64_t done = 0;
 	enum secpool_error error = find_places(directory, devices, device_count, &places);
 
-	for (size_t i = 0; i < places.count && !error && done < lost->bytes; i++) {
+	for (size_t i = 0; i < places.count && !error && left.start < left.end; i++) {
 		const struct place *place = &places.rows[i];
 		uint64_t taken = 0;
 		bool busy = true;
 
-		if (place->slot == lost->slot)
-			continue;
-		error = domain_is_taken(directory, lost, place->domain, &busy);
+		error = domain_is_taken(directory, &left, place->domain, &busy);
 		if (!error && !busy)
-			error = take_on_device(directory, place->slot, lost->bytes - done,
-				lost->region, lost->copy, lost->region_offset + done, &taken);
-		done += taken;
+			error = take_on_device(directory, place->slot, left.end - left.start,
+				gap->region, gap->lane, left.start, &taken);
+		left.start += taken;
 	}
-	if (!error && done < lost->bytes)
+	if (!error && left.start < left.end)
 		error = err_set(SECPOOL_E_NO_SPACE,
-			"no other device in a free fault domain has %llu MiB for this copy",
-			(unsigned long long)(lost->bytes >> 20));
+			"no device in a fault domain of its own has %llu MiB for lane %llu",
+			(unsigned long long)((left.end - left.start) >> 20),
+			(unsigned long long)gap->lane);
 	free(places.rows);
 	return error;
 }
 
-/* One of the region's places in use on the device, which is then set aside. */
-static enum secpool_error take_lost(
-	struct directory *directory, uint64_t region, uint64_t slot, struct extents_row *ret_row)
+/* The first part of a lane, from `from` on, that has no place; empty when there is none. */
+static enum secpool_error find_gap(
+	struct directory *directory, struct gap *gap, uint64_t from, uint64_t bytes)
 {
-	static const char sql[] = "SELECT id, slot, offset, bytes, region, copy, region_offset"
-				  " FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3"
-				  " ORDER BY id LIMIT 1";
+	static const char sql[] = "SELECT region_offset, bytes FROM extents WHERE region = ?1"
+				  " AND lane = ?2 AND state = ?3 AND region_offset + bytes > ?4"
+				  " ORDER BY region_offset";
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(
-			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
+		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(gap->lane),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(from)),
 		&rows);
 
-	if (!error && directory_next(rows, &error))
-		*ret_row = (struct extents_row){
-			.id = directory_get_number(rows, 0),
-			.slot = directory_get_number(rows, 1),
-			.offset = directory_get_number(rows, 2),
-			.bytes = directory_get_number(rows, 3),
-			.region = directory_get_number(rows, 4),
-			.copy = directory_get_number(rows, 5),
-			.region_offset = directory_get_number(rows, 6),
-		};
-	else if (!error)
-		error = SECPOOL_E_NOT_FOUND;
+	gap->start = from;
+	gap->end = bytes;
+	while (!error && directory_next(rows, &error)) {
+		uint64_t offset = directory_get_number(rows, 0);
+
+		if (offset > gap->start) {
+			gap->end = offset;
+			break;
+		}
+		gap->start = offset + directory_get_number(rows, 1);
+	}
 	directory_done(rows);
-	if (error)
-		return error;
-	return directory_run(directory, "UPDATE extents SET state = ?2 WHERE id = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(ret_row->id), DIRECTORY_N(EXTENTS_SET_ASIDE)));
+	return error;
 }
 
-enum secpool_error extents_replace(struct directory *directory, uint64_t region, uint64_t slot,
-	const struct extents_device *devices, size_t device_count)
+enum secpool_error extents_fill(struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count)
 {
-	static const char aside_sql[] = "UPDATE extents SET state = ?3 WHERE region = ?1"
-					" AND slot = ?2 AND state = ?4";
-	struct extents_row lost = {.id = 0};
-	enum secpool_error error, next;
+	uint64_t whole = round_up(bytes);
+	enum secpool_error error = SECPOOL_OK, lacking = SECPOOL_OK;
 
-	error = directory_mark(directory);
-	if (error)
-		return error;
-	while (!error) {
-		error = take_lost(directory, region, slot, &lost);
-		if (!error)
-			error = replace_part(directory, &lost, devices, device_count);
+	for (uint32_t lane = 0; lane < lanes && !error; lane++) {
+		struct gap gap = {.region = region, .lane = lane};
+
+		for (uint64_t from = 0; !error && from < whole; from = gap.end) {
+			error = find_gap(directory, &gap, from, whole);
+			if (error || gap.start >= gap.end)
+				break;
+			error = fill_gap(directory, &gap, devices, device_count);
+			if (error == SECPOOL_E_NO_SPACE) {
+				lacking = error;
+				error = SECPOOL_OK;
+			}
+		}
 	}
-	if (error == SECPOOL_E_NOT_FOUND)
-		error = SECPOOL_OK;
-	next = directory_unmark(directory, error == SECPOOL_OK);
-	/* without replacements the places are given up all the same */
-	if (!next && error == SECPOOL_E_NO_SPACE)
-		next = directory_run(directory, aside_sql,
-			DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
-				DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_IN_USE)));
-	return next ? next : error;
+	return error ? error : lacking;
+}
+
+enum secpool_error extents_set_aside(struct directory *directory, uint64_t region, uint64_t slot)
+{
+	return directory_run(directory,
+		"UPDATE extents SET state = ?3 WHERE region = ?1 AND slot = ?2 AND state = ?4",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_IN_USE)));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which devices a region's copies go to: extents_take and extents_replace (extents.h), and the two steps on free space
+ * Which devices a region's lanes go to: extents_take and extents_fill (extents.h), and the two steps on free space
  * that they are made of. Threads: one (the loop's).
  */
 #ifndef SECPOOL_KEYMGR_PLACEMENT_H
@@ -17,6 +17,6 @@ enum secpool_error extents_find_free(
 
 /* The first bytes of a free extent become the region's. */
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
-	uint64_t bytes, uint64_t region, uint64_t copy, uint64_t region_offset) MUST_USE;
+	uint64_t bytes, uint64_t region, uint64_t lane, uint64_t region_offset) MUST_USE;
 
 #endif

@@ -7,9 +7,9 @@
 #include "lib/base/clock.h"
 
 #define COLUMNS                                                                                    \
-	"SELECT id, address, bytes, page_bytes, epoch, copies, on_loss, uid, state, pid,"          \
+	"SELECT id, address, bytes, page_bytes, epoch, data, on_loss, uid, state, pid,"            \
 	" start_ticks, tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes,"       \
-	" unreachable_bytes, differed, client, wrap FROM regions "
+	" unreachable_bytes, differed, client, wrap, lanes FROM regions "
 
 /* The first epoch of a region; later ones come with rotation. */
 enum { FIRST_EPOCH = 1 };
@@ -22,7 +22,7 @@ static void read_row(struct directory_rows *rows, struct regions_row *row)
 		.bytes = directory_get_number(rows, 2),
 		.page_bytes = directory_get_number(rows, 3),
 		.epoch = directory_get_number(rows, 4),
-		.copies = (uint32_t)directory_get_number(rows, 5),
+		.data = (uint32_t)directory_get_number(rows, 5),
 		.on_loss = (uint32_t)directory_get_number(rows, 6),
 		.uid = (uint32_t)directory_get_number(rows, 7),
 		.state = (uint32_t)directory_get_number(rows, 8),
@@ -36,6 +36,7 @@ static void read_row(struct directory_rows *rows, struct regions_row *row)
 		.differed = directory_get_number(rows, 18),
 		.client = (uint32_t)directory_get_number(rows, 19),
 		.wrap = directory_get_number(rows, 20),
+		.lanes = (uint32_t)directory_get_number(rows, 21),
 	};
 	directory_get_text(rows, 11, row->tenant, sizeof row->tenant);
 	directory_get_text(rows, 12, row->name, sizeof row->name);
@@ -45,14 +46,14 @@ static enum secpool_error insert_row(struct directory *directory, struct regions
 {
 	static const char sql[] =
 		"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes, page_bytes,"
-		" copies, on_loss, name, state, epoch)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+		" data, lanes, on_loss, name, state, epoch)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 	enum secpool_error error = directory_run(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_T(row->tenant), DIRECTORY_N(row->uid),
 			DIRECTORY_N(row->process.pid), DIRECTORY_N(row->process.start_ticks),
 			DIRECTORY_N(row->address), DIRECTORY_N(row->bytes),
-			DIRECTORY_N(row->page_bytes), DIRECTORY_N(row->copies),
-			DIRECTORY_N(row->on_loss), DIRECTORY_T(row->name),
+			DIRECTORY_N(row->page_bytes), DIRECTORY_N(row->data),
+			DIRECTORY_N(row->lanes), DIRECTORY_N(row->on_loss), DIRECTORY_T(row->name),
 			DIRECTORY_N(REGIONS_CREATING), DIRECTORY_N(FIRST_EPOCH)));
 
 	if (!error) {
@@ -76,8 +77,8 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	if (!error)
 		error = insert_row(directory, &made);
 	if (!error)
-		error = extents_take(
-			directory, made.id, made.copies, made.bytes, devices, device_count);
+		error = extents_take(directory, made.id, made.lanes, regions_lane_bytes(&made),
+			devices, device_count);
 	error = directory_finish(directory, error);
 	if (!error)
 		*row = made;
@@ -300,6 +301,11 @@ enum secpool_error regions_finish(struct directory *directory, uint64_t region, 
 	return directory_finish(directory, error);
 }
 
+uint64_t regions_lane_bytes(const struct regions_row *row)
+{
+	return msg_lane_bytes(row->bytes, row->page_bytes, row->data);
+}
+
 uint64_t regions_quota_bytes(uint64_t bytes)
 {
 	if (bytes > UINT64_MAX - (EXTENTS_UNIT_BYTES - 1))
@@ -311,9 +317,10 @@ enum secpool_error regions_count_use(
 	struct directory *directory, const char *tenant, struct regions_use *ret_use)
 {
 	static const char sql[] =
-		"SELECT IFNULL(SUM(state != ?2), 0), IFNULL(SUM(whole + MAX(held - whole * copies, "
-		"0)), 0)"
-		" FROM (SELECT state, copies, (bytes + ?3 - 1) / ?3 * ?3 AS whole,"
+		"SELECT IFNULL(SUM(state != ?2), 0),"
+		" IFNULL(SUM(whole + MAX(held - lane * lanes, 0)), 0)"
+		" FROM (SELECT state, lanes, (bytes + ?3 - 1) / ?3 * ?3 AS whole,"
+		" ((bytes / page_bytes + data - 1) / data * page_bytes + ?3 - 1) / ?3 * ?3 AS lane,"
 		" (SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE region = regions.id) AS held"
 		" FROM regions WHERE tenant = ?1)";
 	struct directory_rows *rows = NULL;

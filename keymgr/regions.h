@@ -18,7 +18,7 @@ enum { REGIONS_CREATING = 0 };
 struct regions_row {
 	uint64_t id, address, bytes, page_bytes, epoch;
 	uint64_t wrap; /* the slot of its wrapped key (wraps.h), 0: none */
-	uint32_t copies, on_loss, uid, state;
+	uint32_t data, lanes, on_loss, uid, state; /* data, lanes: msg_region_create */
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES], name[MSG_NAME_BYTES];
 	/* of a region that is releasing */
@@ -27,8 +27,8 @@ struct regions_row {
 };
 
 /*
- * What a tenant uses of its quota. regions: those that are not being released. bytes: of all its regions, without copies, in whole
- * EXTENTS_UNIT_BYTES, until their space is scrubbed; and what a region holds beyond its copies (places that were set aside).
+ * What a tenant uses of its quota. regions: those that are not being released. bytes: of all its regions, without redundancy, in whole
+ * EXTENTS_UNIT_BYTES, until their space is scrubbed; and what a region holds beyond its lanes (places that were set aside).
  */
 struct regions_use {
 	uint64_t regions, bytes;
@@ -39,6 +39,9 @@ enum { REGIONS_RECEIPTS_KEPT = 100000 };
 
 /* Bytes as they count for the quota: rounded up to EXTENTS_UNIT_BYTES; UINT64_MAX where that does not fit. */
 uint64_t regions_quota_bytes(uint64_t bytes);
+
+/* Bytes of one of the region's lanes. */
+uint64_t regions_lane_bytes(const struct regions_row *row);
 
 /*
  * Makes the row (state creating) with its address and space, in one change; fills in row->id, address and epoch.

@@ -62,7 +62,7 @@ static enum secpool_error finish_region(struct releases *releases, const struct 
 	facts->region = row->id;
 	MSG_SET(facts->tenant, row->tenant);
 	facts->bytes = row->bytes;
-	facts->copies = row->copies;
+	facts->copies = row->lanes;
 	facts->destroyed_ns = row->destroyed_ns;
 	facts->generation = row->generation;
 	facts->released_ns = row->released_ns;

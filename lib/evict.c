@@ -227,13 +227,6 @@ static unsigned end_batch(struct worker *worker, struct evict_batch *batch)
 	return left;
 }
 
-static void write_held(struct worker *worker, struct evict_batch *batch)
-{
-	for (unsigned i = 0; i < batch->count; i++)
-		if (batch->victims[i].state == VICTIM_HELD)
-			(void)!writeback_write(worker, &batch->victims[i]);
-}
-
 enum secpool_error evict_some(struct worker *worker, unsigned most)
 {
 	struct evict_batch *batch = worker->batch;
@@ -247,7 +240,7 @@ enum secpool_error evict_some(struct worker *worker, unsigned most)
 	add_near(batch);
 	writeback_hold(worker, batch->victims, batch->count, &moved_bytes);
 	overhead_mark(worker, OVERHEAD_HOLD);
-	write_held(worker, batch);
+	writeback_write(worker, batch->victims, batch->count);
 	drop(worker, batch, moved_bytes);
 	left = end_batch(worker, batch);
 	overhead_mark(worker, OVERHEAD_DROP);
@@ -311,12 +304,15 @@ enum secpool_error evict_flush_range(struct worker *worker, struct secpool_regio
 			error = SECPOOL_E_BUSY;
 	}
 	writeback_hold(worker, batch->victims, batch->count, &moved_bytes);
+	for (unsigned i = 0; i < batch->count; i++)
+		if (batch->victims[i].state != VICTIM_HELD)
+			batch->victims[i].failed = true;
+	writeback_write(worker, batch->victims, batch->count);
 	for (unsigned i = 0; i < batch->count; i++) {
-		struct victim *v = &batch->victims[i];
-		if (v->state == VICTIM_HELD && writeback_write(worker, v) == SECPOOL_OK)
+		if (!batch->victims[i].failed)
 			continue;
 		if (ret_failed && error != SECPOOL_E_NO_SPACE)
-			*ret_failed = v->pgno;
+			*ret_failed = batch->victims[i].pgno;
 		error = SECPOOL_E_NO_SPACE;
 	}
 	(void)end_batch(worker, batch);

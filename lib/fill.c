@@ -6,8 +6,8 @@
 #include "lib/evict.h"
 #include "lib/fault.h"
 #include "lib/loss.h"
-#include "lib/mirror.h"
 #include "lib/overhead.h"
+#include "lib/redundancy.h"
 
 _Static_assert((int)CACHE_ERA_BITS == (int)PAGE_ERA_BITS, "an era fits the word");
 
@@ -43,7 +43,7 @@ void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint
 }
 
 static void tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	const struct mirror_result *result)
+	const struct redundancy_result *result)
 {
 	struct secpool_event event = {
 		.type = SECPOOL_EVENT_BAD_COPY,
@@ -59,15 +59,15 @@ static void tell_repair(struct worker *worker, struct secpool_region *region, ui
 enum secpool_error fill_read(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain)
 {
-	struct mirror_result result;
+	struct redundancy_result result;
 
-	if (mirror_read(worker, region, pgno, plain, &result) != SECPOOL_OK) {
+	if (redundancy_read(worker, region, pgno, plain, &result) != SECPOOL_OK) {
 		fill_end_as_lost(worker, region, pgno,
-			result.bad_copies ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
+			result.bad ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
 			result.bad_device);
 		return SECPOOL_E_LOST;
 	}
-	if (result.bad_copies)
+	if (result.bad)
 		tell_repair(worker, region, pgno, &result);
 	counter_add(worker, COUNTER_FILLS, 1);
 	return SECPOOL_OK;
@@ -169,7 +169,7 @@ static enum secpool_error load(
 		return SECPOOL_OK;
 	}
 	if (i + 1 < fill->count)
-		mirror_prefetch(region, pgno_of(fill, i + 1));
+		redundancy_prefetch(region, pgno_of(fill, i + 1));
 	if (fill_read(worker, region, pgno, plain) != SECPOOL_OK) {
 		cache_return(&worker->pool->cache, worker->index, region->page_bytes);
 		return SECPOOL_E_LOST;

@@ -10,8 +10,8 @@
 #include "lib/evict.h"
 #include "lib/fault.h"
 #include "lib/fill.h"
-#include "lib/mirror.h"
 #include "lib/range.h"
+#include "lib/redundancy.h"
 #include "lib/signals.h"
 
 /* Pages that a worker has in hand are tried again after this long. */
@@ -63,13 +63,16 @@ static enum secpool_error write_page(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, const uint8_t *from)
 {
 	struct page *page = &region->pages[pgno];
-	uint64_t version = page_version(atomic_load(&page->word)) + 1;
+	uint8_t *ciphertext = redundancy_ciphertext(worker, region, 0);
+	struct redundancy_page sealed = {.pgno = pgno,
+		.version = page_version(atomic_load(&page->word)) + 1,
+		.ciphertext = ciphertext};
 	enum secpool_error error = pagecipher_seal(region->cipher, worker->index, PAGECIPHER_DATA,
-		pgno, version, from, worker->ciphertext, page->tag);
+		pgno, sealed.version, from, ciphertext, sealed.tag);
 
 	if (!error)
-		error = mirror_write(worker, region, pgno, version, PAGE_FILL_WRITTEN);
-	if (error) {
+		redundancy_write(worker, region, &sealed, 1, PAGE_FILL_WRITTEN);
+	if (error || page_copies(atomic_load(&page->word)) == 0) {
 		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
 		return SECPOOL_E_LOST;
 	}
@@ -99,7 +102,7 @@ static enum secpool_error move_page(struct worker *worker, const struct transfer
 		*ret_done = true;
 		return SECPOOL_OK;
 	}
-	if (transfer->writing && !mirror_missing(mirror_placement(region), region, pgno, 0))
+	if (transfer->writing && !redundancy_writable(region, pgno))
 		return SECPOOL_OK;
 	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
 		return SECPOOL_OK;
@@ -123,7 +126,7 @@ static enum secpool_error move_pages(const struct transfer *transfer, uint64_t f
 	worker = worker_borrow(region->pool);
 	while (!error && done && pgno < end && pgno - first < GUEST_PAGES) {
 		if (!transfer->writing && pgno + 1 < end)
-			mirror_prefetch(region, pgno + 1);
+			redundancy_prefetch(region, pgno + 1);
 		error = move_page(worker, transfer, pgno, here, &done);
 		if (!error && done) {
 			pgno++;

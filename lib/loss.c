@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "lib/erasure.h"
 #include "lib/evict.h"
 #include "lib/fill.h"
 #include "lib/rebuild.h"
@@ -12,6 +13,12 @@
 void loss_noticed(struct worker *worker)
 {
 	if (!atomic_exchange(&worker->pool->service->look, true))
+		service_wake(worker);
+}
+
+void loss_rebuild(struct worker *worker, struct secpool_region *region)
+{
+	if (!atomic_exchange(&region->rebuild_wanted, true))
 		service_wake(worker);
 }
 
@@ -57,12 +64,14 @@ void loss_orphan(struct worker *worker, struct secpool_region *region, uint64_t 
 
 /* Lost pages that lie side by side are poisoned and told of together. */
 struct lost_run {
+	struct secpool_region *region;
+	const struct device *device;
 	uint64_t first, count;
 };
 
-static void end_run(
-	struct secpool_region *region, const struct device *device, struct lost_run *run)
+static void end_run(struct lost_run *run)
 {
+	struct secpool_region *region = run->region;
 	struct secpool_event event = {
 		.type = SECPOOL_EVENT_REGION_LOST,
 		.cause = SECPOOL_CAUSE_REMOVED,
@@ -73,7 +82,7 @@ static void end_run(
 
 	if (run->count == 0)
 		return;
-	memcpy(event.device, device->id, sizeof event.device);
+	memcpy(event.device, run->device->id, sizeof event.device);
 	atomic_fetch_add(&region->lost_pages, run->count);
 	(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
 		event.range
@@ -82,34 +91,50 @@ static void end_run(
 	run->count = 0;
 }
 
-/* Strikes the device's copies of a region from its pages. Returns whether the region had any place there. */
+/* One page more that is lost. */
+static void add_lost(void *arg, uint64_t pgno)
+{
+	struct lost_run *run = arg;
+
+	if (run->count > 0 && run->first + run->count != pgno)
+		end_run(run);
+	if (run->count++ == 0)
+		run->first = pgno;
+}
+
+/* Strikes a part of a lane, in cells, from the words of its pages or stripes. */
+static void strike_cells(struct lost_run *run, unsigned lane, uint64_t first, uint64_t end)
+{
+	struct secpool_region *region = run->region;
+
+	if (region->data > 1) {
+		erasure_strike(
+			pool_service_worker(region->pool), region, lane, first, end, add_lost, run);
+		return;
+	}
+	for (uint64_t pgno = first; pgno < end && pgno < region->page_count; pgno++)
+		if (page_drop_copies(&region->pages[pgno], 1u << lane))
+			add_lost(run, pgno);
+}
+
+/* Strikes what a region has on the device. Returns whether it had any place there. */
 static bool strike(struct secpool_region *region, const struct device *device)
 {
 	const struct placement *placement = atomic_load(&region->placement);
-	struct lost_run run = {0};
+	struct lost_run run = {.region = region, .device = device};
 	bool any = false;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
-		for (unsigned i = 0; i < placement->count[copy]; i++) {
-			const struct place *place = &placement->places[copy][i];
-			uint64_t first = place->region_offset / region->page_bytes;
-			uint64_t end = (place->region_offset + place->bytes) / region->page_bytes;
+	for (unsigned lane = 0; lane < region->lanes; lane++) {
+		for (unsigned i = 0; i < placement->count[lane]; i++) {
+			const struct place *place = &placement->places[lane][i];
 			if (place->device != device)
 				continue;
 			any = true;
-			if (end > region->page_count)
-				end = region->page_count;
-			for (uint64_t pgno = first; pgno < end; pgno++) {
-				if (!page_drop_copies(&region->pages[pgno], 1u << copy))
-					continue;
-				if (run.count > 0 && run.first + run.count != pgno)
-					end_run(region, device, &run);
-				if (run.count++ == 0)
-					run.first = pgno;
-			}
+			strike_cells(&run, lane, place->region_offset / region->page_bytes,
+				(place->region_offset + place->bytes) / region->page_bytes);
 		}
 	}
-	end_run(region, device, &run);
+	end_run(&run);
 	return any;
 }
 
@@ -187,7 +212,7 @@ static void handle_loss(struct secpool *pool, struct device *device)
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
 		struct secpool_region *region = pool->regions[slot];
 		affected[slot] = region && strike(region, device);
-		if (affected[slot] && region->copies > 1) {
+		if (affected[slot] && region->lanes > 1) {
 			event.type = SECPOOL_EVENT_REGION_FAILOVER;
 			event.region = region;
 			events_add(&pool->events, &event);
@@ -197,7 +222,7 @@ static void handle_loss(struct secpool *pool, struct device *device)
 		if (affected[slot])
 			replace(pool, pool->regions[slot], device);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot] && pool->regions[slot]->copies == 1)
+		if (affected[slot] && pool->regions[slot]->lanes == 1)
 			save_resident(pool, pool->regions[slot]);
 }
 
@@ -217,9 +242,9 @@ void loss_resume(struct secpool *pool, struct secpool_region *region)
 
 	for (struct device *d = atomic_load(&pool->devices); d; d = d->older) {
 		bool used = false;
-		for (unsigned copy = 0; copy < region->copies; copy++)
-			for (unsigned i = 0; i < placement->count[copy]; i++)
-				used = used || placement->places[copy][i].device == d;
+		for (unsigned lane = 0; lane < region->lanes; lane++)
+			for (unsigned i = 0; i < placement->count[lane]; i++)
+				used = used || placement->places[lane][i].device == d;
 		if (used && !device_usable(d))
 			replace(pool, region, d);
 	}

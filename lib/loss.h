@@ -14,6 +14,9 @@
 /* A worker met a device that is gone: the service thread is to look. Threads: workers. */
 void loss_noticed(struct worker *worker);
 
+/* A worker met something in the region that lacks what it should have: the service is to rebuild it. Threads: workers. */
+void loss_rebuild(struct worker *worker, struct secpool_region *region);
+
 /* Tells the program, and keymgrd where it concerns it. Threads: workers. */
 void loss_tell(struct worker *worker, const struct secpool_event *event);
 

@@ -1,30 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/mirror.h"
 
+#include <string.h>
+
+#include "lib/fault.h"
+#include "lib/fill.h"
 #include "lib/loss.h"
 #include "lib/overhead.h"
-
-bool mirror_find(const struct placement *placement, unsigned copy, uint64_t offset,
-	struct device **ret_device, uint64_t *ret_offset)
-{
-	const struct place *places = placement->places[copy];
-	unsigned low = 0, high = placement->count[copy];
-
-	while (low < high) {
-		unsigned middle = low + (high - low) / 2;
-		const struct place *place = &places[middle];
-		if (offset < place->region_offset) {
-			high = middle;
-		} else if (offset >= place->region_offset + place->bytes) {
-			low = middle + 1;
-		} else {
-			*ret_device = place->device;
-			*ret_offset = place->offset + (offset - place->region_offset);
-			return true;
-		}
-	}
-	return false;
-}
+#include "lib/places.h"
 
 /* Reads, checks and decrypts one copy. */
 static enum secpool_error read_copy(struct worker *worker, struct secpool_region *region,
@@ -43,14 +26,14 @@ static enum secpool_error read_copy(struct worker *worker, struct secpool_region
 
 /* Puts the good ciphertext over the copies that failed their check. */
 static void repair(struct worker *worker, struct secpool_region *region,
-	const struct placement *placement, uint64_t pgno, const struct mirror_result *result)
+	const struct placement *placement, uint64_t pgno, unsigned bad_copies)
 {
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		struct device *device;
 		uint64_t at;
-		if (!(result->bad_copies & 1u << copy))
+		if (!(bad_copies & 1u << copy))
 			continue;
-		if (!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
+		if (!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
 		if (device_write(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK)
 			counter_add(worker, COUNTER_REPAIRS, 1);
@@ -58,91 +41,96 @@ static void repair(struct worker *worker, struct secpool_region *region,
 }
 
 enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	uint8_t *plain, struct mirror_result *ret_result)
+	uint8_t *plain, struct redundancy_result *ret_result)
 {
-	struct mirror_result result = {.good_copy = MSG_COPIES_MAX};
+	struct redundancy_result result = {.other = false};
 	/* the placement before the word: loss.h */
-	const struct placement *placement = mirror_placement(region);
+	const struct placement *placement = redundancy_placement(region);
 	uint64_t word = atomic_load_explicit(&region->pages[pgno].word, memory_order_acquire);
-	bool first = true;
+	unsigned bad_copies = 0;
+	bool found = false;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes && !found; copy++) {
 		struct device *device;
 		enum secpool_error error = SECPOOL_E_DEVICE_GONE;
 		uint64_t at;
 		if (page_copies(word) & 1u << copy &&
-			mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
+			places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			error = read_copy(
 				worker, region, pgno, page_version(word), plain, device, at);
-		if (!error) {
-			result.good_copy = copy;
+		found = !error;
+		if (found)
 			break;
-		}
-		first = false;
+		result.other = true;
 		if (error != SECPOOL_E_INTEGRITY) {
-			result.gone_copies |= 1u << copy;
 			if (page_copies(word) & 1u << copy)
 				loss_noticed(worker);
 			continue;
 		}
 		counter_add(worker, COUNTER_INTEGRITY_FAILURES, 1);
-		result.bad_copies |= 1u << copy;
+		bad_copies |= 1u << copy;
+		result.bad = true;
 		result.bad_device = device;
 	}
-	if (result.good_copy != MSG_COPIES_MAX) {
-		if (!first)
-			counter_add(worker, COUNTER_FAILOVERS, 1);
-		if (result.bad_copies)
-			repair(worker, region, placement, pgno, &result);
-	}
+	if (found && result.other)
+		counter_add(worker, COUNTER_FAILOVERS, 1);
+	if (found && bad_copies)
+		repair(worker, region, placement, pgno, bad_copies);
 	*ret_result = result;
-	return result.good_copy == MSG_COPIES_MAX ? SECPOOL_E_LOST : SECPOOL_OK;
+	return found ? SECPOOL_OK : SECPOOL_E_LOST;
 }
 
 void mirror_prefetch(const struct secpool_region *region, uint64_t pgno)
 {
-	const struct placement *placement = mirror_placement(region);
+	const struct placement *placement = redundancy_placement(region);
 	uint64_t word = atomic_load_explicit(&region->pages[pgno].word, memory_order_relaxed);
 	struct device *device;
 	uint64_t at;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		if (!(page_copies(word) & 1u << copy) ||
-			!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
+			!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
 		device_prefetch(device, at, region->page_bytes);
 		return;
 	}
 }
 
-unsigned mirror_missing(const struct placement *placement, const struct secpool_region *region,
+static unsigned missing_at(const struct placement *placement, const struct secpool_region *region,
 	uint64_t pgno, unsigned copies)
 {
 	unsigned missing = 0;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		struct device *device;
 		uint64_t at;
 		if (!(copies & 1u << copy) &&
-			mirror_find(placement, copy, pgno * region->page_bytes, &device, &at) &&
+			places_find(placement, copy, pgno * region->page_bytes, &device, &at) &&
 			device_usable(device))
 			missing |= 1u << copy;
 	}
 	return missing;
 }
 
-unsigned mirror_add(const struct placement *placement, struct worker *worker,
-	struct secpool_region *region, uint64_t pgno, unsigned missing)
+unsigned mirror_missing(const struct secpool_region *region, uint64_t pgno, unsigned copies)
+{
+	return missing_at(redundancy_placement(region), region, pgno, copies);
+}
+
+/* Writes ciphertext to the copies `missing`. Returns those that were written: a bit may be noted only for the very place that was written. */
+static unsigned write_copies(const struct placement *placement, struct worker *worker,
+	const struct secpool_region *region, uint64_t pgno, const uint8_t *ciphertext,
+	unsigned missing)
 {
 	unsigned written = 0;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		struct device *device;
 		uint64_t at;
 		if (!(missing & 1u << copy) ||
-			!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at))
+			!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
-		if (device_write(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK)
+		if (device_write(device, at, ciphertext, region->page_bytes) == SECPOOL_OK)
 			written |= 1u << copy;
 		else
 			loss_noticed(worker);
@@ -150,15 +138,19 @@ unsigned mirror_add(const struct placement *placement, struct worker *worker,
 	return written;
 }
 
-bool mirror_strike_gone(const struct placement *placement, struct worker *worker,
+/*
+ * Strikes copies whose device is gone from the page's word, after they were noted there: who handled the loss may have done so before the note.
+ * Returns whether the page thereby became lost.
+ */
+static bool strike_gone(const struct placement *placement, struct worker *worker,
 	struct secpool_region *region, uint64_t pgno)
 {
 	bool lost = false;
 
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		struct device *device;
 		uint64_t at;
-		if (!mirror_find(placement, copy, pgno * region->page_bytes, &device, &at) ||
+		if (!places_find(placement, copy, pgno * region->page_bytes, &device, &at) ||
 			device_usable(device))
 			continue;
 		loss_noticed(worker);
@@ -167,16 +159,55 @@ bool mirror_strike_gone(const struct placement *placement, struct worker *worker
 	return lost;
 }
 
-enum secpool_error mirror_write(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	uint64_t version, enum page_event event)
+void mirror_write(struct worker *worker, struct secpool_region *region,
+	const struct redundancy_page *sealed, enum page_event event)
 {
-	struct page *page = &region->pages[pgno];
-	const struct placement *placement = mirror_placement(region);
-	unsigned written = mirror_add(placement, worker, region, pgno, (1u << MSG_COPIES_MAX) - 1);
+	struct page *page = &region->pages[sealed->pgno];
+	const struct placement *placement = redundancy_placement(region);
+	unsigned written = write_copies(placement, worker, region, sealed->pgno, sealed->ciphertext,
+		(1u << MSG_COPIES_MAX) - 1);
 	uint64_t seen = atomic_load(&page->word);
 
-	while (!page_step(page, &seen, event, written, version))
+	memcpy(page->tag, sealed->tag, sizeof page->tag);
+	while (!page_step(page, &seen, event, written, sealed->version))
 		;
-	mirror_strike_gone(placement, worker, region, pgno);
-	return page_copies(atomic_load(&page->word)) ? SECPOOL_OK : SECPOOL_E_NO_SPACE;
+	strike_gone(placement, worker, region, sealed->pgno);
+}
+
+/* Ends the rebuilder's ownership of a page: it is absent as before, with the copies that it has now. */
+static void give_back(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, unsigned written)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t seen = atomic_load(&page->word);
+
+	while (!page_step(
+		page, &seen, PAGE_FILL_UNDO, page_copies(seen) | written, page_version(seen)))
+		;
+	if (seen & PAGE_WAITERS)
+		fault_wake_page(worker, region, pgno);
+}
+
+bool mirror_rebuild(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
+{
+	struct page *page = &region->pages[pgno];
+	const struct placement *placement = redundancy_placement(region);
+	unsigned missing = missing_at(placement, region, pgno, page_copies(seen));
+	struct redundancy_result result;
+
+	if (!missing ||
+		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
+		return false;
+	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
+		fill_end_as_lost(worker, region, pgno,
+			result.bad ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
+			result.bad_device);
+		return true;
+	}
+	give_back(worker, region, pgno,
+		write_copies(placement, worker, region, pgno, worker->ciphertext, missing));
+	if (strike_gone(placement, worker, region, pgno))
+		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
+	return true;
 }

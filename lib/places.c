@@ -6,31 +6,55 @@
 #include "lib/base/os.h"
 #include "lib/service.h"
 
-/* Most places of one copy: a region of 64 TiB in pieces of 64 MiB. */
+/* Most places of one lane: a region of 64 TiB in pieces of 64 MiB. */
 enum { PLACES_MOST = 1 << 20 };
 
 void places_free(struct placement *placement)
 {
 	while (placement) {
 		struct placement *older = placement->older;
-		for (unsigned copy = 0; copy < MSG_COPIES_MAX; copy++)
-			free(placement->places[copy]);
+		for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+			free(placement->places[lane]);
 		free(placement);
 		placement = older;
 	}
 }
 
+bool places_find(const struct placement *placement, unsigned lane, uint64_t offset,
+	struct device **ret_device, uint64_t *ret_offset)
+{
+	const struct place *places = placement->places[lane];
+	unsigned low = 0, high = placement->count[lane];
+
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		const struct place *place = &places[middle];
+		if (offset < place->region_offset) {
+			high = middle;
+		} else if (offset >= place->region_offset + place->bytes) {
+			low = middle + 1;
+		} else {
+			*ret_device = place->device;
+			*ret_offset = place->offset + (offset - place->region_offset);
+			return true;
+		}
+	}
+	return false;
+}
+
 bool places_whole(const struct secpool_region *region, const struct placement *placement)
 {
-	for (unsigned copy = 0; copy < region->copies; copy++) {
+	uint64_t lane_bytes = msg_lane_bytes(region->bytes, region->page_bytes, region->data);
+
+	for (unsigned lane = 0; lane < region->lanes; lane++) {
 		uint64_t reached = 0;
-		for (unsigned i = 0; i < placement->count[copy]; i++) {
-			const struct place *place = &placement->places[copy][i];
+		for (unsigned i = 0; i < placement->count[lane]; i++) {
+			const struct place *place = &placement->places[lane][i];
 			if (place->region_offset != reached)
 				return false;
 			reached += place->bytes;
 		}
-		if (reached < region->bytes)
+		if (reached < lane_bytes)
 			return false;
 	}
 	return true;
@@ -48,7 +72,7 @@ static struct device *find_device(struct secpool *pool, uint64_t slot)
 static enum secpool_error add_place(struct secpool *pool, const struct secpool_region *region,
 	struct placement *placement, const struct msg_extents *rows, uint32_t row)
 {
-	uint64_t copy = rows->copy[row], end_in_region;
+	uint64_t lane = rows->lane[row], end_in_region;
 	struct place place = {
 		.region_offset = rows->region_offset[row],
 		.bytes = rows->bytes[row],
@@ -57,26 +81,26 @@ static enum secpool_error add_place(struct secpool *pool, const struct secpool_r
 	};
 	struct place *more;
 
-	if (copy >= region->copies || place.bytes == 0 || placement->count[copy] >= PLACES_MOST ||
+	if (lane >= region->lanes || place.bytes == 0 || placement->count[lane] >= PLACES_MOST ||
 		place.region_offset % PAGECIPHER_PAGE_BYTES_MOST ||
 		place.bytes % PAGECIPHER_PAGE_BYTES_MOST ||
 		__builtin_add_overflow(place.region_offset, place.bytes, &end_in_region))
 		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named a place that makes no sense");
 	if (!place.device)
-		return SECPOOL_OK; /* a device that is not here: as if the copy had no place */
+		return SECPOOL_OK; /* a device that is not here: as if the lane had no place */
 	if (place.offset > place.device->bytes || place.bytes > place.device->bytes - place.offset)
 		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named a place beyond the end of %s",
 			place.device->id);
-	if (placement->count[copy] > 0) {
-		const struct place *last = &placement->places[copy][placement->count[copy] - 1];
+	if (placement->count[lane] > 0) {
+		const struct place *last = &placement->places[lane][placement->count[lane] - 1];
 		if (place.region_offset < last->region_offset + last->bytes)
 			return err_set(SECPOOL_E_PROTOCOL, "keymgrd named overlapping places");
 	}
-	more = realloc(placement->places[copy], (placement->count[copy] + 1) * sizeof *more);
+	more = realloc(placement->places[lane], (placement->count[lane] + 1) * sizeof *more);
 	if (!more)
 		return os_error("places");
-	placement->places[copy] = more;
-	more[placement->count[copy]++] = place;
+	placement->places[lane] = more;
+	more[placement->count[lane]++] = place;
 	return SECPOOL_OK;
 }
 

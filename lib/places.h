@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where a region's copies lie: reading it from keymgrd, checked. Threads: the service. */
+/* Where a region's lanes lie: reading it from keymgrd, checked. Threads: the service. */
 #ifndef SECPOOL_PLACES_H
 #define SECPOOL_PLACES_H
 
 #include "lib/pool.h"
 
 /*
- * Asks keymgrd for all places of the region. Each must lie inside its device and the region; places of one copy may not overlap. keymgrd is not trusted with
+ * Asks keymgrd for all places of the region. Each must lie inside its device and the lane; places of one lane may not overlap. keymgrd is not trusted with
  * data, but its mistakes must not become ours. Errors: SECPOOL_E_PROTOCOL, SECPOOL_E_DAEMON_GONE, SECPOOL_E_NO_MEMORY.
  */
 enum secpool_error places_read(struct secpool *pool, const struct secpool_region *region, struct placement **ret_placement) MUST_USE;
 
-/* Whether every copy has a place for every byte: what a new region must have. */
+/*
+ * Finds where a byte of a lane is. False where it has no place (lost and not replaced). A page never lies across two places: places are
+ * multiples of 2 MiB, the largest page. Threads: any.
+ */
+bool places_find(const struct placement *placement, unsigned lane, uint64_t offset, struct device **ret_device, uint64_t *ret_offset);
+
+/* Whether every lane has a place for every byte: what a new region must have. */
 bool places_whole(const struct secpool_region *region, const struct placement *placement);
 
 /* Frees it and all older ones. NULL is allowed. */

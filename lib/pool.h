@@ -34,17 +34,17 @@ enum {
 	POOL_REGIONS_MOST = 1024, /* of one session */
 };
 
-/* Where a part of a copy lies. */
+/* Where a part of a lane lies. */
 struct place {
-	uint64_t region_offset, bytes;
+	uint64_t region_offset, bytes; /* in the lane */
 	struct device *device;
 	uint64_t offset; /* on the device */
 };
 
 /* All places of a region; immutable once published. Older ones live as long as the region, for workers that still read them. */
 struct placement {
-	unsigned count[MSG_COPIES_MAX];
-	struct place *places[MSG_COPIES_MAX]; /* sorted by region_offset */
+	unsigned count[MSG_LANES_MAX];
+	struct place *places[MSG_LANES_MAX]; /* sorted by region_offset */
 	struct placement *older;
 };
 
@@ -55,10 +55,13 @@ struct secpool_region {
 	uint8_t *address;
 	size_t bytes, page_bytes;
 	uint64_t page_count;
-	unsigned copies;
+	unsigned data, lanes; /* data is 1: every lane is a copy; else page p is in lane p % data, and lanes - data lanes hold parity (erasure.h) */
 	enum secpool_on_loss on_loss;
 	struct pagecipher *cipher;
 	struct page *pages;
+	struct stripe *stripes; /* of an erasure-coded region */
+	uint64_t stripe_count;
+	struct erasure_code *code;
 	_Atomic(struct placement *) placement;
 	_Atomic uint64_t lost_pages;
 	_Atomic uint64_t vanished; /* pages that somebody dropped round the library: charged until their entry leaves the cache's queues */
@@ -66,6 +69,7 @@ struct secpool_region {
 	/* what became of pages that were filled clean (fill.h): written to after all, or evicted as they were; relaxed hints */
 	_Atomic uint32_t rewritten, stayed_clean;
 	_Atomic bool fills_writable;
+	_Atomic bool rebuild_wanted; /* a worker met something that lacks a copy */
 	bool rebuilding;       /* pages from rebuild_next on may lack copies; the service's */
 	uint64_t rebuild_next;
 	struct pins *pins;     /* pin.c's */

@@ -9,6 +9,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/erasure.h"
 #include "lib/evict.h"
 #include "lib/loss.h"
 #include "lib/pin.h"
@@ -43,6 +44,7 @@ static void free_region(struct secpool_region *region)
 		syscall(SYS_munmap, region->address, region->bytes);
 	if (region->pages)
 		syscall(SYS_munmap, region->pages, region->page_count * sizeof *region->pages);
+	erasure_done(region);
 	pins_free(region->pins);
 	places_free(atomic_load(&region->placement));
 	pagecipher_free(region->cipher);
@@ -135,7 +137,8 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 	region->page_count = region->bytes / region->page_bytes;
 	readahead_init(&region->readahead,
 		(uint32_t)(pool->local_bytes / READAHEAD_SHARE / region->page_bytes));
-	region->copies = create->ask.copies;
+	region->data = create->ask.data;
+	region->lanes = create->ask.lanes;
 	region->on_loss = create->on_loss;
 	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
 		!signals_in_window((const void *)(uintptr_t)created->address, created->bytes))
@@ -154,6 +157,8 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 			"a device went while the region was made: try again");
 	if (!error)
 		error = map_pages(region);
+	if (!error && region->data > 1)
+		error = erasure_init(region);
 	if (!error)
 		error = map_memory(pool, region, created->address);
 	if (!error)
@@ -208,19 +213,33 @@ enum secpool_error region_read_places(struct secpool *pool, struct secpool_regio
 static enum secpool_error check_redundancy(
 	const struct secpool_region_options *options, struct create *create)
 {
+	create->ask.data = 1;
+	create->ask.lanes = 1;
 	switch (options->redundancy) {
 	case SECPOOL_REDUNDANCY_NONE:
-		create->ask.copies = 1;
 		break;
 	case SECPOOL_REDUNDANCY_MIRROR:
-		create->ask.copies = options->copies ? options->copies : 2;
-		if (create->ask.copies < 2 || create->ask.copies > MSG_COPIES_MAX)
+		create->ask.lanes = options->copies ? options->copies : 2;
+		if (create->ask.lanes < 2 || create->ask.lanes > MSG_COPIES_MAX)
 			return err_set(SECPOOL_E_INVALID, "a mirror has 2 to %d copies, not %u",
 				MSG_COPIES_MAX, options->copies);
 		break;
 	case SECPOOL_REDUNDANCY_EC:
-		return err_set(
-			SECPOOL_E_UNSUPPORTED, "erasure coding is not available yet: use mirror");
+		if (options->data < 2 || options->data > MSG_LANES_MAX || options->parity < 1 ||
+			options->parity > MSG_PARITY_MAX ||
+			options->data + options->parity > MSG_LANES_MAX)
+			return err_set(SECPOOL_E_INVALID,
+				"an erasure code has 2 or more data lanes, 1 to %d of parity and "
+				"at most "
+				"%d in all, not %u and %u",
+				MSG_PARITY_MAX, MSG_LANES_MAX, options->data, options->parity);
+		if (create->ask.page_bytes > MSG_CODED_PAGE_BYTES_MAX)
+			return err_set(SECPOOL_E_INVALID,
+				"an erasure-coded region has pages of at most %d KiB",
+				MSG_CODED_PAGE_BYTES_MAX >> 10);
+		create->ask.data = options->data;
+		create->ask.lanes = options->data + options->parity;
+		break;
 	default:
 		return err_set(
 			SECPOOL_E_INVALID, "redundancy %d is not known", (int)options->redundancy);
@@ -231,18 +250,18 @@ static enum secpool_error check_redundancy(
 static enum secpool_error check_on_loss(
 	const struct secpool_region_options *options, struct create *create)
 {
-	bool mirrored = create->ask.copies > 1;
+	bool redundant = create->ask.lanes > 1;
 
 	switch (options->on_loss) {
 	case SECPOOL_ON_LOSS_DEFAULT:
-		create->on_loss = mirrored ? SECPOOL_ON_LOSS_FAILOVER : SECPOOL_ON_LOSS_SIGBUS;
+		create->on_loss = redundant ? SECPOOL_ON_LOSS_FAILOVER : SECPOOL_ON_LOSS_SIGBUS;
 		break;
 	case SECPOOL_ON_LOSS_SIGBUS:
 		create->on_loss = SECPOOL_ON_LOSS_SIGBUS;
 		break;
 	case SECPOOL_ON_LOSS_FAILOVER:
-		if (!mirrored)
-			return err_set(SECPOOL_E_INVALID, "on_loss failover needs a mirror");
+		if (!redundant)
+			return err_set(SECPOOL_E_INVALID, "on_loss failover needs redundancy");
 		create->on_loss = SECPOOL_ON_LOSS_FAILOVER;
 		break;
 	case SECPOOL_ON_LOSS_REFILL:

@@ -16,7 +16,7 @@ LIBSECPOOL_PARTS := $(B)/obj/secpool.a $(B)/obj/enclave.a $(B)/obj/base.a $(B)/o
 $(B)/lib/libsecpool.so.0: $(LIBSECPOOL_PARTS) lib/secpool.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -shared -o $@ -Wl,-soname,libsecpool.so.0 -Wl,--version-script=lib/secpool.map -Wl,--exclude-libs,enclave.a:base.a:jemalloc.a:libcrypto.a $(if $(SAN),,-Wl,-z,defs) \
-		-Wl,--whole-archive $(B)/obj/secpool.a -Wl,--no-whole-archive -Wl,--start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a -l:libcrypto.a -Wl,--end-group -ldl -lm $(SP_LDFLAGS)
+		-Wl,--whole-archive $(B)/obj/secpool.a -Wl,--no-whole-archive -Wl,--start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a -l:libcrypto.a -Wl,--end-group $(CODE_LIBS) -ldl -lm $(SP_LDFLAGS)
 $(B)/lib/libsecpool.so: $(B)/lib/libsecpool.so.0
 	$(call say,LN,$@)ln -sf libsecpool.so.0 $@
 

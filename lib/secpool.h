@@ -48,7 +48,7 @@ enum secpool_fault_mode {
 enum secpool_redundancy {
 	SECPOOL_REDUNDANCY_NONE = 0,
 	SECPOOL_REDUNDANCY_MIRROR = 1, /* `copies` copies on different fault domains */
-	SECPOOL_REDUNDANCY_EC = 2,     /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+	SECPOOL_REDUNDANCY_EC = 2,     /* an erasure code of `data` and `parity` lanes on different fault domains: any `parity` of them may go; pages of at most 128 KiB */
 };
 
 enum secpool_on_loss {
@@ -73,7 +73,7 @@ struct secpool_region_options {
 	size_t page_bytes;                /* power of two, 4 KiB to 2 MiB; 0: 4 KiB */
 	enum secpool_redundancy redundancy;
 	unsigned copies;                  /* of a mirror: 2 to 4; 0: 2 */
-	unsigned data, parity;            /* of an erasure code */
+	unsigned data, parity;            /* of an erasure code: 2 or more, 1 to 4, at most 16 in all */
 	enum secpool_on_loss on_loss;
 	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes);
 	void *refill_arg;

@@ -9,6 +9,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/erasure.h"
 #include "lib/evict.h"
 #include "lib/pool.h"
 
@@ -85,6 +86,17 @@ static enum secpool_error grow(struct worker *worker, size_t bytes)
 	return SECPOOL_OK;
 }
 
+static enum secpool_error make_coding(struct worker *worker)
+{
+	void *coding = mmap(NULL, ERASURE_CODING_BYTES, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (coding == MAP_FAILED)
+		return os_error("memory of a worker");
+	worker->coding = coding;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error worker_init(struct secpool *pool, unsigned index, const struct uffd *uffd)
 {
 	struct worker *worker = &pool->workers.all[index];
@@ -93,6 +105,8 @@ static enum secpool_error worker_init(struct secpool *pool, unsigned index, cons
 	*worker = (struct worker){.pool = pool, .index = index, .uffd = uffd};
 	worker->guest = index >= pool->workers.first_guest;
 	error = evict_batch_new(&worker->batch);
+	if (!error)
+		error = make_coding(worker);
 	/* a handler's staging can't change while it runs: it has room for the largest page, which is resident only where pages are that large */
 	if (!error)
 		error = grow(worker, worker->guest ? staging_of(PAGECIPHER_PAGE_BYTES_LEAST)
@@ -127,6 +141,7 @@ void workers_done(struct secpool *pool)
 		struct worker *worker = &pool->workers.all[i];
 		release_memory(&worker->ciphertext, worker->staging_bytes);
 		release_memory(&worker->plain, worker->staging_bytes);
+		release_memory(&worker->coding, ERASURE_CODING_BYTES);
 		release_memory(&worker->moved, PAGECIPHER_PAGE_BYTES_MOST);
 		evict_batch_free(worker->batch);
 		worker->batch = NULL;

@@ -48,6 +48,7 @@ struct worker {
 	const struct uffd *uffd; /* the pool's, by the descriptor that this worker's threads have */
 	uint8_t *ciphertext;     /* private copy of what goes to or came from a device */
 	uint8_t *plain;          /* locked: pages decrypted, before they are mapped */
+	uint8_t *coding;         /* private: the cells of a stripe (erasure.h); untouched where no region is erasure-coded */
 	uint8_t *moved;          /* registered: where victims' frames are moved to; NULL for guests */
 	size_t staging_bytes;    /* of ciphertext and plain each */
 	struct evict_batch *batch; /* evict.c's */

@@ -3,8 +3,8 @@
 
 #include "lib/fill.h"
 #include "lib/loss.h"
-#include "lib/mirror.h"
 #include "lib/overhead.h"
+#include "lib/redundancy.h"
 
 /* Pages are protected together when they lie in one piece of this size: one call walks one page table, half of it. */
 enum { PIECE_BYTES = 1 << 20 };
@@ -50,7 +50,7 @@ void writeback_undo(struct worker *worker, struct victim *v)
 			uffd_copy(worker->uffd, v->at, v->frame, bytes, false) == SECPOOL_OK)
 			(void)!uffd_drop(v->frame, bytes);
 	/* under the version that the attempt may have taken */
-	leave(v, PAGE_EVICT_UNDO, v->clean ? v->version : v->version + 1);
+	leave(v, PAGE_EVICT_UNDO, v->sent ? v->version + 1 : v->version);
 	v->state = VICTIM_STAYED;
 }
 
@@ -162,35 +162,81 @@ void writeback_hold(
 
 /* ---- write and end ---- */
 
-enum secpool_error writeback_write(struct worker *worker, struct victim *v)
+static void give_up(struct worker *worker, struct victim *v)
+{
+	v->failed = true;
+	writeback_undo(worker, v);
+}
+
+/* After a page was sent to its places. */
+static void end_written(struct worker *worker, struct victim *v)
 {
 	bool moved = v->frame != v->at;
-	enum secpool_error error =
-		pagecipher_seal(v->region->cipher, worker->index, PAGECIPHER_DATA, v->pgno,
-			v->version + 1, v->frame, worker->ciphertext, page_of(v)->tag);
+	bool written = page_copies(atomic_load(&page_of(v)->word)) != 0;
 
-	overhead_mark(worker, OVERHEAD_SEAL);
-	if (!error)
-		error = mirror_write(
-			worker, v->region, v->pgno, v->version + 1, PAGE_EVICT_WRITTEN);
-	overhead_mark(worker, OVERHEAD_STORE);
-	if (!error && moved)
+	if (written && moved)
 		page_note_era(page_of(v), cache_era(&worker->pool->cache));
-	if (!error && (v->stays || moved) &&
-		!leave_written(v, v->stays ? PAGE_EVICT_CLEAN : PAGE_EVICT_DONE))
-		error = SECPOOL_E_NO_SPACE;
-	if (error) {
-		writeback_undo(worker, v);
-		return error;
+	if (written && (v->stays || moved))
+		written = leave_written(v, v->stays ? PAGE_EVICT_CLEAN : PAGE_EVICT_DONE);
+	if (!written) {
+		give_up(worker, v);
+		return;
 	}
 	v->state = v->stays ? VICTIM_STAYED : moved ? VICTIM_LEFT : VICTIM_WRITTEN;
 	counter_add(worker, COUNTER_WRITE_BACKS, 1);
-	return SECPOOL_OK;
+}
+
+static bool goes_with(const struct victim *first, const struct victim *v)
+{
+	unsigned together = redundancy_together(first->region);
+
+	return v->region == first->region && v->pgno / together == first->pgno / together;
+}
+
+/* Writes the first victim, and those behind it that belong together with it. Returns how many victims were gone through. */
+static unsigned write_together(struct worker *worker, struct victim *victims, unsigned count)
+{
+	struct secpool_region *region = victims[0].region;
+	struct redundancy_page pages[MSG_LANES_MAX];
+	struct victim *sent[MSG_LANES_MAX];
+	unsigned length = 0, sealed = 0;
+
+	for (; length < count && goes_with(&victims[0], &victims[length]); length++) {
+		struct victim *v = &victims[length];
+		uint8_t *ciphertext = redundancy_ciphertext(worker, region, sealed);
+		struct redundancy_page *page = &pages[sealed];
+		if (v->state != VICTIM_HELD)
+			continue;
+		*page = (struct redundancy_page){
+			.pgno = v->pgno, .version = v->version + 1, .ciphertext = ciphertext};
+		if (pagecipher_seal(region->cipher, worker->index, PAGECIPHER_DATA, v->pgno,
+			    page->version, v->frame, ciphertext, page->tag) == SECPOOL_OK)
+			sent[sealed++] = v;
+		else
+			give_up(worker, v);
+	}
+	overhead_mark(worker, OVERHEAD_SEAL);
+	if (sealed > 0)
+		redundancy_write(worker, region, pages, sealed, PAGE_EVICT_WRITTEN);
+	overhead_mark(worker, OVERHEAD_STORE);
+	for (unsigned i = 0; i < sealed; i++) {
+		sent[i]->sent = true;
+		end_written(worker, sent[i]);
+	}
+	return length;
+}
+
+void writeback_write(struct worker *worker, struct victim *victims, unsigned count)
+{
+	for (unsigned i = 0; i < count;)
+		i += victims[i].state == VICTIM_HELD
+			     ? write_together(worker, &victims[i], count - i)
+			     : 1;
 }
 
 void writeback_dropped(struct worker *worker, struct victim *v)
 {
-	uint64_t version = v->clean ? v->version : v->version + 1;
+	uint64_t version = v->sent ? v->version + 1 : v->version;
 
 	page_note_era(page_of(v), cache_era(&worker->pool->cache));
 	leave(v, version > 0 ? PAGE_EVICT_DONE : PAGE_EVICT_FRESH, version);

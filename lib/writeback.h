@@ -34,6 +34,8 @@ struct victim {
 	bool clean; /* nothing is to be written */
 	bool stays; /* it is only written: resident and clean afterwards */
 	bool wake;  /* somebody waits for it */
+	bool sent;  /* its next version was used: devices may have seen it */
+	bool failed; /* it could not be written */
 };
 
 /*
@@ -43,10 +45,10 @@ struct victim {
 void writeback_hold(struct worker *worker, struct victim *victims, unsigned count, size_t *ret_moved_bytes);
 
 /*
- * Encrypts a HELD page under a new version and writes it to all its places. A page that stays, or whose frame was moved, is then ended (STAYED, LEFT); another one is
- * WRITTEN. What could not be written is resident and dirty again (STAYED). Errors: SECPOOL_E_NO_SPACE (no copy was written), pagecipher_seal's.
+ * Encrypts each HELD page under a new version and writes it to all its places, those of one stripe together. A page that stays, or whose frame was moved, is then ended (STAYED, LEFT);
+ * another one is WRITTEN. What could not be written is resident and dirty again (STAYED, and failed).
  */
-enum secpool_error writeback_write(struct worker *worker, struct victim *victim) MUST_USE;
+void writeback_write(struct worker *worker, struct victim *victims, unsigned count);
 
 /* Ends a clean (TAKEN) or WRITTEN page whose mapping was dropped: LEFT. */
 void writeback_dropped(struct worker *worker, struct victim *victim);

@@ -213,6 +213,28 @@ static enum secpool_error build_quota(const struct source *source, size_t index,
 	return error;
 }
 
+/* One redundancy that a tenant may have: none, mirror:N, ec:K+M; ec allows every code. Returns false for anything else. */
+static bool allow_redundancy(const char *text, struct model_tenant *to)
+{
+	char shape[MSG_REDUNDANCY_BYTES];
+	bool found = strcmp(text, "ec") == 0;
+
+	for (uint32_t lanes = 1; lanes <= MSG_LANES_MAX; lanes++) {
+		for (uint32_t data = 1; data <= lanes; data++) {
+			bool named;
+			if (!msg_redundancy_valid(data, lanes))
+				continue;
+			named = strcmp(text, msg_redundancy_name(data, lanes, shape)) == 0;
+			found = found || named;
+			if (named && data == 1)
+				to->copies_allowed |= 1u << lanes;
+			else if (data > 1 && (named || strcmp(text, "ec") == 0))
+				to->coded_allowed[lanes - data] |= 1u << data;
+		}
+	}
+	return found;
+}
+
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
 static enum secpool_error build_modes(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
@@ -229,24 +251,12 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 				from->protection[i]);
 	}
 	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
-	for (unsigned i = 0; i < from->redundancy_count; i++) {
-		const char *text = from->redundancy[i];
-
-		path_of(path, "tenants[%zu].redundancy[%u]", index, i);
-		if (strcmp(text, "none") == 0)
-			to->copies_allowed |= 1u << 1;
-		else if (strncmp(text, "mirror:", 7) == 0 && text[7] >= '2' && text[7] <= '4' &&
-			 !text[8])
-			to->copies_allowed |= 1u << (text[7] - '0');
-		else if (strncmp(text, "ec:", 3) == 0)
-			return refuse(source, path,
-				"erasure coding is not available yet: expected none or mirror:2 to "
-				"mirror:4");
-		else
-			return refuse(source, path,
-				"expected none, mirror:2, mirror:3 or mirror:4, found '%.40s'",
-				text);
-	}
+	for (unsigned i = 0; i < from->redundancy_count; i++)
+		if (!allow_redundancy(from->redundancy[i], to))
+			return refuse(source,
+				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
+				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
+				from->redundancy[i]);
 	to->sigbus_allowed = from->on_loss_count == 0;
 	for (unsigned i = 0; i < from->on_loss_count; i++) {
 		if (strcmp(from->on_loss[i], "sigbus") == 0)

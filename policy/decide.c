@@ -35,27 +35,31 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 }
 
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant,
-	uint64_t bytes, uint32_t copies, uint32_t on_loss)
+	uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss)
 {
 	const struct model_tenant *t = model_tenant(policy, tenant);
-	char asked[SIZE_TEXT_BYTES], most[SIZE_TEXT_BYTES];
+	char asked[SIZE_TEXT_BYTES], most[SIZE_TEXT_BYTES], shape[MSG_REDUNDANCY_BYTES];
 
 	if (!t)
 		return unknown_tenant(tenant);
-	if (copies < 1 || copies > MSG_COPIES_MAX)
-		return err_set(SECPOOL_E_UNSUPPORTED, "%u copies are not available: choose 1 to %d",
-			copies, MSG_COPIES_MAX);
+	if (!msg_redundancy_valid(data, lanes))
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"%u data lanes of %u are not available: choose none, mirror:2 to "
+			"mirror:%d, "
+			"or ec:K+M with M up to %d and K+M up to %d",
+			data, lanes, MSG_COPIES_MAX, MSG_PARITY_MAX, MSG_LANES_MAX);
 	if (on_loss != MSG_ON_LOSS_SIGBUS && on_loss != MSG_ON_LOSS_FAILOVER)
 		return err_set(SECPOOL_E_UNSUPPORTED,
 			"loss mode %u is not available: choose sigbus or failover", on_loss);
-	if (on_loss == MSG_ON_LOSS_FAILOVER && copies < 2)
+	if (on_loss == MSG_ON_LOSS_FAILOVER && lanes < 2)
 		return err_set(SECPOOL_E_UNSUPPORTED,
-			"loss mode failover needs a mirror: choose mirror:2 or sigbus");
-	if (!(t->copies_allowed & 1u << copies))
+			"loss mode failover needs redundancy: choose mirror:2, ec:4+2 or sigbus");
+	if (!(data > 1 ? t->coded_allowed[lanes - data] & 1u << data
+		       : t->copies_allowed & 1u << lanes))
 		return err_set(SECPOOL_E_DENIED,
-			"tenant '%s' may not have regions of %u cop%s: see its redundancy in the "
-			"policy",
-			t->name, copies, copies == 1 ? "y" : "ies");
+			"tenant '%s' may not have regions with redundancy %s: see its redundancy "
+			"in the policy",
+			t->name, msg_redundancy_name(data, lanes, shape));
 	if (on_loss == MSG_ON_LOSS_SIGBUS ? !t->sigbus_allowed : !t->failover_allowed)
 		return err_set(SECPOOL_E_DENIED,
 			"tenant '%s' may not use loss mode %s: see its on_loss in the policy",

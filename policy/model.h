@@ -3,6 +3,7 @@
 #ifndef SECPOOL_POLICY_MODEL_H
 #define SECPOOL_POLICY_MODEL_H
 
+#include "lib/wire/msg.h"
 #include "policy/policy.h"
 #include "policy/schema.h"
 
@@ -16,6 +17,7 @@ struct model_tenant {
 	size_t uid_count, gid_count;
 	struct policy_quota quota;
 	uint32_t copies_allowed; /* bit n: regions of n copies */
+	uint32_t coded_allowed[MSG_PARITY_MAX + 1]; /* [m], bit k: regions of k data lanes and m of parity */
 	bool sigbus_allowed, failover_allowed;
 };
 

@@ -22,7 +22,7 @@ enum { POLICY_FILE_BYTES_MOST = 1 << 20 };
 
 /* What a tenant may have; 0 means none, not unlimited. */
 struct policy_quota {
-	uint64_t bytes;       /* of all regions, without copies, in whole 2 MiB; also of those being released, and what is set aside */
+	uint64_t bytes;       /* of all regions, without redundancy, in whole 2 MiB; also of those being released, and what is set aside */
 	uint64_t regions;
 	uint64_t sessions;
 	uint64_t local_bytes; /* plaintext in local memory, for each session */
@@ -64,10 +64,10 @@ const struct policy_quota *policy_tenant_quota(const struct policy *policy, size
 enum secpool_error policy_may_be_tenant(const struct policy *policy, const char *tenant, uint32_t uid, uint32_t gid, struct policy_quota *ret_quota) MUST_USE;
 
 /*
- * copies and on_loss are as in msg_region_create. Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_QUOTA (more bytes than the tenant may ever have),
+ * data, lanes and on_loss are as in msg_region_create. Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, SECPOOL_E_QUOTA (more bytes than the tenant may ever have),
  * SECPOOL_E_UNSUPPORTED.
  */
-enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t copies, uint32_t on_loss) MUST_USE;
+enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss) MUST_USE;
 
 /*
  * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An empty list of known devices with

@@ -41,7 +41,7 @@ static const cyaml_schema_field_t tenant_fields[] = {NEEDED_TEXT(struct schema_t
 	TEXTS(struct schema_tenant, users, CYAML_FLAG_OPTIONAL, 0, SCHEMA_NAMES_MOST),
 	TEXTS(struct schema_tenant, groups, CYAML_FLAG_OPTIONAL, 0, SCHEMA_NAMES_MOST),
 	TEXTS(struct schema_tenant, protection, CYAML_FLAG_OPTIONAL, 1, 8),
-	TEXTS(struct schema_tenant, redundancy, CYAML_FLAG_OPTIONAL, 1, 8),
+	TEXTS(struct schema_tenant, redundancy, CYAML_FLAG_OPTIONAL, 1, 64),
 	TEXTS(struct schema_tenant, on_loss, CYAML_FLAG_OPTIONAL, 1, 8),
 	CYAML_FIELD_MAPPING("quota", 0, struct schema_tenant, quota, quota_fields),
 	CYAML_FIELD_END};

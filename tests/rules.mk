@@ -28,7 +28,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
 
 # the benches: a file for each, listed in the table of bench.c
-$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) -lm))
+$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))

@@ -2,6 +2,7 @@
 #include "lib/wire/msg.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/buf.h"
@@ -216,4 +217,30 @@ const char *msg_on_loss_name(uint32_t on_loss)
 	default:
 		return "?";
 	}
+}
+
+const char *msg_redundancy_name(uint32_t data, uint32_t lanes, char text[MSG_REDUNDANCY_BYTES])
+{
+	if (lanes <= 1)
+		snprintf(text, MSG_REDUNDANCY_BYTES, "none");
+	else if (data <= 1)
+		snprintf(text, MSG_REDUNDANCY_BYTES, "mirror:%u", lanes % 100);
+	else
+		snprintf(text, MSG_REDUNDANCY_BYTES, "ec:%u+%u", data % 100, (lanes - data) % 100);
+	return text;
+}
+
+bool msg_redundancy_valid(uint32_t data, uint32_t lanes)
+{
+	if (data == 1)
+		return lanes >= 1 && lanes <= MSG_COPIES_MAX;
+	return data >= 2 && data < lanes && lanes <= MSG_LANES_MAX &&
+	       lanes - data <= MSG_PARITY_MAX;
+}
+
+uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data)
+{
+	uint64_t pages = bytes / page_bytes;
+
+	return (pages + data - 1) / data * page_bytes;
 }

@@ -11,19 +11,26 @@
 #ifndef SECPOOL_WIRE_MSG_H
 #define SECPOOL_WIRE_MSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 2 };
+enum { MSG_VERSION = 3 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
 
 /* Capacities of the arrays in msg.def. */
-enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RECEIPT_BYTES = 4096, MSG_COPIES_MAX = 4 };
+enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RECEIPT_BYTES = 4096 };
+
+/* A region's lanes: copies of a mirror; data and parity of an erasure code (DESIGN.md section 4, issue 4). */
+enum { MSG_COPIES_MAX = 4, MSG_LANES_MAX = 16, MSG_PARITY_MAX = 4 };
+
+/* Pages of an erasure-coded region have at most so many bytes: a stripe of 16 is worked on in private memory. */
+enum { MSG_CODED_PAGE_BYTES_MAX = 128 << 10 };
 
 enum msg_role { MSG_ROLE_CLIENT = 1, MSG_ROLE_ADMIN = 2, MSG_ROLE_HOTPLUG = 3 };
 enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2 };
@@ -127,6 +134,16 @@ enum secpool_error msg_decode(const uint8_t *bytes, size_t count, struct msg *re
 /* Copies a text into a message's field, cutting it if it must; the rest of the field is zero. */
 void msg_set_text(char *field, size_t capacity, const char *text);
 #define MSG_SET(field, text) msg_set_text((field), sizeof(field), (text))
+
+/* "none", "mirror:2", "ec:4+2". */
+enum { MSG_REDUNDANCY_BYTES = 16 };
+const char *msg_redundancy_name(uint32_t data, uint32_t lanes, char text[MSG_REDUNDANCY_BYTES]);
+
+/* Whether a region can have this shape: one lane; a mirror of up to MSG_COPIES_MAX; 2 or more data lanes, 1 to MSG_PARITY_MAX of parity, MSG_LANES_MAX in all. */
+bool msg_redundancy_valid(uint32_t data, uint32_t lanes);
+
+/* Bytes of one lane of a region, in whole pages. */
+uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data);
 
 /* Names of the enums above, as shown to people and in JSON ("online", "mirror" ...); "?" when unknown. */
 const char *msg_device_state_name(uint32_t state);

@@ -108,7 +108,8 @@ static uint64_t create_by_hand(int fd)
 
 	request.u.region_create.bytes = 8 * MIB;
 	request.u.region_create.page_bytes = PAGE;
-	request.u.region_create.copies = 2;
+	request.u.region_create.data = 1;
+	request.u.region_create.lanes = 2;
 	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
 	SUPPORT_OK(support_ask(fd, &request, MSG_REGION_CREATED, &answer, NULL));
 	return answer.u.region_created.region;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many threads on two regions (mirror:2 and none) many times larger than the local memory, against a model of every byte: no lost
+ * Many threads on two regions (with redundancy and without) many times larger than the local memory, against a model of every byte: no lost
  * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 60 unless
  * given (or STRESS_SECONDS). timeout: 180
  */
@@ -18,10 +18,16 @@
 #ifndef STRESS_SECONDS
 #define STRESS_SECONDS 60
 #endif
+/* The first region: a mirror of two on three devices, unless it is erasure-coded: data and parity lanes, one device more than lanes; as many as parity are pulled at once. */
+#ifndef STRESS_DATA
+#define STRESS_DATA   1
+#define STRESS_PARITY 1
+#endif
 #ifndef STRESS_MODE
 #define STRESS_MODE SECPOOL_FAULT_THREAD
 #endif
 enum { PAGE = 4096, PAGES = 4096, LOCAL_BYTES = 4 << 20, THREADS = 8, REGIONS = 2 };
+enum { DEVICES = STRESS_DATA + STRESS_PARITY + 1 };
 enum { WORDS = PAGE / sizeof(uint64_t), STALL_MS = 30000 };
 
 /* A page under test: what it should hold, and who may touch it now. Protects: seed, and the page itself. */
@@ -206,13 +212,17 @@ static void leave_single(void)
 
 static void pull_and_plug(unsigned round)
 {
-	char id[8];
+	char ids[STRESS_PARITY][8];
 
-	snprintf(id, sizeof id, "dev%u", round % 3);
-	SUPPORT_CHECK(support_cli(NULL, 0, "device", "pull", id, NULL) == 0);
+	for (unsigned i = 0; i < STRESS_PARITY; i++) {
+		snprintf(ids[i], sizeof ids[i], "dev%u", (round + i) % DEVICES);
+		SUPPORT_CHECK(support_cli(NULL, 0, "device", "pull", ids[i], NULL) == 0);
+	}
 	watch(CLOCK_NS_PER_S);
-	SUPPORT_CHECK(support_cli(NULL, 0, "device", "plug", id, NULL) == 0);
-	support_wait_device(id, "online", true, STALL_MS);
+	for (unsigned i = 0; i < STRESS_PARITY; i++) {
+		SUPPORT_CHECK(support_cli(NULL, 0, "device", "plug", ids[i], NULL) == 0);
+		support_wait_device(ids[i], "online", true, STALL_MS);
+	}
 	watch(CLOCK_NS_PER_S);
 	SUPPORT_OK(secpool_flush(regions[0].region));
 }
@@ -262,12 +272,15 @@ int main(int argc, char **argv)
 	struct secpool *pool;
 
 	SUPPORT_CHECK(half_ns > 0);
-	support_up(3, "64M", NULL);
+	support_up(DEVICES, "64M", NULL);
 	support_fault_mode = STRESS_MODE;
 	pool = stress_pool = support_open("alpha", LOCAL_BYTES);
 	SUPPORT_CHECK(sigaction(SIGBUS, &action, NULL) == 0);
 	for (unsigned i = 0; i < REGIONS; i++) {
-		regions[i].region = support_region(pool, (size_t)PAGES * PAGE, 2 - i);
+		regions[i].region = i == 0 && STRESS_DATA > 1
+					    ? support_coded(pool, (size_t)PAGES * PAGE, STRESS_DATA,
+						      STRESS_PARITY)
+					    : support_region(pool, (size_t)PAGES * PAGE, 2 - i);
 		regions[i].memory = secpool_region_address(regions[i].region);
 		for (size_t pgno = 0; pgno < PAGES; pgno++)
 			pthread_mutex_init(&regions[i].pages[pgno].lock, NULL);

@@ -23,7 +23,8 @@ static void ask(const struct policy *policy)
 			abort();
 		(void)!policy_may_be_tenant(policy, name, 0, 0, &quota);
 		for (uint32_t copies = 0; copies < 6; copies++)
-			(void)!policy_may_create(policy, name, 4096, copies, copies % 3);
+			(void)!policy_may_create(
+				policy, name, 4096, 1 + copies % 2, copies, copies % 3);
 	}
 	(void)!policy_may_use_device(policy, "dev0", ek, "x", &first_use);
 	if (policy_settings(policy)->window_base % (2 << 20))

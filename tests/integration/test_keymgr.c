@@ -29,7 +29,8 @@ static uint64_t create(int fd, uint64_t bytes, uint32_t copies)
 
 	request.u.region_create.bytes = bytes;
 	request.u.region_create.page_bytes = 4096;
-	request.u.region_create.copies = copies;
+	request.u.region_create.data = 1;
+	request.u.region_create.lanes = copies;
 	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
 	MSG_SET(request.u.region_create.name, "test");
 	SUPPORT_OK(support_ask(fd, &request, MSG_REGION_CREATED, &answer, &key));
@@ -252,7 +253,8 @@ static void fill_create(struct msg_region_create *create_it)
 {
 	create_it->bytes = 4 * MIB;
 	create_it->page_bytes = 4096;
-	create_it->copies = 1;
+	create_it->data = 1;
+	create_it->lanes = 1;
 	create_it->on_loss = MSG_ON_LOSS_SIGBUS;
 }
 

@@ -60,7 +60,7 @@ static void test_options(void)
 		SECPOOL_E_LIMIT);
 	refuse(pool,
 		(struct secpool_region_options){.bytes = MIB, .redundancy = SECPOOL_REDUNDANCY_EC},
-		SECPOOL_E_UNSUPPORTED);
+		SECPOOL_E_INVALID);
 	refuse(pool,
 		(struct secpool_region_options){
 			.bytes = MIB, .redundancy = SECPOOL_REDUNDANCY_MIRROR, .copies = 5},

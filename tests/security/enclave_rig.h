@@ -133,7 +133,7 @@ static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint
 	create.u.enc_key_create.epoch = 1;
 	create.u.enc_key_create.page_bytes = 4096;
 	create.u.enc_key_create.device_count = 1;
-	MSG_SET(create.u.enc_key_create.device0, device);
+	msg_set_text((char *)create.u.enc_key_create.devices, MSG_NAME_BYTES, device);
 	return rig_ask(rig, &create, MSG_ENC_KEY_WRAPPED, ret_answer);
 }
 

@@ -118,7 +118,8 @@ static enum secpool_error create_region(int fd, uint64_t bytes, uint64_t *ret_re
 
 	request.u.region_create.bytes = bytes;
 	request.u.region_create.page_bytes = 4096;
-	request.u.region_create.copies = 1;
+	request.u.region_create.data = 1;
+	request.u.region_create.lanes = 1;
 	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
 	MSG_SET(request.u.region_create.name, "access");
 	error = support_ask(fd, &request, MSG_REGION_CREATED, &answer, &key);
@@ -262,7 +263,8 @@ static uint64_t region_on(int fd, uint64_t slot, uint64_t *ret_offset)
 
 	request.u.region_create.bytes = 2 * MIB;
 	request.u.region_create.page_bytes = 4096;
-	request.u.region_create.copies = 2;
+	request.u.region_create.data = 1;
+	request.u.region_create.lanes = 2;
 	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
 	SUPPORT_OK(support_ask(fd, &request, MSG_REGION_CREATED, &answer, &key));
 	os_close(&key);

@@ -204,6 +204,20 @@ struct secpool_region *support_region(struct secpool *pool, size_t bytes, unsign
 	return region;
 }
 
+struct secpool_region *support_coded(
+	struct secpool *pool, size_t bytes, unsigned data, unsigned parity)
+{
+	struct secpool_region_options options = {.size = sizeof options,
+		.bytes = bytes,
+		.redundancy = SECPOOL_REDUNDANCY_EC,
+		.data = data,
+		.parity = parity};
+	struct secpool_region *region;
+
+	SUPPORT_OK(secpool_region_create(pool, &options, &region));
+	return region;
+}
+
 bool support_event(struct secpool *pool, enum secpool_event_type type, unsigned ms,
 	struct secpool_event *ret_event)
 {

@@ -200,7 +200,7 @@ const char *support_policy(unsigned session_seconds)
 	for (size_t i = 0; i < sizeof tenants / sizeof *tenants; i++)
 		fprintf(file,
 			"  - name: %s\n    users: [\"%s\"]\n    quota: {%s}\n"
-			"    protection: [xts-gmac]\n    redundancy: [none, \"mirror:2\"]\n"
+			"    protection: [xts-gmac]\n    redundancy: [none, \"mirror:2\", ec]\n"
 			"    on_loss: [sigbus, failover]\n",
 			tenants[i][0], tenants[i][1], tenants[i][2]);
 	fprintf(file, "devices:\n  enrol: first-use\n  max_age_seconds: 3600\n"

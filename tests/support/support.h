@@ -104,6 +104,7 @@ extern enum secpool_fault_mode support_fault_mode;
 /* A pool of the tenant and a region of it, with 4 MiB or more of local memory; they fail the test, not the caller. */
 struct secpool *support_open(const char *tenant, size_t local_bytes);
 struct secpool_region *support_region(struct secpool *pool, size_t bytes, unsigned copies);
+struct secpool_region *support_coded(struct secpool *pool, size_t bytes, unsigned data, unsigned parity);
 /* Waits for an event of that type; false when it did not come within ms. What else comes is dropped. */
 bool support_event(struct secpool *pool, enum secpool_event_type type, unsigned ms, struct secpool_event *ret_event);
 

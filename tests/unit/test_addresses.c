@@ -41,8 +41,8 @@ static void put(uint64_t address, uint64_t bytes)
 {
 	assert_int_equal(directory_run(directory,
 				 "INSERT INTO regions (tenant, uid, pid, start_ticks, address,"
-				 " bytes, page_bytes, copies, on_loss, name, state, epoch)"
-				 " VALUES ('t', 0, 1, 1, ?1, ?2, 4096, 1, 1, '', 1, 1)",
+				 " bytes, page_bytes, data, lanes, on_loss, name, state, epoch)"
+				 " VALUES ('t', 0, 1, 1, ?1, ?2, 4096, 1, 1, 1, '', 1, 1)",
 				 DIRECTORY_VALUES(DIRECTORY_N(address), DIRECTORY_N(bytes))),
 		SECPOOL_OK);
 }

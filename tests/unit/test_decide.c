@@ -74,28 +74,28 @@ static void test_create(void **state)
 	struct policy *p = policy_of(text);
 
 	(void)state;
-	assert_int_equal(policy_may_create(p, "full", 4ull << 30, 1, sigbus), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "full", 4096, 2, failover), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "full", 4096, 2, sigbus), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "full", 4096, 4, failover), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "full", 4096, 3, failover), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_create(p, "full", 4ull << 30, 1, 1, sigbus), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 2, failover), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 2, sigbus), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 4, failover), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 3, failover), SECPOOL_E_DENIED);
 	assert_int_equal(
-		policy_may_create(p, "full", (4ull << 30) + 1, 1, sigbus), SECPOOL_E_QUOTA);
-	assert_int_equal(policy_may_create(p, "full", 4096, 1, failover), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 0, sigbus), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 5, sigbus), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 33, sigbus), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 1, 0), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 1, 3), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "x", 4096, 1, sigbus), SECPOOL_E_UNKNOWN_TENANT);
+		policy_may_create(p, "full", (4ull << 30) + 1, 1, 1, sigbus), SECPOOL_E_QUOTA);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, failover), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 0, sigbus), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 5, sigbus), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 33, sigbus), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, 0), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, 3), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "x", 4096, 1, 1, sigbus), SECPOOL_E_UNKNOWN_TENANT);
 	/* what is left out allows the least */
-	assert_int_equal(policy_may_create(p, "least", 1 << 20, 1, sigbus), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "least", 4096, 2, sigbus), SECPOOL_E_DENIED);
-	assert_int_equal(policy_may_create(p, "least", 4096, 2, failover), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_create(p, "least", 1 << 20, 1, 1, sigbus), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "least", 4096, 1, 2, sigbus), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_create(p, "least", 4096, 1, 2, failover), SECPOOL_E_DENIED);
 	/* and a list allows only what it has */
-	assert_int_equal(policy_may_create(p, "mirrors", 4096, 2, failover), SECPOOL_OK);
-	assert_int_equal(policy_may_create(p, "mirrors", 4096, 2, sigbus), SECPOOL_E_DENIED);
-	assert_int_equal(policy_may_create(p, "mirrors", 4096, 1, sigbus), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_create(p, "mirrors", 4096, 1, 2, failover), SECPOOL_OK);
+	assert_int_equal(policy_may_create(p, "mirrors", 4096, 1, 2, sigbus), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_create(p, "mirrors", 4096, 1, 1, sigbus), SECPOOL_E_DENIED);
 	policy_free(p);
 }
 

@@ -116,7 +116,8 @@ static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_re
 {
 	struct regions_row row = {.bytes = mib * MIB,
 		.page_bytes = 4096,
-		.copies = copies,
+		.data = 1,
+		.lanes = copies,
 		.on_loss = MSG_ON_LOSS_SIGBUS,
 		.process = {.pid = 1, .start_ticks = 2}};
 	enum secpool_error error;
@@ -126,6 +127,20 @@ static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_re
 	if (!error)
 		*ret_region = row.id;
 	return error;
+}
+
+/* What the region has on a device is given up, and space for it taken on others. */
+static enum secpool_error replace(
+	uint64_t region, uint64_t slot, const struct extents_device *on, size_t count)
+{
+	struct regions_row row;
+	enum secpool_error error = regions_find(directory, region, &row);
+
+	if (!error)
+		error = extents_set_aside(directory, region, slot);
+	return error ? error
+		     : extents_fill(
+			       directory, region, row.lanes, regions_lane_bytes(&row), on, count);
 }
 
 static struct extents_use use_of(uint64_t slot)
@@ -140,16 +155,16 @@ static struct extents_use use_of(uint64_t slot)
 static void check_copies(uint64_t region, uint64_t bytes, uint32_t copies)
 {
 	struct extents_row rows[64];
-	uint64_t total = 0, sum[MSG_COPIES_MAX] = {0};
+	uint64_t total = 0, sum[MSG_LANES_MAX] = {0};
 	size_t count = 0;
 
 	assert_int_equal(extents_list(directory, region, 0, rows, 64, &count, &total), SECPOOL_OK);
 	assert_int_equal(count, total);
 	for (size_t i = 0; i < count; i++) {
-		assert_int_equal(rows[i].region_offset, sum[rows[i].copy]);
-		sum[rows[i].copy] += rows[i].bytes;
+		assert_int_equal(rows[i].region_offset, sum[rows[i].lane]);
+		sum[rows[i].lane] += rows[i].bytes;
 		for (size_t j = 0; j < i; j++)
-			if (rows[i].copy != rows[j].copy && rows[i].slot == rows[j].slot)
+			if (rows[i].lane != rows[j].lane && rows[i].slot == rows[j].slot)
 				assert_true(rows[i].region_offset + rows[i].bytes <=
 						    rows[j].region_offset ||
 					    rows[j].region_offset + rows[j].bytes <=
@@ -309,7 +324,7 @@ static void test_replace_takes_a_free_domain(void **state)
 	for (uint64_t slot = 1; slot <= 3; slot++)
 		scrub_all(slot);
 	assert_int_equal(create(100, 2, &region), SECPOOL_OK);
-	assert_int_equal(CHANGE(extents_replace(directory, region, 1, devices + 1, 2)), SECPOOL_OK);
+	assert_int_equal(CHANGE(replace(region, 1, devices + 1, 2)), SECPOOL_OK);
 	check_copies(region, 100 * MIB, 2);
 	assert_int_equal(extents_list(directory, region, 0, rows, 8, &count, &total), SECPOOL_OK);
 	for (size_t i = 0; i < count; i++)
@@ -333,7 +348,7 @@ static void test_replace_without_space_gives_up_the_places(void **state)
 		scrub_all(slot);
 	assert_int_equal(create(100, 2, &region), SECPOOL_OK);
 	assert_int_equal(directory_begin(directory), SECPOOL_OK);
-	error = extents_replace(directory, region, 1, devices + 1, 2);
+	error = replace(region, 1, devices + 1, 2);
 	assert_int_equal(error, SECPOOL_E_NO_SPACE);
 	assert_int_equal(directory_finish(directory, SECPOOL_OK), SECPOOL_OK);
 	assert_int_equal(extents_list(directory, region, 0, rows, 8, &count, &total), SECPOOL_OK);

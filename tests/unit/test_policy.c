@@ -267,7 +267,9 @@ static void test_tenants(void **state)
 	expect_refused("version: 1\n" TENANT "    protection: [xts]\n", 6, "not available");
 	expect_refused("version: 1\n" TENANT "    protection: [rot13]\n", 6, "expected xts-gmac");
 	expect_refused("version: 1\n" TENANT "    redundancy: [\"mirror:5\"]\n", 6, "mirror:4");
-	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:4+2\"]\n", 6, "not available");
+	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:4+5\"]\n", 6, "ec:K+M");
+	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:1+1\"]\n", 6, "ec:K+M");
+	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:13+4\"]\n", 6, "ec:K+M");
 	expect_refused("version: 1\n" TENANT "    on_loss: [refill]\n", 6, "sigbus or failover");
 }
 

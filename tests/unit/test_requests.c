@@ -227,15 +227,15 @@ static void sessions_and_keys(void **state)
 	create->session = opened.u.enc_session_opened.session;
 	create->region = 3;
 	create->page_bytes = 4096;
-	MSG_SET(create->device0, "d0");
-	MSG_SET(create->device1, "d1");
-	for (uint32_t count = 0; count <= 5; count++) {
+	memcpy(create->devices, "d0", sizeof "d0");
+	memcpy(create->devices + MSG_NAME_BYTES, "d1", sizeof "d1");
+	for (uint32_t count = 0; count <= MSG_LANES_MAX + 1; count++) {
 		create->device_count = count;
 		if (count == 1)
 			continue;
 		assert_true(requests_serve(&requests, &request, &none, &answer));
 		assert_int_equal(answer.u.reply.error,
-			count == 0 || count > 4 ? SECPOOL_E_INVALID : SECPOOL_E_NOT_ATTESTED);
+			count == 0 || count > MSG_LANES_MAX ? SECPOOL_E_INVALID : SECPOOL_E_NOT_ATTESTED);
 	}
 	/* the client is gone: no key is left behind for a region that nobody has */
 	create->device_count = 1;

@@ -292,8 +292,8 @@ static void put_region(
 	assert_int_equal(
 		directory_run(daemon_.directory,
 			"INSERT INTO regions (id, tenant, uid, pid, start_ticks, address, bytes,"
-			" page_bytes, copies, on_loss, name, state, epoch)"
-			" VALUES (?1, ?2, ?3, ?4, ?5, ?1, 4096, 4096, 1, 1, '', ?6, 1)",
+			" page_bytes, data, lanes, on_loss, name, state, epoch)"
+			" VALUES (?1, ?2, ?3, ?4, ?5, ?1, 4096, 4096, 1, 1, 1, '', ?6, 1)",
 			DIRECTORY_VALUES(DIRECTORY_N(id), DIRECTORY_T(tenant),
 				DIRECTORY_N(geteuid()), DIRECTORY_N(process->pid),
 				DIRECTORY_N(process->start_ticks), DIRECTORY_N(state))),
@@ -346,7 +346,7 @@ static void test_close_names_its_own_session(void **state)
 /* A process without regions is not watched longer than its session, nor one whose session was refused. */
 static void test_no_owner_is_kept_for_nothing(void **state)
 {
-	struct regions_row row = {.bytes = 2 << 20, .page_bytes = 4096, .copies = 1};
+	struct regions_row row = {.bytes = 2 << 20, .page_bytes = 4096, .data = 1, .lanes = 1};
 	int fd = -1;
 
 	(void)state;
@@ -366,8 +366,8 @@ static void test_no_owner_is_kept_for_nothing(void **state)
 	assert_int_equal(
 		directory_run(daemon_.directory,
 			"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes,"
-			" page_bytes, copies, on_loss, name, state, epoch)"
-			" VALUES ('mine', 1, ?1, ?2, 4096, 4096, 4096, 1, 1, 'x', ?3, 1)",
+			" page_bytes, data, lanes, on_loss, name, state, epoch)"
+			" VALUES ('mine', 1, ?1, ?2, 4096, 4096, 4096, 1, 1, 1, 'x', ?3, 1)",
 			DIRECTORY_VALUES(DIRECTORY_N(row.process.pid),
 				DIRECTORY_N(row.process.start_ticks),
 				DIRECTORY_N(MSG_REGION_LIVE))),

@@ -72,8 +72,8 @@ static void name_in_directory(uint64_t slot)
 	assert_int_equal(
 		directory_run(directory,
 			"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes,"
-			" page_bytes, copies, on_loss, name, state, epoch, wrap)"
-			" VALUES ('t', 0, 1, 1, ?1, 1, 1, 1, 1, 'n', 1, 1, ?1)",
+			" page_bytes, data, lanes, on_loss, name, state, epoch, wrap)"
+			" VALUES ('t', 0, 1, 1, ?1, 1, 1, 1, 1, 1, 'n', 1, 1, ?1)",
 			DIRECTORY_VALUES(DIRECTORY_N(slot))),
 		SECPOOL_OK);
 }

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/redundancy.h"
+
+#include <assert.h>
+
+#include "lib/erasure.h"
+#include "lib/mirror.h"
+
+enum secpool_error redundancy_read(struct worker *worker, struct secpool_region *region,
+	uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result)
+{
+	return region->data == 1 ? mirror_read(worker, region, pgno, plain, ret_result)
+				 : erasure_read(worker, region, pgno, plain, ret_result);
+}
+
+void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno)
+{
+	if (region->data == 1)
+		mirror_prefetch(region, pgno);
+	else
+		erasure_prefetch(region, pgno);
+}
+
+void redundancy_write(struct worker *worker, struct secpool_region *region,
+	const struct redundancy_page *pages, unsigned count, enum page_event event)
+{
+	assert(count >= 1 && count <= redundancy_together(region));
+	if (region->data == 1)
+		mirror_write(worker, region, pages, event);
+	else
+		erasure_write(worker, region, pages, count, event);
+}
+
+bool redundancy_writable(const struct secpool_region *region, uint64_t pgno)
+{
+	return region->data == 1 ? mirror_missing(region, pgno, 0) != 0
+				 : erasure_writable(region, pgno);
+}
