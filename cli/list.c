@@ -18,6 +18,8 @@ static const struct table_column region_columns[] = {
 	{"REDUNDANCY", "redundancy", false},
 	{"LANES", "lanes", true},
 	{"LIVE", "live_lanes", true},
+	{"REBUILT", "rebuilt_bytes", true},
+	{"OF", "rebuild_bytes", true},
 	{"ON-LOSS", "on_loss", false},
 	{"STATE", "state", false},
 	{"DEVICES", "devices", false},
@@ -77,6 +79,8 @@ static void add_region(const struct msg *msg, void *arg)
 	table_text(table, msg_redundancy_name(row->data, row->lanes, redundancy));
 	table_number(table, row->lanes);
 	table_number(table, row->live_lanes);
+	table_size(table, row->rebuilt_bytes);
+	table_size(table, row->rebuild_bytes);
 	table_text(table, msg_on_loss_name(row->on_loss));
 	table_text(table, region_state_name(row->state));
 	table_text(table, row->devices);

@@ -93,6 +93,7 @@ static const struct row {
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
 	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},
 	{MSG_REGION_LOST, CLIENT, SESSION, true, reports_lost},
+	{MSG_REGION_PROGRESS, CLIENT, SESSION, true, session_handle_progress},
 	{MSG_LIST, ADMIN, READY, false, handle_list},
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},

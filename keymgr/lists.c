@@ -192,6 +192,7 @@ static enum secpool_error next_region(struct daemon *daemon, uint64_t *after, st
 	MSG_SET(out->name, region.name);
 	MSG_SET(out->tenant, region.tenant);
 	*after = region.id;
+	session_rebuild_of(daemon->sessions, region.id, &out->rebuilt_bytes, &out->rebuild_bytes);
 	return fill_places(daemon, out);
 }
 

@@ -30,12 +30,23 @@ enum secpool_error session_new_table(struct sessions **ret_sessions)
 	return SECPOOL_OK;
 }
 
+static void free_rebuilds(struct session *session)
+{
+	while (session->rebuilds) {
+		struct session_rebuild *rebuild = session->rebuilds;
+
+		session->rebuilds = rebuild->next;
+		free(rebuild);
+	}
+}
+
 void session_free_table(struct sessions *sessions)
 {
 	while (sessions && sessions->first) {
 		struct session *session = sessions->first;
 
 		sessions->first = session->next;
+		free_rebuilds(session);
 		free(session);
 	}
 	free(sessions);
@@ -57,6 +68,48 @@ bool session_of_process(const struct sessions *sessions, const struct os_process
 			s->process.start_ticks == process->start_ticks)
 			return true;
 	return false;
+}
+
+void session_rebuild_of(const struct sessions *sessions, uint64_t region, uint64_t *ret_done_bytes,
+	uint64_t *ret_all_bytes)
+{
+	*ret_done_bytes = *ret_all_bytes = 0;
+	for (const struct session *s = sessions->first; s; s = s->next)
+		for (const struct session_rebuild *r = s->rebuilds; r; r = r->next)
+			if (r->region == region) {
+				*ret_done_bytes = r->done_bytes;
+				*ret_all_bytes = r->all_bytes;
+			}
+}
+
+enum secpool_error session_handle_progress(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	const struct msg_region_progress *progress = &msg->u.region_progress;
+	struct session_rebuild **at = &connection->session->rebuilds, *rebuild;
+	struct regions_row region;
+	enum secpool_error error = session_region(connection, progress->region, &region);
+
+	(void)extra;
+	if (error)
+		return error;
+	while (*at && (*at)->region != region.id)
+		at = &(*at)->next;
+	rebuild = *at;
+	if (progress->done_bytes >= progress->all_bytes) {
+		if (rebuild)
+			*at = rebuild->next;
+		free(rebuild);
+		return SECPOOL_OK;
+	}
+	if (!rebuild)
+		rebuild = *at = calloc(1, sizeof *rebuild);
+	if (!rebuild)
+		return err_set(SECPOOL_E_NO_MEMORY, "progress of a rebuild: out of memory");
+	rebuild->region = region.id;
+	rebuild->done_bytes = progress->done_bytes;
+	rebuild->all_bytes = progress->all_bytes;
+	return SECPOOL_OK;
 }
 
 static enum secpool_error check_quota(const struct server_connection *connection,
@@ -178,6 +231,8 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	opened->local_bytes_most = connection->session->quota.local_bytes;
 	opened->allow_unlocked = settings->allow_unlocked_memory;
 	opened->faultfd_passed = daemon->faultfd >= 0;
+	opened->rebuild_bytes_per_second = settings->rebuild_bytes_per_second;
+	opened->patrol_bytes_per_second = settings->patrol_bytes_per_second;
 	server_send(connection, &msg, daemon->faultfd);
 }
 
@@ -261,6 +316,7 @@ void session_end(struct server_connection *connection)
 		owners_away(daemon, &session->process);
 	log_event(LOG_LEVEL_INFO, "session-ended", "tenant=%s pid=%d", session->tenant,
 		session->process.pid);
+	free_rebuilds(session);
 	free(session);
 }
 

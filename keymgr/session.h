@@ -16,12 +16,19 @@
 /* How many reports and losses are taken from a session in a second. */
 enum { SESSION_CAUSED_PER_S = 200 };
 
+/* A rebuild that is going on, by its client's word. */
+struct session_rebuild {
+	uint64_t region, done_bytes, all_bytes;
+	struct session_rebuild *next;
+};
+
 struct session {
 	struct session *next;
 	uint64_t id; /* the enclave's handle */
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
+	struct session_rebuild *rebuilds;
 	struct log_limit caused; /* reports and losses that are taken from it */
 };
 
@@ -33,10 +40,16 @@ uint64_t session_count(const struct sessions *sessions, const char *tenant);
 /* Whether this very process has a session. */
 bool session_of_process(const struct sessions *sessions, const struct os_process *process);
 
+/* How far the rebuild of a region is; zeros when none is going on. */
+void session_rebuild_of(const struct sessions *sessions, uint64_t region, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
+
 /* Handlers of the dispatch table: an error is answered by REPLY. */
 enum secpool_error session_handle_open(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 enum secpool_error session_handle_close(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
+
+enum secpool_error session_handle_progress(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 
 /* The connection has ended; without a session nothing happens. */

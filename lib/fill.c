@@ -42,20 +42,6 @@ void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint
 	fill_lost(worker, region, pgno, cause, device);
 }
 
-static void tell_repair(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	const struct redundancy_result *result)
-{
-	struct secpool_event event = {
-		.type = SECPOOL_EVENT_BAD_COPY,
-		.cause = SECPOOL_CAUSE_INTEGRITY,
-		.region = region,
-		.range = {.offset = pgno * region->page_bytes, .bytes = region->page_bytes},
-	};
-
-	memcpy(event.device, result->bad_device->id, sizeof event.device);
-	loss_tell(worker, &event);
-}
-
 enum secpool_error fill_read(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain)
 {
@@ -68,7 +54,7 @@ enum secpool_error fill_read(
 		return SECPOOL_E_LOST;
 	}
 	if (result.bad)
-		tell_repair(worker, region, pgno, &result);
+		loss_tell_bad(worker, region, pgno, result.bad_device, result.bad_at);
 	counter_add(worker, COUNTER_FILLS, 1);
 	return SECPOOL_OK;
 }

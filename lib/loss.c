@@ -5,7 +5,9 @@
 
 #include "lib/erasure.h"
 #include "lib/evict.h"
+#include "lib/base/clock.h"
 #include "lib/fill.h"
+#include "lib/places.h"
 #include "lib/rebuild.h"
 #include "lib/region.h"
 #include "lib/service.h"
@@ -16,10 +18,35 @@ void loss_noticed(struct worker *worker)
 		service_wake(worker);
 }
 
-void loss_rebuild(struct worker *worker, struct secpool_region *region)
+void loss_check(struct worker *worker, struct secpool_region *region)
 {
-	if (!atomic_exchange(&region->rebuild_wanted, true))
+	if (!atomic_exchange(&region->check_wanted, true))
 		service_wake(worker);
+}
+
+void loss_tell_bad(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	const struct device *device, uint64_t at)
+{
+	struct secpool_event event = {
+		.type = SECPOOL_EVENT_BAD_COPY,
+		.cause = SECPOOL_CAUSE_INTEGRITY,
+		.region = region,
+		.range = {.offset = pgno * region->page_bytes, .bytes = region->page_bytes},
+	};
+	struct service_report report = {.type = MSG_DEVICE_REPORT};
+
+	memcpy(event.device, device->id, sizeof event.device);
+	report.u.device_report = (struct msg_device_report){
+		.slot = device->slot,
+		.media = device->media,
+		.cause = MSG_CAUSE_TAG,
+		.region = region->id,
+		.offset = at,
+		.bytes = region->page_bytes,
+	};
+	service_report(worker, &report);
+	loss_tell(worker, &event);
+	loss_check(worker, region);
 }
 
 void loss_tell(struct worker *worker, const struct secpool_event *event)
@@ -32,7 +59,8 @@ void loss_tell(struct worker *worker, const struct secpool_event *event)
 	}
 	events_add(&pool->events, event);
 	if (event->type == SECPOOL_EVENT_REGION_LOST) {
-		struct msg_region_lost report = {
+		struct service_report report = {.type = MSG_REGION_LOST};
+		report.u.region_lost = (struct msg_region_lost){
 			.region = event->region->id,
 			.offset = event->range.offset,
 			.bytes = event->range.bytes,
@@ -42,8 +70,8 @@ void loss_tell(struct worker *worker, const struct secpool_event *event)
 		};
 		for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
 			if (strcmp(d->id, event->device) == 0)
-				report.slot = d->slot;
-		service_report(pool->service, &report);
+				report.u.region_lost.slot = d->slot;
+		service_report(worker, &report);
 	}
 }
 
@@ -147,6 +175,18 @@ void loss_strike_gone(struct secpool_region *region)
 			strike(region, d);
 }
 
+/* After keymgrd gave a region space, or could not: what it has now is used. */
+static void take_places(struct secpool *pool, struct secpool_region *region)
+{
+	uint64_t before = places_bytes(atomic_load(&region->placement));
+
+	if (region_read_places(pool, region) != SECPOOL_OK)
+		return;
+	region->lacks_places = !places_whole(region, atomic_load(&region->placement));
+	if (!region->lacks_places || places_bytes(atomic_load(&region->placement)) != before)
+		rebuild_start(region);
+}
+
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
 static void replace(
 	struct secpool *pool, struct secpool_region *region, const struct device *device)
@@ -165,11 +205,36 @@ static void replace(
 		memcpy(event.device, device->id, sizeof event.device);
 		events_add(&pool->events, &event);
 	}
-	if (!error || error == SECPOOL_E_NO_SPACE)
-		error = region_read_places(pool, region);
 	/* on other errors keymgrd is gone: loss_resume asks again when it is back; the old places are known to be gone */
-	if (!error)
-		rebuild_start(region);
+	if (!error || error == SECPOOL_E_NO_SPACE)
+		take_places(pool, region);
+}
+
+/* How often keymgrd is asked for places that it did not have. */
+#define FILL_RETRY_NS (250ull * 1000000)
+
+uint64_t loss_fill(struct secpool *pool)
+{
+	struct service *service = pool->service;
+	bool lacking = false;
+
+	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
+		struct secpool_region *region = pool->regions[slot];
+		struct msg request = {.type = MSG_REGION_FILL};
+		enum secpool_error error;
+		if (!region || !region->lacks_places || service->client.fd < 0)
+			continue;
+		lacking = true;
+		if (clock_now_ns() < service->fill_ns)
+			continue;
+		request.u.region_fill.region = region->id;
+		error = keyclient_call(&service->client, &request, MSG_REPLY, NULL);
+		if (!error || error == SECPOOL_E_NO_SPACE)
+			take_places(pool, region);
+	}
+	if (lacking && clock_now_ns() >= service->fill_ns)
+		service->fill_ns = clock_now_ns() + FILL_RETRY_NS;
+	return lacking ? service->fill_ns : 0;
 }
 
 /* What is resident and has no copy in the pool is written to where the region has space now. */

@@ -14,8 +14,11 @@
 /* A worker met a device that is gone: the service thread is to look. Threads: workers. */
 void loss_noticed(struct worker *worker);
 
-/* A worker met something in the region that lacks what it should have: the service is to rebuild it. Threads: workers. */
-void loss_rebuild(struct worker *worker, struct secpool_region *region);
+/* The service is to read and check all that the region has on devices, and to write again what is bad or lacks. Threads: workers. */
+void loss_check(struct worker *worker, struct secpool_region *region);
+
+/* A page's bytes on a device, or the parity of its stripe (the bytes at `at`), failed their check: the program and keymgrd are told, and the region is checked. Threads: workers. */
+void loss_tell_bad(struct worker *worker, struct secpool_region *region, uint64_t pgno, const struct device *device, uint64_t at);
 
 /* Tells the program, and keymgrd where it concerns it. Threads: workers. */
 void loss_tell(struct worker *worker, const struct secpool_event *event);
@@ -28,6 +31,11 @@ void loss_strike_gone(struct secpool_region *region);
 
 /* Handles each incarnation that is gone and was not handled yet. Threads: the service. */
 void loss_scan(struct secpool *pool);
+
+/*
+ * Asks keymgrd for places that a region lacks, now and then. Returns when to ask again (clock_now_ns); 0: nothing lacks. Threads: the service.
+ */
+uint64_t loss_fill(struct secpool *pool);
 
 /* After keymgrd came back: asks again for what could not be replaced meanwhile, and reads the places. Threads: the service. */
 void loss_resume(struct secpool *pool, struct secpool_region *region);

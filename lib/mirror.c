@@ -40,8 +40,8 @@ static void repair(struct worker *worker, struct secpool_region *region,
 	}
 }
 
-enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno,
-	uint8_t *plain, struct redundancy_result *ret_result)
+static enum secpool_error read_good(struct worker *worker, struct secpool_region *region,
+	uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result, unsigned *ret_copy)
 {
 	struct redundancy_result result = {.other = false};
 	/* the placement before the word: loss.h */
@@ -50,7 +50,7 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 	unsigned bad_copies = 0;
 	bool found = false;
 
-	for (unsigned copy = 0; copy < region->lanes && !found; copy++) {
+	for (unsigned copy = 0; copy < region->lanes; copy++) {
 		struct device *device;
 		enum secpool_error error = SECPOOL_E_DEVICE_GONE;
 		uint64_t at;
@@ -59,8 +59,10 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 			error = read_copy(
 				worker, region, pgno, page_version(word), plain, device, at);
 		found = !error;
-		if (found)
+		if (found) {
+			*ret_copy = copy;
 			break;
+		}
 		result.other = true;
 		if (error != SECPOOL_E_INTEGRITY) {
 			if (page_copies(word) & 1u << copy)
@@ -71,6 +73,7 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 		bad_copies |= 1u << copy;
 		result.bad = true;
 		result.bad_device = device;
+		result.bad_at = at;
 	}
 	if (found && result.other)
 		counter_add(worker, COUNTER_FAILOVERS, 1);
@@ -78,6 +81,14 @@ enum secpool_error mirror_read(struct worker *worker, struct secpool_region *reg
 		repair(worker, region, placement, pgno, bad_copies);
 	*ret_result = result;
 	return found ? SECPOOL_OK : SECPOOL_E_LOST;
+}
+
+enum secpool_error mirror_read(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	uint8_t *plain, struct redundancy_result *ret_result)
+{
+	unsigned copy;
+
+	return read_good(worker, region, pgno, plain, ret_result, &copy);
 }
 
 void mirror_prefetch(const struct secpool_region *region, uint64_t pgno)
@@ -188,23 +199,58 @@ static void give_back(
 		fault_wake_page(worker, region, pgno);
 }
 
-bool mirror_rebuild(
-	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
+/* Reads and checks the copies that were not looked at to find a good one, from `first` on. Returns those that are bad; they were told of. */
+static unsigned find_bad(const struct placement *placement, struct worker *worker,
+	struct secpool_region *region, uint64_t pgno, unsigned first)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t word = atomic_load(&page->word);
+	uint8_t *bytes = worker->coding; /* the good copy is in worker->ciphertext */
+	unsigned bad = 0;
+
+	for (unsigned copy = first; copy < region->lanes; copy++) {
+		struct device *device;
+		uint64_t at;
+		if (!(page_copies(word) & 1u << copy) ||
+			!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
+			continue;
+		if (device_read(device, at, bytes, region->page_bytes) != SECPOOL_OK) {
+			loss_noticed(worker);
+			continue;
+		}
+		if (pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+			    page_version(word), bytes, page->tag) == SECPOOL_OK)
+			continue;
+		bad |= 1u << copy;
+		counter_add(worker, COUNTER_INTEGRITY_FAILURES, 1);
+		loss_tell_bad(worker, region, pgno, device, at);
+	}
+	return bad;
+}
+
+bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	uint64_t seen, bool checks)
 {
 	struct page *page = &region->pages[pgno];
 	const struct placement *placement = redundancy_placement(region);
 	unsigned missing = missing_at(placement, region, pgno, page_copies(seen));
 	struct redundancy_result result;
+	unsigned good;
 
-	if (!missing ||
+	if ((!missing && !checks) ||
 		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen)))
 		return false;
-	if (mirror_read(worker, region, pgno, worker->plain, &result) != SECPOOL_OK) {
+	if (read_good(worker, region, pgno, worker->plain, &result, &good) != SECPOOL_OK) {
 		fill_end_as_lost(worker, region, pgno,
 			result.bad ? SECPOOL_CAUSE_INTEGRITY : SECPOOL_CAUSE_REMOVED,
 			result.bad_device);
 		return true;
 	}
+	if (result.bad)
+		loss_tell_bad(worker, region, pgno, result.bad_device, result.bad_at);
+	if (checks)
+		repair(worker, region, placement, pgno,
+			find_bad(placement, worker, region, pgno, good + 1));
 	give_back(worker, region, pgno,
 		write_copies(placement, worker, region, pgno, worker->ciphertext, missing));
 	if (strike_gone(placement, worker, region, pgno))

@@ -17,8 +17,9 @@ void mirror_write(struct worker *worker, struct secpool_region *region, const st
 unsigned mirror_missing(const struct secpool_region *region, uint64_t pgno, unsigned copies);
 
 /*
- * An absent page that lacks copies (as `seen`) gets them. Returns false when it changed meanwhile. Threads: workers that do not have the page.
+ * An absent page (as `seen`) gets the copies that it lacks. checks: all that it has are read too, and what is bad is written again. Returns false when it changed meanwhile.
+ * Threads: workers that do not have the page.
  */
-bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen);
+bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen, bool checks);
 
 #endif

@@ -60,6 +60,17 @@ bool places_whole(const struct secpool_region *region, const struct placement *p
 	return true;
 }
 
+uint64_t places_bytes(const struct placement *placement)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+		for (unsigned i = 0; i < placement->count[lane]; i++)
+			if (device_usable(placement->places[lane][i].device))
+				bytes += placement->places[lane][i].bytes;
+	return bytes;
+}
+
 /* The newest incarnation of the device; NULL if we never saw it. */
 static struct device *find_device(struct secpool *pool, uint64_t slot)
 {

@@ -20,6 +20,9 @@ bool places_find(const struct placement *placement, unsigned lane, uint64_t offs
 /* Whether every lane has a place for every byte: what a new region must have. */
 bool places_whole(const struct secpool_region *region, const struct placement *placement);
 
+/* All bytes that have a place on a device that is there. */
+uint64_t places_bytes(const struct placement *placement);
+
 /* Frees it and all older ones. NULL is allowed. */
 void places_free(struct placement *placement);
 

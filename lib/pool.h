@@ -41,6 +41,13 @@ struct place {
 	uint64_t offset; /* on the device */
 };
 
+/* A walk over all units of a region, at a rate (rebuild.h). */
+struct walk {
+	bool active;
+	bool checks; /* also reads and checks what is there */
+	uint64_t next, began_ns, bytes;
+};
+
 /* All places of a region; immutable once published. Older ones live as long as the region, for workers that still read them. */
 struct placement {
 	unsigned count[MSG_LANES_MAX];
@@ -69,9 +76,11 @@ struct secpool_region {
 	/* what became of pages that were filled clean (fill.h): written to after all, or evicted as they were; relaxed hints */
 	_Atomic uint32_t rewritten, stayed_clean;
 	_Atomic bool fills_writable;
-	_Atomic bool rebuild_wanted; /* a worker met something that lacks a copy */
-	bool rebuilding;       /* pages from rebuild_next on may lack copies; the service's */
-	uint64_t rebuild_next;
+	_Atomic bool check_wanted; /* a worker met bytes that are bad: there may be more */
+	/* the service's: */
+	bool lacks_places; /* parts of lanes have no place: keymgrd is asked for some again */
+	struct walk rebuild, patrol;
+	uint64_t rebuild_told_ns;
 	struct pins *pins;     /* pin.c's */
 	bool heap; /* made by the pool's own heap */
 };

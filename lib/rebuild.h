@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing again the copies that went with a device, to the space that keymgrd gave instead. In the background, a few pages at a time,
- * while the program goes on. Threads: the service.
+ * Writing again the copies that went with a device, to the space that keymgrd gave instead. In the background, a few units (pages of a mirror, stripes of a code) at a time,
+ * while the program goes on. A second loss starts it again from the first unit; what has its copies is passed over. Threads: the service.
  */
 #ifndef SECPOOL_REBUILD_H
 #define SECPOOL_REBUILD_H
@@ -11,7 +11,10 @@
 /* The region has places again for copies that its pages lack: look at all of its pages, from the first. */
 void rebuild_start(struct secpool_region *region);
 
-/* Does a bounded piece of what is to be done. Returns whether more is left. */
-bool rebuild_some(struct secpool *pool);
+/*
+ * Does a bounded piece of what is to be done, at no more than the session's rebuild_bytes_per_second, and tells keymgrd how far it is. A region that lacks nothing any more is told of
+ * (SECPOOL_EVENT_REGION_WHOLE). Returns when to go on (clock_now_ns); 0: nothing is left.
+ */
+uint64_t rebuild_some(struct secpool *pool);
 
 #endif

@@ -14,6 +14,7 @@ struct redundancy_result {
 	bool bad;     /* bytes in their place failed their check, and their device is there */
 	bool other;   /* the page came from another place than the first */
 	struct device *bad_device; /* of the last bad bytes; NULL: none */
+	uint64_t bad_at;
 };
 
 /* A sealed page on its way to the devices. */

@@ -102,6 +102,7 @@ enum secpool_event_type {
 	SECPOOL_EVENT_DAEMON_GONE = 7,   /* keymgrd does not answer; the pool goes on meanwhile */
 	SECPOOL_EVENT_DAEMON_BACK = 8,
 	SECPOOL_EVENT_OVERFLOW = 9,      /* events were dropped: ask secpool_region_lost */
+	SECPOOL_EVENT_REGION_WHOLE = 10, /* a rebuild has ended: the region has all its copies, or parity, again */
 };
 
 enum secpool_cause {

@@ -35,13 +35,15 @@ void service_wake(struct worker *worker)
 		wake(worker->pool->service);
 }
 
-void service_report(struct service *service, const struct msg_region_lost *report)
+void service_report(struct worker *worker, const struct service_report *report)
 {
+	struct service *service = worker->pool->service;
+
 	pthread_mutex_lock(&service->lock);
 	if (service->report_count < SERVICE_REPORTS_MOST)
 		service->reports[service->report_count++] = *report;
 	pthread_mutex_unlock(&service->lock);
-	wake(service);
+	service_wake(worker);
 }
 
 void service_post(struct worker *worker, const struct secpool_event *event)
@@ -201,14 +203,20 @@ void service_take_messages(struct service *service)
 static void send_reports(struct service *service)
 {
 	for (;;) {
-		struct msg msg = {.type = MSG_REGION_LOST};
+		struct service_report report;
+		struct msg msg;
 		pthread_mutex_lock(&service->lock);
 		if (service->report_count == 0) {
 			pthread_mutex_unlock(&service->lock);
 			return;
 		}
-		msg.u.region_lost = service->reports[--service->report_count];
+		report = service->reports[--service->report_count];
 		pthread_mutex_unlock(&service->lock);
+		msg = (struct msg){.type = report.type};
+		if (report.type == MSG_REGION_LOST)
+			msg.u.region_lost = report.u.region_lost;
+		else
+			msg.u.device_report = report.u.device_report;
 		if (keyclient_send(&service->client, &msg, NULL) != SECPOOL_OK)
 			return; /* nobody is there to be told */
 	}
@@ -240,20 +248,26 @@ static void reconnect(struct service *service)
 	daemon_event(pool, SECPOOL_EVENT_DAEMON_BACK);
 }
 
-/* busy: there is work, only look whether something came. */
-static void wait_for_work(struct service *service, bool busy)
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* due_ns: when there is work to do besides, 0: none. */
+static void wait_for_work(struct service *service, uint64_t due_ns)
 {
 	struct pollfd fds[2] = {
 		{.fd = service->wake_fd, .events = POLLIN},
 		{.fd = service->client.fd, .events = POLLIN},
 	};
+	uint64_t drained, now = clock_now_ns(), due = earlier(due_ns, service->retry_ns);
 	struct timespec until = {0};
-	uint64_t drained, now = clock_now_ns();
-	bool timed = busy || service->retry_ns != 0;
 
-	if (!busy && service->retry_ns > now)
-		until.tv_nsec = (long)(service->retry_ns - now);
-	if (ppoll(fds, 2, timed ? &until : NULL, NULL) < 0)
+	if (due > now) {
+		until.tv_sec = (time_t)((due - now) / CLOCK_NS_PER_S);
+		until.tv_nsec = (long)((due - now) % CLOCK_NS_PER_S);
+	}
+	if (ppoll(fds, 2, due != 0 ? &until : NULL, NULL) < 0)
 		return; /* interrupted: look at everything */
 	if (fds[0].revents && read(service->wake_fd, &drained, sizeof drained) < 0)
 		return;
@@ -334,6 +348,7 @@ static void *service_main(void *arg)
 	struct service *service = arg;
 	struct secpool *pool = service->pool;
 	enum secpool_error error;
+	uint64_t due_ns;
 
 	error = set_up(service);
 	signals_enter_service(service->wake_fd);
@@ -354,8 +369,10 @@ static void *service_main(void *arg)
 			disconnected(service);
 		if (service->retry_ns != 0 && clock_now_ns() >= service->retry_ns)
 			reconnect(service);
-		if (!service->client.kept)
-			wait_for_work(service, rebuild_some(pool) || atomic_load(&service->look));
+		if (service->client.kept)
+			continue;
+		due_ns = earlier(loss_fill(pool), rebuild_some(pool));
+		wait_for_work(service, atomic_load(&service->look) ? clock_now_ns() : due_ns);
 	}
 	tear_down(service);
 	return NULL;

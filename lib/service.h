@@ -16,6 +16,15 @@
 
 enum { SERVICE_REPORTS_MOST = 1024, SERVICE_POSTED_MOST = 256 };
 
+/* What keymgrd is told one way. */
+struct service_report {
+	uint32_t type; /* MSG_REGION_LOST, MSG_DEVICE_REPORT */
+	union {
+		struct msg_region_lost region_lost;
+		struct msg_device_report device_report;
+	} u;
+};
+
 /* Work for the service thread; embedded in the caller's stack frame. */
 struct service_call {
 	void (*run)(struct secpool *pool, struct service_call *call);
@@ -36,6 +45,7 @@ struct service {
 	char socket_path[PATH_MAX];
 	struct keyclient client;
 	uint64_t retry_ns;      /* when to try to connect again */
+	uint64_t fill_ns;       /* when to ask again for places (loss_fill) */
 	size_t plain_bytes;     /* the workers' share of the budget so far */
 	int program_end, end;   /* by which the program's threads get userfaultfd: the program's end, the service's */
 
@@ -43,7 +53,7 @@ struct service {
 	pthread_mutex_t lock;
 	pthread_cond_t begun;
 	struct service_call *calls;
-	struct msg_region_lost reports[SERVICE_REPORTS_MOST];
+	struct service_report reports[SERVICE_REPORTS_MOST];
 	unsigned report_count;
 	struct secpool_event posted[SERVICE_POSTED_MOST]; /* by guests */
 	unsigned posted_count;
@@ -79,7 +89,7 @@ void service_post(struct worker *worker, const struct secpool_event *event);
 /* Tells what was posted. Threads: the service, also before a region ends that may be named there. */
 void service_tell_posted(struct service *service);
 
-/* Queues a report for keymgrd; drops it when too many wait. Threads: the library's own. */
-void service_report(struct service *service, const struct msg_region_lost *report);
+/* Queues a report for keymgrd; drops it when too many wait. Threads: workers. */
+void service_report(struct worker *worker, const struct service_report *report);
 
 #endif

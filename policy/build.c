@@ -16,6 +16,11 @@
 #define WINDOW_BYTES_DEFAULT (64ull << 40)
 enum { WINDOW_UNIT = 2 << 20 };
 
+/* A part of what a core copies and decrypts in a second. */
+#define REBUILD_BYTES_PER_SECOND_DEFAULT (1ull << 30)
+/* 1 % of a core; 16 GiB in 17 minutes. */
+#define PATROL_BYTES_PER_SECOND_DEFAULT (16ull << 20)
+
 enum {
 	GRACE_SECONDS_DEFAULT = 60,
 	SESSION_SECONDS_DEFAULT = 86400,
@@ -184,6 +189,14 @@ static enum secpool_error build_settings(
 			"expected 1 or more: evidence of age 0 is never fresh");
 	if (!error)
 		error = build_pcrs(source, file, &to->host_pcrs);
+	to->rebuild_bytes_per_second = REBUILD_BYTES_PER_SECOND_DEFAULT;
+	if (!error && file->rebuild_bytes_per_second)
+		error = check_size(source, "rebuild_bytes_per_second",
+			file->rebuild_bytes_per_second, &to->rebuild_bytes_per_second);
+	to->patrol_bytes_per_second = PATROL_BYTES_PER_SECOND_DEFAULT;
+	if (!error && file->patrol_bytes_per_second)
+		error = check_size(source, "patrol_bytes_per_second", file->patrol_bytes_per_second,
+			&to->patrol_bytes_per_second);
 	to->grace_ns = grace * CLOCK_NS_PER_S;
 	to->session_ns = session * CLOCK_NS_PER_S;
 	to->max_age_ns = age * CLOCK_NS_PER_S;

@@ -33,6 +33,8 @@ struct policy_settings {
 	uint64_t window_base, window_bytes; /* where regions are mapped: 64 TiB at 0x110000000000 unless set */
 	uint64_t grace_ns;                  /* how long a live client may be without keymgrd before its regions are given up */
 	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
+	uint64_t rebuild_bytes_per_second;  /* how fast a program rebuilds a region; 0: as fast as it goes */
+	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	bool demand_openssl;                /* cipher: openssl */

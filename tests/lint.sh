@@ -87,7 +87,7 @@ check_doors() {
 	one_door '^#include <tss2/' 'enclave/|tests/' 'tpm2-tss'
 	one_door '^#include <libtpms/' 'enclave/|tests/' 'libtpms'
 	one_door '^#include <(cxl|ndctl|daxctl)/' 'hotplug/topology\.c' 'libcxl'
-	one_door '^#include <isa-l' 'lib/erasure\.c|tests/' 'ISA-L'
+	one_door '^#include <isa-l' 'lib/stripework\.c|tests/' 'ISA-L'
 	one_door '^#include <linux/userfaultfd\.h>|(SYS|__NR)_userfaultfd' 'lib/uffd\.[ch]|tests/' 'userfaultfd'
 	one_door '^#include <(cyaml/|yaml\.h)' 'policy/' 'libcyaml'
 	one_door '^#include <sqlite3\.h>' 'keymgr/directory[a-z_]*\.[ch]|tests/' 'SQLite'

@@ -144,7 +144,7 @@ static int unavailable_options(void *arg)
 	struct secpool_options odd_mode = {
 		.size = sizeof odd_mode, .fault_mode = (enum secpool_fault_mode)9};
 	struct secpool_region_options code = {
-		.bytes = MIB, .redundancy = SECPOOL_REDUNDANCY_EC, .data = 2, .parity = 1};
+		.bytes = MIB, .redundancy = SECPOOL_REDUNDANCY_EC, .data = 15, .parity = 2};
 	struct secpool_region_options refill = {.bytes = MIB, .on_loss = SECPOOL_ON_LOSS_REFILL};
 	struct secpool_region_options odd = {.bytes = MIB, .page_bytes = 5000};
 	struct secpool_region_options none = {.bytes = 0};
@@ -155,7 +155,7 @@ static int unavailable_options(void *arg)
 	expect(secpool_open("alpha", &odd_mode, &pool), SECPOOL_E_INVALID, "odd fault mode");
 	SUPPORT_CHECK(pool == NULL);
 	pool = support_open("alpha", LOCAL_BYTES);
-	expect(try_region(pool, &code), SECPOOL_E_UNSUPPORTED, "erasure code");
+	expect(try_region(pool, &code), SECPOOL_E_INVALID, "erasure code");
 	expect(try_region(pool, &refill), SECPOOL_E_UNSUPPORTED, "refill");
 	expect(try_region(pool, &odd), SECPOOL_E_INVALID, "odd page size");
 	expect(try_region(pool, &none), SECPOOL_E_INVALID, "no bytes");

@@ -234,8 +234,9 @@ static void sessions_and_keys(void **state)
 		if (count == 1)
 			continue;
 		assert_true(requests_serve(&requests, &request, &none, &answer));
-		assert_int_equal(answer.u.reply.error,
-			count == 0 || count > MSG_LANES_MAX ? SECPOOL_E_INVALID : SECPOOL_E_NOT_ATTESTED);
+		assert_int_equal(answer.u.reply.error, count == 0 || count > MSG_LANES_MAX
+							       ? SECPOOL_E_INVALID
+							       : SECPOOL_E_NOT_ATTESTED);
 	}
 	/* the client is gone: no key is left behind for a region that nobody has */
 	create->device_count = 1;
