@@ -252,6 +252,25 @@ static void test_names(void **state)
 	assert_string_equal(msg_on_loss_name(0), "?");
 }
 
+static void test_redundancy(void **state)
+{
+	char text[MSG_REDUNDANCY_BYTES];
+	unsigned valid = 0;
+
+	(void)state;
+	for (uint32_t data = 0; data <= 20; data++)
+		for (uint32_t lanes = 0; lanes <= 20; lanes++)
+			valid += msg_redundancy_valid(data, lanes);
+	/* none and three mirrors; for M parity lanes 2 to 16 - M data lanes */
+	assert_int_equal(valid, 4 + 14 + 13 + 12 + 11);
+	assert_string_equal(msg_redundancy_name(1, 1, text), "none");
+	assert_string_equal(msg_redundancy_name(1, 3, text), "mirror:3");
+	assert_string_equal(msg_redundancy_name(12, 16, text), "ec:12+4");
+	assert_string_equal(msg_redundancy_name(UINT32_MAX, UINT32_MAX, text), "ec:95+0");
+	assert_int_equal(msg_lane_bytes(10 * 4096, 4096, 1), 10 * 4096);
+	assert_int_equal(msg_lane_bytes(10 * 4096, 4096, 4), 3 * 4096);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +283,7 @@ int main(void)
 		cmocka_unit_test(test_any_bytes),
 		cmocka_unit_test(test_set_text),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_redundancy),
 	};
 
 	srand(1);

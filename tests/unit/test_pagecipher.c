@@ -133,11 +133,17 @@ static void test_open_refuses(void **state)
 	(void)state;
 	assert_int_equal(
 		pagecipher_seal(cipher, 0, PAGECIPHER_DATA, 4, 8, plain, sealed, tag), SECPOOL_OK);
+	assert_int_equal(
+		pagecipher_check(cipher, 0, PAGECIPHER_DATA, 4, 8, sealed, tag), SECPOOL_OK);
+	assert_int_equal(
+		pagecipher_check(cipher, 1, PAGECIPHER_DATA, 4, 8, sealed, tag), SECPOOL_E_INVALID);
 #define REFUSED(type, pgno, version)                                                               \
 	memset(got, 0x5c, 4096);                                                                   \
 	assert_int_equal(pagecipher_open(cipher, 0, type, pgno, version, sealed, tag, got),        \
 		SECPOOL_E_INTEGRITY);                                                              \
-	assert_memory_equal(got, wiped, 4096)
+	assert_memory_equal(got, wiped, 4096);                                                     \
+	assert_int_equal(pagecipher_check(cipher, 0, type, pgno, version, sealed, tag),            \
+		SECPOOL_E_INTEGRITY)
 	REFUSED(PAGECIPHER_DATA, 5, 8);
 	REFUSED(PAGECIPHER_DATA, 4, 7);
 	REFUSED(PAGECIPHER_DATA, 4, 9);
