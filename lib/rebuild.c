@@ -4,6 +4,7 @@
 #include "lib/base/clock.h"
 #include "lib/erasure.h"
 #include "lib/evict.h"
+#include "lib/fault.h"
 #include "lib/mirror.h"
 #include "lib/service.h"
 
@@ -46,8 +47,13 @@ static enum outcome do_page(
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	if (page_busy(seen))
-		return LATER; /* it may end absent, with the copies that it had */
+	if (page_busy(seen)) {
+		/* it may end absent, with the copies that it had. Its owner may wait for us to find room: so not for long */
+		fault_await_page(worker, page, seen);
+		seen = atomic_load(&page->word);
+		if (page_busy(seen))
+			return LATER;
+	}
 	if (page_version(seen) == 0)
 		return NOTHING;
 	if (page_state(seen) == PAGE_ABSENT && checks)

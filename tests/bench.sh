@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs all benches against an embedded default of its own: one JSON object a line, to standard output and to results.jsonl, and pictures of them,
 # in $B/bench.                                                                                         (make bench)
-# BENCHES="scan random" runs those; BENCH_DEVICE_BYTES sets the size of each of the three devices. Exit status 1 when a bench failed; the others are run all the same.
+# BENCHES="scan random" runs those; BENCH_DEVICE_BYTES sets the size of each of the seven devices. Exit status 1 when a bench failed; the others are run all the same.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
 B=$(cd "${B:-build}" && pwd)
 [ -x "$B/bin/secpool-bench" ] || { echo "bench: $B/bin/secpool-bench is missing, run make" >&2; exit 1; }
-names=${BENCHES:-cipher fault scan random stride threads pagesize heap scrub readwrite metadata overhead evict program failover}
+names=${BENCHES:-cipher fault scan random stride threads pagesize heap scrub readwrite metadata overhead evict program redundancy failover rebuild}
 out=$B/bench
 mkdir -p "$out"
 work=$(mktemp -d /dev/shm/spb.XXXXXX)
@@ -16,7 +16,7 @@ export SECPOOL_RUNTIME_DIR=$work/run
 trap '"$B/bin/secpool" down >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-"$B/bin/secpool" up --devices 3 --device-bytes "${BENCH_DEVICE_BYTES:-768M}" >&2 || exit 1
+"$B/bin/secpool" up --devices 7 --device-bytes "${BENCH_DEVICE_BYTES:-768M}" >&2 || exit 1
 
 # Space that a bench gave back must be overwritten before the next can have all of it.
 wait_scrubbed() {

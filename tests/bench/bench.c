@@ -30,8 +30,10 @@ static const struct {
 	{"heap", bench_heap, "secpool_malloc against jemalloc and glibc"},
 	{"program", bench_program, "SQLite in pool memory against memory and kernel swap on zram"},
 	{"overhead", bench_overhead, "where the time of a miss goes"},
+	{"redundancy", bench_redundancy, "what mirrors and erasure codes cost, against none"},
 	{"failover", bench_failover,
 		"a device pulled during reads: stalls, time to the first right byte"},
+	{"rebuild", bench_rebuild, "a device pulled, throughput until the region is whole again"},
 };
 
 enum { BENCHES = sizeof table / sizeof *table };

@@ -56,7 +56,7 @@ int bench_evict(struct bench *bench);
 /* Overwriting of released space and its read-back against memset. Needs no daemons. */
 int bench_scrub(struct bench *bench);
 
-/* These need `secpool up`; failover pulls its dev0. */
+/* These need `secpool up`; failover, rebuild and redundancy seven devices of it, which they pull and plug. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);
 int bench_random(struct bench *bench);
@@ -69,5 +69,7 @@ int bench_readwrite(struct bench *bench);
 int bench_heap(struct bench *bench);
 int bench_program(struct bench *bench);
 int bench_failover(struct bench *bench);
+int bench_rebuild(struct bench *bench);
+int bench_redundancy(struct bench *bench);
 
 #endif

@@ -1,36 +1,48 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device is pulled during a loop of random reads on mirror:2: how long until the first right byte, how long any access stalled, and
- * when the program was told. The pull is the moment at which the media file is truncated, here, by the bench itself: hotplugd finds it as it would find anybody's.
+ * A device is pulled during a loop of random reads: how long until the first right byte, how long every access stalled, and when the program was told. With
+ * redundancy every access must be right; without, those to lost pages end in SIGBUS, which is how long they took.
  */
-#include "tests/bench/bench.h"
-
-#include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
-#include <spawn.h>
-#include <stdatomic.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/err.h"
-#include "lib/base/os.h"
-#include "lib/secpool.h"
+#include "tests/bench/removal.h"
 
-enum { PAGE = 4096, PAGES = 16384, ROUNDS = 5, AFTER = 20000 };
+enum { PAGE = 4096, PAGES = 16384, ROUNDS = 5, AFTER = 20000, PLUG_MS = 10000 };
 static const size_t LOCAL_BYTES = 16u << 20;
-extern char **environ;
 
 struct round {
 	double first_us; /* of the first access that began after the pull */
 	double longest_us, p99_us, p50_us;
 	double told_us;
-	unsigned wrong;
+	unsigned wrong, lost;
 };
+
+static const struct removal_kind kinds[] = {
+	{.name = "mirror:2", .redundancy = SECPOOL_REDUNDANCY_MIRROR, .copies = 2},
+	{.name = "ec:4+2", .redundancy = SECPOOL_REDUNDANCY_EC, .data = 4, .parity = 2},
+	{.name = "none, sigbus",
+		.redundancy = SECPOOL_REDUNDANCY_NONE,
+		.on_loss = SECPOOL_ON_LOSS_SIGBUS},
+};
+
+static sigjmp_buf out_of_access;
+static volatile sig_atomic_t may_be_lost;
+
+static void on_bus(int number)
+{
+	if (!may_be_lost) {
+		signal(number, SIG_DFL); /* the access is made again, and ends the bench */
+		return;
+	}
+	siglongjmp(out_of_access, 1);
+}
 
 static uint64_t next(uint64_t *state)
 {
@@ -48,107 +60,44 @@ static int by_size(const void *left, const void *right)
 }
 
 /* One checked access; its time in nanoseconds. */
-static uint64_t access_page(const volatile uint64_t *at, uint64_t page, unsigned *wrong)
+static uint64_t access_page(const volatile uint64_t *at, uint64_t page, struct round *round)
 {
-	uint64_t start = clock_now_ns(), found = at[page * PAGE / sizeof *at];
+	uint64_t start = clock_now_ns();
 
-	if (found != (page | 1ull << 40))
-		(*wrong)++;
+	if (may_be_lost && sigsetjmp(out_of_access, 1) != 0)
+		round->lost++;
+	else if (at[page * PAGE / sizeof *at] != (page | 1ull << 40))
+		round->wrong++;
 	return clock_now_ns() - start;
-}
-
-/* Truncates the media at a moment of its own choice: a device does not wait for its readers. */
-struct puller {
-	int fd;
-	_Atomic uint64_t begun_ns;
-	bool failed;
-};
-
-static void *pull(void *arg)
-{
-	struct puller *puller = arg;
-
-	atomic_store(&puller->begun_ns, clock_now_ns());
-	puller->failed = ftruncate(puller->fd, 0) != 0;
-	return NULL;
-}
-
-static int open_media(const char *device)
-{
-	char runtime[PATH_MAX - 128], media[PATH_MAX];
-
-	if (os_runtime_dir(NULL, runtime, sizeof runtime) != SECPOOL_OK)
-		return -1;
-	snprintf(media, sizeof media, "%s/devices/%s/media", runtime, device);
-	return open(media, O_RDWR | O_CLOEXEC);
-}
-
-/* `secpool device plug`, from the folder of this program. */
-static int plug(const char *device)
-{
-	char path[PATH_MAX];
-	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 16);
-	char *argv[] = {path, (char *)"device", (char *)"plug", (char *)device, NULL};
-	posix_spawn_file_actions_t actions;
-	bool failed;
-	int status;
-	pid_t pid;
-
-	if (length < 0)
-		return -1;
-	path[length] = '\0';
-	snprintf(strrchr(path, '/'), 16, "/secpool");
-	/* what it says is not a result */
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	failed = posix_spawn(&pid, path, &actions, NULL, argv, environ) != 0;
-	posix_spawn_file_actions_destroy(&actions);
-	if (failed || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return status == 0 ? 0 : -1;
-}
-
-static double when_told(struct secpool *pool, uint64_t pulled_ns)
-{
-	struct secpool_event event = {.size = sizeof event};
-
-	while (secpool_event_next(pool, &event) == SECPOOL_OK)
-		if (event.type == SECPOOL_EVENT_DEVICE_LOST)
-			return (double)(event.time_ns - pulled_ns) / 1e3;
-	return -1;
 }
 
 static int run_round(
 	struct secpool *pool, const volatile uint64_t *at, const char *device, struct round *round)
 {
 	static double stalls[AFTER];
-	struct puller puller = {.fd = open_media(device)};
-	uint64_t random = 88172645463325252ull, began = 0;
-	struct secpool_event drop = {.size = sizeof drop};
+	uint64_t random = 88172645463325252ull, told;
+	struct removal_puller puller;
 	pthread_t thread;
 
 	*round = (struct round){.wrong = 0};
-	while (secpool_event_next(pool, &drop) == SECPOOL_OK)
-		;
-	if (puller.fd < 0 || pthread_create(&thread, NULL, pull, &puller) != 0)
+	removal_forget_events(pool);
+	if (removal_open(&puller, device) != 0 ||
+		pthread_create(&thread, NULL, removal_pull, &puller) != 0)
 		return -1;
 	while (atomic_load(&puller.begun_ns) == 0)
-		access_page(at, next(&random) % PAGES, &round->wrong);
-	for (unsigned i = 0; i < AFTER; i++) {
-		if (i == 0)
-			began = clock_now_ns();
-		stalls[i] = (double)access_page(at, next(&random) % PAGES, &round->wrong) / 1e3;
-		if (i == 0)
-			round->first_us = (double)(clock_now_ns() - began) / 1e3;
-	}
+		access_page(at, next(&random) % PAGES, round);
+	for (unsigned i = 0; i < AFTER; i++)
+		stalls[i] = (double)access_page(at, next(&random) % PAGES, round) / 1e3;
 	pthread_join(thread, NULL);
-	close(puller.fd);
+	removal_close(&puller);
+	round->first_us = stalls[0];
 	qsort(stalls, AFTER, sizeof(double), by_size);
 	round->p50_us = stalls[AFTER / 2];
 	round->p99_us = stalls[AFTER / 100 * 99];
 	round->longest_us = stalls[AFTER - 1];
-	round->told_us = when_told(pool, atomic_load(&puller.begun_ns));
-	return puller.failed ? -1 : 0;
+	told = removal_await(pool, SECPOOL_EVENT_DEVICE_LOST, PLUG_MS);
+	round->told_us = told ? (double)(told - atomic_load(&puller.begun_ns)) / 1e3 : -1;
+	return puller.failed || !told ? -1 : 0;
 }
 
 static void report(struct bench *bench, const struct round *rounds, const char *metric,
@@ -163,49 +112,68 @@ static void report(struct bench *bench, const struct round *rounds, const char *
 		bench, metric, values[ROUNDS / 2], "us", values[0], values[ROUNDS - 1], config);
 }
 
-int bench_failover(struct bench *bench)
+static int one_round(struct bench *bench, struct secpool *pool, const struct removal_kind *kind,
+	struct round *round)
 {
-	static const char config[] = "mirror:2, random reads, 25 % local, 4 KiB pages";
-	struct secpool_options options = {.size = sizeof options, .local_bytes = LOCAL_BYTES};
-	struct secpool_region_options wanted = {.size = sizeof wanted,
-		.bytes = (size_t)PAGES * PAGE,
-		.redundancy = SECPOOL_REDUNDANCY_MIRROR,
-		.copies = 2,
-		.name = "bench"};
 	struct secpool_region *region;
-	struct round rounds[ROUNDS];
-	struct secpool *pool;
-	unsigned wrong = 0;
-	int status = 0;
+	char device[SECPOOL_NAME_BYTES];
+	uint64_t *at, used;
+	int status;
 
-	if (secpool_open("default", &options, &pool) != SECPOOL_OK)
-		return bench_failed(bench, "open");
-	for (int i = 0; status == 0 && i < ROUNDS; i++) {
-		uint64_t *at;
-		if (secpool_region_create(pool, &wanted, &region) != SECPOOL_OK) {
-			status = bench_failed(bench, "create");
-			break;
-		}
-		at = secpool_region_address(region);
-		for (uint64_t page = 0; page < PAGES; page++)
-			at[page * PAGE / sizeof *at] = page | 1ull << 40;
-		if (run_round(pool, at, "dev0", &rounds[i]) != 0 || plug("dev0") != 0) {
-			err_set(SECPOOL_E_NOT_FOUND,
-				"device dev0 of `secpool up` could not be pulled and plugged");
-			status = bench_failed(bench, "pull");
-		}
-		wrong += rounds[i].wrong;
-		if (secpool_region_release(region, NULL) != SECPOOL_OK)
-			status = bench_failed(bench, "release");
+	if (removal_settle() != 0)
+		return bench_failed(bench, "the devices were not scrubbed in time");
+	if (removal_open_region(bench, pool, kind, (size_t)PAGES * PAGE, PAGE, &region) != 0)
+		return 1;
+	at = secpool_region_address(region);
+	for (uint64_t page = 0; page < PAGES; page++)
+		at[page * PAGE / sizeof *at] = page | 1ull << 40;
+	status = secpool_flush(region) != SECPOOL_OK || removal_find_device(device, &used) != 0 ||
+		 run_round(pool, at, device, round) != 0 || removal_plug(device) != 0;
+	if (status != 0) {
+		err_set(SECPOOL_E_NOT_FOUND,
+			"no device of `secpool up --devices 7` could be pulled and plugged");
+		bench_failed(bench, "pull");
 	}
-	secpool_close(pool);
-	if (status != 0)
-		return status;
+	if (secpool_region_release(region, NULL) != SECPOOL_OK)
+		status = bench_failed(bench, "release");
+	return status;
+}
+
+static int run_kind(struct bench *bench, struct secpool *pool, const struct removal_kind *kind)
+{
+	struct round rounds[ROUNDS];
+	unsigned wrong = 0, lost = 0;
+	char config[96];
+
+	may_be_lost = kind->redundancy == SECPOOL_REDUNDANCY_NONE;
+	for (int i = 0; i < ROUNDS; i++) {
+		if (one_round(bench, pool, kind, &rounds[i]) != 0)
+			return 1;
+		wrong += rounds[i].wrong;
+		lost += rounds[i].lost;
+	}
+	snprintf(config, sizeof config, "%s, random reads, 25 %% local, 4 KiB pages", kind->name);
 	report(bench, rounds, "pull_to_first_right_byte", offsetof(struct round, first_us), config);
 	report(bench, rounds, "longest_stall", offsetof(struct round, longest_us), config);
 	report(bench, rounds, "stall_p99", offsetof(struct round, p99_us), config);
 	report(bench, rounds, "stall_p50", offsetof(struct round, p50_us), config);
 	report(bench, rounds, "pull_to_program_told", offsetof(struct round, told_us), config);
 	bench_report(bench, "wrong_bytes", wrong, "reads", 0, 0, config);
-	return wrong ? 1 : 0;
+	bench_report(bench, "ended_in_sigbus", lost, "reads", 0, 0, config);
+	return wrong || (lost && !may_be_lost) ? 1 : 0;
+}
+
+int bench_failover(struct bench *bench)
+{
+	struct secpool_options options = {.size = sizeof options, .local_bytes = LOCAL_BYTES};
+	struct secpool *pool;
+	int status = 0;
+
+	if (secpool_open("default", &options, &pool) != SECPOOL_OK)
+		return bench_failed(bench, "open");
+	signal(SIGBUS, on_bus);
+	for (size_t i = 0; status == 0 && i < sizeof kinds / sizeof *kinds; i++)
+		status = run_kind(bench, pool, &kinds[i]);
+	secpool_close(pool);
+	return status;
 }

@@ -110,6 +110,38 @@ done | picture readwrite "secpool_read and secpool_write as a part of the cipher
 for side in heap_thread heap_inline jemalloc jemalloc_uncached glibc; do echo "free and malloc|$side|$side|resident"; done |
 	picture heap "One free and one malloc, resident: less is better" "ns" heap
 
+for metric in write read; do
+	for kind in none mirror:2 mirror:3 ec:2+1 ec:4+2 ec:5+2; do echo "$metric|$kind|${metric}_$kind|128 MiB"; done
+done | picture redundancy "Sequential, by redundancy, 25 % local: more is better" "GB/s" redundancy
+
+for metric in pull_to_first_right_byte stall_p50 stall_p99 longest_stall pull_to_program_told; do
+	for kind in mirror:2 ec:4+2 none; do echo "$metric|$kind|$metric|$kind, random"; done
+done | picture failover "A device pulled during random reads: less is better" "us" failover
+
+# throughput over time through a pull, a line for each kind
+for kind in mirror:2 ec:4+2; do
+	awk -f "$here/results.awk" -f /dev/fd/3 kind="$kind" "$results" >"$work/$kind" 3<<-'AWK'
+		field("metric") == "timeline" && index(field("config"), kind ",") == 1 {
+			config = field("config")
+			sub(/.*t=/, "", config)
+			print config, field("value")
+		}
+	AWK
+done
+if [ -s "$work/mirror:2" ] && [ -s "$work/ec:4+2" ]; then
+	gnuplot <<-PLOT
+		set terminal svg size 900,480 noenhanced font "sans,12" background "white"
+		set output "$out/rebuild.svg"
+		set title "Accesses through a pull (at 2 s) and the rebuild, 256 MiB, 25 % local"
+		set xlabel "s"
+		set ylabel "accesses/s"
+		set yrange [0:*]
+		set grid
+		plot "$work/mirror:2" with lines title "mirror:2", "$work/ec:4+2" with lines title "ec:4+2"
+	PLOT
+	echo "plot: $out/rebuild.svg"
+fi
+
 for metric in pagecipher_seal pagecipher_open openssl_xts gmac memcpy; do
 	for bytes in 4096 65536 2097152; do echo "$bytes|$metric|$metric|page_bytes=$bytes"; done
 done | picture cipher "The page cipher, one core, by page size: more is better" "GB/s" cipher
