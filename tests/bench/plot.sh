@@ -115,7 +115,7 @@ for metric in write read; do
 done | picture redundancy "Sequential, by redundancy, 25 % local: more is better" "GB/s" redundancy
 
 for metric in pull_to_first_right_byte stall_p50 stall_p99 longest_stall pull_to_program_told; do
-	for kind in mirror:2 ec:4+2 none; do echo "$metric|$kind|$metric|$kind, random"; done
+	for kind in mirror:2 ec:4+2 'none, sigbus'; do echo "$metric|$kind|$metric|$kind, random"; done
 done | picture failover "A device pulled during random reads: less is better" "us" failover
 
 # throughput over time through a pull, a line for each kind
