@@ -20,6 +20,7 @@ int guarded_store_asm(void *to, const void *from, const uint8_t *mask, size_t co
 int guarded_differs_asm(const void *at, size_t stride, const void *from,
 	const uint8_t (*masks)[GUARDED_MASK_BYTES], size_t count);
 int guarded_flush_asm(const void *at, size_t count);
+int guarded_load_asm(const void *at, uint64_t *to);
 extern const char guarded_begin[], guarded_end[], guarded_gone[];
 
 /* 16 bytes of a range (rdi + at) against xmm0, the base's, and the mask's (rcx + mask): differing bits are gathered in `into`. */
@@ -38,13 +39,14 @@ extern const char guarded_begin[], guarded_end[], guarded_gone[];
 
 __asm__(".pushsection .text\n"
 	".hidden guarded_begin, guarded_end, guarded_gone, guarded_copy_asm, guarded_flush_asm\n"
-	".hidden guarded_store_asm, guarded_differs_asm\n"
+	".hidden guarded_store_asm, guarded_differs_asm, guarded_load_asm\n"
 	".globl guarded_begin, guarded_end, guarded_gone, guarded_copy_asm, guarded_flush_asm\n"
-	".globl guarded_store_asm, guarded_differs_asm\n"
+	".globl guarded_store_asm, guarded_differs_asm, guarded_load_asm\n"
 	".type guarded_copy_asm, @function\n"
 	".type guarded_store_asm, @function\n"
 	".type guarded_differs_asm, @function\n"
 	".type guarded_flush_asm, @function\n"
+	".type guarded_load_asm, @function\n"
 	"guarded_copy_asm:\n"
 	"	mov %rdx, %rcx\n"
 	"guarded_begin:\n"
@@ -52,6 +54,12 @@ __asm__(".pushsection .text\n"
 	"	xor %eax, %eax\n"
 	"	ret\n"
 	".size guarded_copy_asm, . - guarded_copy_asm\n"
+	"guarded_load_asm:\n" /* rdi: at, rsi: to */
+	"	mov (%rdi), %rax\n"
+	"	mov %rax, (%rsi)\n"
+	"	xor %eax, %eax\n"
+	"	ret\n"
+	".size guarded_load_asm, . - guarded_load_asm\n"
 	"guarded_store_asm:\n" /* rdi: to, rsi: from, rdx: mask, rcx: count */
 	"	add %rdi, %rcx\n"
 	"	movdqu (%rdx), %xmm4\n"
@@ -125,6 +133,13 @@ __asm__(".pushsection .text\n"
 enum secpool_error guarded_copy(void *to, const void *from, size_t count)
 {
 	if (guarded_copy_asm(to, from, count) != 0)
+		return SECPOOL_E_DEVICE_GONE;
+	return SECPOOL_OK;
+}
+
+enum secpool_error guarded_load(const void *at, uint64_t *ret_value)
+{
+	if (guarded_load_asm(at, ret_value) != 0)
 		return SECPOOL_E_DEVICE_GONE;
 	return SECPOOL_OK;
 }

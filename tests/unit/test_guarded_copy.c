@@ -69,6 +69,20 @@ static void test_gone(void **state)
 	assert_int_equal(guarded_copy(buffer, map, PAGE), SECPOOL_OK); /* and works again */
 }
 
+static void test_load(void **state)
+{
+	uint64_t value = 0, kept = 7;
+
+	(void)state;
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	memcpy(map + 16, "\1\2\3\4\5\6\7\x88", 8);
+	assert_int_equal(guarded_load(map + 16, &value), SECPOOL_OK);
+	assert_memory_equal(&value, map + 16, 8);
+	assert_int_equal(ftruncate(media, PAGE), 0);
+	assert_int_equal(guarded_load(map + PAGE, &kept), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(kept, 7);
+}
+
 static void test_store_masked(void **state)
 {
 	uint8_t from[256], mask[GUARDED_MASK_BYTES], expected[256];
@@ -223,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_copy, begin, end),
 		cmocka_unit_test_setup_teardown(test_gone, begin, end),
+		cmocka_unit_test_setup_teardown(test_load, begin, end),
 		cmocka_unit_test_setup_teardown(test_store_masked, begin, end),
 		cmocka_unit_test_setup_teardown(test_differs, begin, end),
 		cmocka_unit_test_setup_teardown(test_streams_gone, begin, end),
