@@ -13,6 +13,7 @@
 
 /* What `secpool up` makes by itself, and the bounds: a device is at most what hotplugd takes. */
 enum { DEVICES_DEFAULT = 3, DEVICES_MOST = 64 };
+enum { SILENT_MS_DEFAULT = 500, SILENT_MS_MOST = 30000 };
 #define DEVICE_BYTES_DEFAULT (512ull << 20)
 #define DEVICE_BYTES_MOST    (1ull << 40)
 #define DEVICE_BYTES_UNIT    (2ull << 20)
@@ -42,8 +43,8 @@ static const struct known_option known[] = {
 	{{"json", no_argument, NULL, OPT_JSON}, ARG_JSON, "--json               for programs"},
 	{{"follow", no_argument, NULL, OPT_FOLLOW}, ARG_FOLLOW,
 		"--follow             go on with new ones until interrupted"},
-	{{"silent", no_argument, NULL, OPT_SILENT}, ARG_SILENT,
-		"--silent             answer zeros first, as real slots do"},
+	{{"silent", optional_argument, NULL, OPT_SILENT}, ARG_SILENT,
+		"--silent [MS]        answer zeros for so long first, as real slots do (500)"},
 	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
 		"--anchor PEM         the host's attestation key, as you know it"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
@@ -104,8 +105,28 @@ static int read_bytes(const struct command *command, const char *text, uint64_t 
 	return ARGS_RUN;
 }
 
-static int set_option(
-	const struct command *command, int letter, const char **runtime_dir, struct args *args)
+/* "--silent", "--silent=MS" or "--silent MS": a word after it that begins with a digit is its value. */
+static int read_silent(const struct command *command, int argc, char **argv, uint32_t *ret_ms)
+{
+	const char *text = optarg;
+	unsigned long long ms = SILENT_MS_DEFAULT;
+	char *end;
+
+	if (!text && optind < argc && argv[optind][0] >= '0' && argv[optind][0] <= '9')
+		text = argv[optind++];
+	if (text) {
+		ms = strtoull(text, &end, 10);
+		if (text[0] < '0' || text[0] > '9' || *end || ms == 0 || ms > SILENT_MS_MOST)
+			return usage_error(command,
+				"--silent %s: expected milliseconds from 1 to %d", text,
+				SILENT_MS_MOST);
+	}
+	*ret_ms = (uint32_t)ms;
+	return ARGS_RUN;
+}
+
+static int set_option(const struct command *command, int letter, int argc, char **argv,
+	const char **runtime_dir, struct args *args)
 {
 	switch (letter) {
 	case OPT_HELP:
@@ -121,8 +142,7 @@ static int set_option(
 		args->follow = true;
 		return ARGS_RUN;
 	case OPT_SILENT:
-		args->silent = true;
-		return ARGS_RUN;
+		return read_silent(command, argc, argv, &args->silent_ms);
 	case OPT_ANCHOR:
 		args->anchor = optarg;
 		return ARGS_RUN;
@@ -173,7 +193,7 @@ int args_parse(const struct command *command, const char *runtime_dir, int argc,
 				argv[optind > 0 ? optind - 1 : 0]);
 		if (letter == ':')
 			return usage_error(command, "'%s' needs a value", argv[optind - 1]);
-		status = set_option(command, letter, &runtime_dir, &args);
+		status = set_option(command, letter, argc, argv, &runtime_dir, &args);
 	}
 	if (status != ARGS_RUN)
 		return status;

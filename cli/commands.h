@@ -21,7 +21,8 @@ struct args {
 	const char *policy;     /* NULL: not given */
 	const char *anchor;
 	uint64_t devices, device_bytes;
-	bool json, follow, silent;
+	bool json, follow;
+	uint32_t silent_ms; /* 0: not silent */
 	char **words; /* what is no option, NULL beyond the last */
 };
 

@@ -11,8 +11,6 @@
 
 /* How long a verb may take: plug and attest are answered after the attestation. */
 #define VERB_NS (60 * CLOCK_NS_PER_S)
-/* How long `pull --silent` asks the device to answer zeros, as a real slot does. */
-enum { SILENT_MS = 1000 };
 
 static const struct table_column columns[] = {
 	{"ID", "id", false},
@@ -95,7 +93,7 @@ static int send_verb(const struct args *args, enum msg_verb verb, const char *do
 			"'%.80s' is no device: 'secpool device list' shows them", id));
 	MSG_SET(command->id, id);
 	command->verb = verb;
-	command->silent_ms = args->silent ? SILENT_MS : 0;
+	command->silent_ms = args->silent_ms;
 	MSG_SET(command->argument, args->words[1] ? args->words[1] : "");
 	error = conn_open(args->runtime, "hotplug.sock", &fd);
 	if (!error)

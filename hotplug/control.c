@@ -129,13 +129,12 @@ static void wait_for(struct client *client, const struct device *device, uint32_
 static enum secpool_error carry_out(struct client *client, struct device *device,
 	const struct msg_device_command *command, uint32_t number)
 {
+	enum secpool_error error;
+
 	switch (command->verb) {
 	case MSG_VERB_PULL:
-		if (command->silent_ms != 0)
-			return err_set(SECPOOL_E_UNSUPPORTED,
-				"a silent pull is not available yet: pull without --silent");
 		wait_for(client, device, number, true);
-		return device_pull(device);
+		return device_pull(device, command->silent_ms);
 	case MSG_VERB_PLUG:
 		wait_for(client, device, number, false);
 		return device_plug(device);
@@ -148,7 +147,10 @@ static enum secpool_error carry_out(struct client *client, struct device *device
 		return err_set(SECPOOL_E_UNSUPPORTED,
 			"scrub is not available yet (released space is scrubbed by itself)");
 	case MSG_VERB_INJECT:
-		return err_set(SECPOOL_E_UNSUPPORTED, "inject is not available yet");
+		error = device_inject(device, command->argument);
+		if (!error)
+			peer_reply(client->peer, number, SECPOOL_OK);
+		return error;
 	default:
 		return err_set(
 			SECPOOL_E_PROTOCOL, "no device command has number %u", command->verb);

@@ -190,10 +190,13 @@ void device_attested(
 	control_attested(device->hotplug->control, device, result);
 }
 
-void device_check(struct device *device, uint32_t cause, uint32_t tenants)
+void device_check(struct device *device, uint32_t cause, uint32_t tenants, uint32_t answer_ms)
 {
 	if (device->media_fd < 0 || device_look(device, "found removed after a client's report"))
 		return;
+	/* whoever says so: what is found here counts */
+	if (cause == MSG_CAUSE_STUCK || cause == MSG_CAUSE_SILENT)
+		device_probe(device, answer_ms);
 	if (health_report(&device->health, cause, tenants))
 		device_step(device, DEVSTATE_ERRORS,
 			tenants ? "bytes of more than one tenant failed their check"
@@ -202,8 +205,11 @@ void device_check(struct device *device, uint32_t cause, uint32_t tenants)
 
 void device_stop_all(struct hotplug *hotplug)
 {
-	for (struct device *device = hotplug->devices; device; device = device->next)
+	for (struct device *device = hotplug->devices; device; device = device->next) {
+		device->silence = sd_event_source_disable_unref(device->silence);
+		device->flap = sd_event_source_disable_unref(device->flap);
 		stop(device);
+	}
 }
 
 void device_free_all(struct hotplug *hotplug)

@@ -26,8 +26,18 @@ struct notify;
 struct vtpm;
 struct watch;
 
-/* The most devices below one folder, and the length of a reason with its NUL. */
-enum { DEVICE_MOST = 256, DEVICE_REASON_BYTES = 192 };
+/* The most devices below one folder, the length of a reason with its NUL, the longest silence. */
+enum { DEVICE_MOST = 256, DEVICE_REASON_BYTES = 192, DEVICE_SILENT_MS_MOST = 30000 };
+
+/* A look at whether a device answers; all but running is the work's while it runs. */
+struct device_probe {
+	struct work_item work;
+	bool running;
+	int fd;
+	uint64_t bytes, mark, most_ns;
+	enum secpool_error error;
+	char detail[ERR_DETAIL_BYTES];
+};
 
 struct device {
 	struct hotplug *hotplug;
@@ -49,7 +59,12 @@ struct device {
 	unsigned retries;
 	struct health health;
 	struct work_item save; /* a pull's copy */
-	bool pulling;	       /* save is under way */
+	bool pulling;	       /* its silence, or save, is under way */
+	sd_event_source *silence; /* when a silent pull's save begins */
+	unsigned flaps_left;	  /* device_inject.c's, with the wait before the next change */
+	uint64_t flap_wait_ms;
+	sd_event_source *flap;
+	struct device_probe probe;
 	int save_fd;	       /* what it reads */
 	enum secpool_error save_error;
 	char save_detail[ERR_DETAIL_BYTES];
@@ -63,6 +78,7 @@ struct hotplug {
 	char vtpm_program[PATH_MAX];
 	struct work *tpm_work;	/* talks to TPMs */
 	struct work *copy_work; /* copies media */
+	struct work *probe_work; /* looks at devices that may not answer */
 	struct watch *watch;
 	struct notify *notify;
 	struct control *control;
@@ -90,9 +106,22 @@ bool device_look(struct device *device, const char *reason);
 
 /*
  * Starts a pull; control_pulled is called when the media are truncated and the state is stepped, or
- * when that failed. Errors: SECPOOL_E_BUSY naming the state (it has no media, or is being pulled).
+ * when that failed. silent_ms: for so long before it the device answers zeros and swallows stores,
+ * and its state stays; 0: not. Errors: SECPOOL_E_BUSY naming the state (it has no media, or is being
+ * pulled), SECPOOL_E_INVALID (silent_ms above DEVICE_SILENT_MS_MOST), SECPOOL_E_SYSTEM.
  */
-enum secpool_error device_pull(struct device *device) MUST_USE;
+enum secpool_error device_pull(struct device *device, uint32_t silent_ms) MUST_USE;
+
+/*
+ * Makes the device misbehave; text: as for inject_parse. It is carried out at once, but for a
+ * flapping, which goes on and ends with the device plugged. Errors: SECPOOL_E_BUSY naming the state;
+ * those of inject_parse and of the inject_ functions.
+ */
+enum secpool_error device_inject(struct device *device, const char *text) MUST_USE;
+
+/* Looks whether a device that has its media answers within most_ms, as it should; when not it is
+ * suspect (event), after a while. */
+void device_probe(struct device *device, uint32_t most_ms);
 
 /*
  * Gives the media back and steps the state; attestation follows (control_attested). identity.json
@@ -116,8 +145,9 @@ enum secpool_error device_attest(struct device *device) MUST_USE;
 void device_attested(
 	struct device *device, enum secpool_error result, const char *reason, uint64_t expires_ns);
 
-/* There was trouble (DEVICE_CHECK); cause: enum msg_cause; tenants: as for health_report. */
-void device_check(struct device *device, uint32_t cause, uint32_t tenants);
+/* There was trouble (DEVICE_CHECK); cause: enum msg_cause; tenants: as for health_report; answer_ms:
+ * as for device_probe. */
+void device_check(struct device *device, uint32_t cause, uint32_t tenants, uint32_t answer_ms);
 
 /* The daemon's end, first part: drops all exchanges and tells all TPMs to end. The states stay;
  * nobody is told. */

@@ -88,6 +88,7 @@ static enum secpool_error device_new(struct hotplug *hotplug, const struct ident
 	device->identity = *identity;
 	device->media_fd = -1;
 	device->save_fd = -1;
+	device->probe.fd = -1;
 	device->save.run = run_save;
 	device->save.done = done_save;
 	snprintf(device->folder, sizeof device->folder, "%s", folder);
@@ -168,16 +169,56 @@ static enum secpool_error busy(const struct device *device)
 		device->pulling ? "being pulled" : msg_device_state_name(device->state));
 }
 
-enum secpool_error device_pull(struct device *device)
+static int on_silence_over(sd_event_source *source, uint64_t usec, void *arg)
 {
+	struct device *device = arg;
+
+	(void)source;
+	(void)usec;
+	device->silence = sd_event_source_disable_unref(device->silence);
+	work_start(device->hotplug->copy_work, &device->save);
+	return 0;
+}
+
+/* From now on it is as if it were out already, though nobody was told. */
+static enum secpool_error start_silence(struct device *device, uint32_t silent_ms)
+{
+	enum { US_PER_MS = 1000 };
+	enum secpool_error error;
+
+	if (device_look(device, "found removed by a command"))
+		return busy(device);
+	if (sd_event_add_time_relative(device->hotplug->loop, &device->silence, CLOCK_MONOTONIC,
+		    (uint64_t)silent_ms * US_PER_MS, 1, on_silence_over, device) < 0)
+		return err_set(SECPOOL_E_SYSTEM, "device %s: no timer", device->identity.id);
+	error = emulator_behave(device->media_fd, device->identity.bytes, EMUMEDIA_SILENT, 0);
+	if (error)
+		device->silence = sd_event_source_disable_unref(device->silence);
+	return error;
+}
+
+enum secpool_error device_pull(struct device *device, uint32_t silent_ms)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	if (silent_ms > DEVICE_SILENT_MS_MOST)
+		return err_set(SECPOOL_E_INVALID, "a silence of %u ms: expected at most %d",
+			silent_ms, DEVICE_SILENT_MS_MOST);
 	if (device->media_fd < 0 || device->pulling)
 		return busy(device);
 	/* a descriptor of its own: the media may be taken away while the copy is made */
 	device->save_fd = fcntl(device->media_fd, F_DUPFD_CLOEXEC, 0);
 	if (device->save_fd < 0)
 		return os_error("dup");
+	if (silent_ms > 0)
+		error = start_silence(device, silent_ms);
+	if (error) {
+		os_close(&device->save_fd);
+		return error;
+	}
 	device->pulling = true;
-	work_start(device->hotplug->copy_work, &device->save);
+	if (silent_ms == 0)
+		work_start(device->hotplug->copy_work, &device->save);
 	return SECPOOL_OK;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/os.h"
 
 /* Bytes copied at a time; characters of a mark in its file. */
@@ -99,6 +100,34 @@ static enum secpool_error open_media(const char *folder, int *ret_fd)
 	return error;
 }
 
+static enum secpool_error write_word(int fd, uint64_t bytes, size_t at, uint64_t word)
+{
+	/* eight aligned bytes in one page: whoever maps them sees the old ones or the new */
+	if (pwrite(fd, &word, sizeof word, (off_t)(bytes + at)) != sizeof word)
+		return os_error("write the media's control page");
+	return SECPOOL_OK;
+}
+
+/* 0 when it can't be read: no canary, or EMUMEDIA_NORMAL. */
+static uint64_t read_word(int fd, uint64_t bytes, size_t at)
+{
+	uint64_t word = 0;
+
+	return pread(fd, &word, sizeof word, (off_t)(bytes + at)) == sizeof word ? word : 0;
+}
+
+/* The control page of a new incarnation: another canary than any before, and it behaves. */
+static enum secpool_error write_control(int fd, uint64_t bytes)
+{
+	enum secpool_error error = write_word(fd, bytes, EMUMEDIA_WORD_AT, EMUMEDIA_NORMAL);
+	uint64_t canary;
+
+	do
+		os_random(&canary, sizeof canary);
+	while (canary == 0 || canary == UINT64_MAX); /* what devices answer that are not there */
+	return error ? error : write_word(fd, bytes, EMUMEDIA_CANARY_AT, canary);
+}
+
 /* A file of zeros that does not yet have its name. */
 static enum secpool_error make_media(const char *folder, uint64_t bytes)
 {
@@ -115,14 +144,30 @@ static enum secpool_error make_media(const char *folder, uint64_t bytes)
 	fd = open(next.text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return os_error("create %s", next.text);
-	if (ftruncate(fd, (off_t)bytes) != 0)
+	if (ftruncate(fd, (off_t)emumedia_file_bytes(bytes)) != 0)
 		error = os_error("set the size of %s to %" PRIu64, next.text, bytes);
-	else if (rename(next.text, path.text) != 0)
+	else
+		error = write_control(fd, bytes);
+	if (!error && rename(next.text, path.text) != 0)
 		error = os_error("rename %s", next.text);
 	os_close(&fd);
 	if (error)
 		unlink(next.text);
 	return error;
+}
+
+/* The daemon was ended in a silent pull: stores were swallowed, so these media are never whole again. */
+static enum secpool_error end_silence(const char *folder, int fd, uint64_t bytes)
+{
+	enum secpool_error error;
+
+	if (read_word(fd, bytes, EMUMEDIA_WORD_AT) != emumedia_word(EMUMEDIA_SILENT, 0))
+		return SECPOOL_OK;
+	error = emulator_save(folder, fd);
+	emulator_cut(folder, fd);
+	if (error)
+		return error;
+	return err_set(SECPOOL_E_DEVICE_GONE, "%s was being pulled", folder);
 }
 
 enum secpool_error emulator_open(
@@ -146,11 +191,15 @@ enum secpool_error emulator_open(
 	if (!emulator_look(fd, bytes)) {
 		os_close(&fd);
 		return err_set(SECPOOL_E_DEVICE_GONE,
-			"the media in %s do not have the %" PRIu64 " bytes of identity.json",
+			"the media in %s do not have the %" PRIu64
+			" bytes of identity.json and a control page",
 			folder, bytes);
 	}
+	error = end_silence(folder, fd, bytes);
+	if (!error && read_word(fd, bytes, EMUMEDIA_CANARY_AT) == 0)
+		error = write_control(fd, bytes); /* made by others */
 	mark = read_mark(folder);
-	if (mark == 0) /* made just now, or by whom nobody knows */
+	if (!error && mark == 0) /* made just now, or by whom nobody knows */
 		error = write_new_mark(folder, &mark);
 	if (error) {
 		os_close(&fd);
@@ -166,7 +215,32 @@ bool emulator_look(int media_fd, uint64_t bytes)
 	struct stat status;
 
 	return fstat(media_fd, &status) == 0 && status.st_nlink > 0 &&
-	       (uint64_t)status.st_size == bytes;
+	       (uint64_t)status.st_size == emumedia_file_bytes(bytes);
+}
+
+enum secpool_error emulator_behave(
+	int media_fd, uint64_t bytes, enum emumedia_behaviour behaviour, uint64_t ns)
+{
+	return write_word(media_fd, bytes, EMUMEDIA_WORD_AT, emumedia_word(behaviour, ns));
+}
+
+enum secpool_error emulator_probe(int media_fd, uint64_t bytes, uint64_t most_ns)
+{
+	const uint8_t *control = NULL;
+	uint64_t canary = 0;
+	enum secpool_error error = emumedia_map(media_fd, bytes, &control);
+
+	if (!error)
+		error = emumedia_canary(control, NULL, most_ns, &canary);
+	emumedia_unmap(control);
+	if (error == SECPOOL_E_TIMEOUT)
+		return err_set(error, "it does not answer within %llu ms",
+			(unsigned long long)most_ns / CLOCK_NS_PER_MS);
+	if (error)
+		return err_set(error, "its media are gone");
+	if (canary != read_word(media_fd, bytes, EMUMEDIA_CANARY_AT))
+		return err_set(SECPOOL_E_INTEGRITY, "it answers, but not with what is on it");
+	return SECPOOL_OK;
 }
 
 static enum secpool_error copy_range(int from, int to, off_t at, off_t end, void *buffer)
@@ -271,15 +345,18 @@ static enum secpool_error clear_remains(const char *folder, uint64_t bytes)
 	return error;
 }
 
-static enum secpool_error resize(const char *path, uint64_t bytes)
+/* Fits what was pulled to the capacity that the device has now, with a control page of its own. */
+static enum secpool_error renew(const char *path, uint64_t bytes)
 {
 	enum secpool_error error = SECPOOL_OK;
 	int fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0)
 		return os_error("open %s", path);
-	if (ftruncate(fd, (off_t)bytes) != 0)
+	if (ftruncate(fd, (off_t)emumedia_file_bytes(bytes)) != 0)
 		error = os_error("set the size of %s to %" PRIu64, path, bytes);
+	else
+		error = write_control(fd, bytes);
 	os_close(&fd);
 	return error;
 }
@@ -305,7 +382,7 @@ enum secpool_error emulator_restore(
 	if (error)
 		return error;
 	if (is_there(folder, "media.pulled")) {
-		error = resize(pulled.text, bytes);
+		error = renew(pulled.text, bytes);
 		if (!error && rename(pulled.text, path.text) != 0)
 			error = os_error("rename %s", pulled.text);
 	} else {

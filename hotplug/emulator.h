@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The media of an emulated device: the file `media` in its folder, which clients map. Beside it lie
+ * The media of an emulated device: the file `media` in its folder, which clients map: its capacity
+ * and a control page (lib/base/emumedia.h). Beside it lie
  * `mark` (a number that is new whenever the contents may be) and, while the device is pulled,
  * `media.pulled` (what it keeps without power).
  *
@@ -15,12 +16,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lib/base/emumedia.h"
 #include "lib/base/err.h"
 
 /*
  * Opens a device's media for reading and writing. A device that never had any (no media, no
  * media.pulled, no mark) gets new ones: a sparse file of `bytes`. Media without a mark get a new
- * one. folder: path, borrowed. bytes: the device's capacity. Errors: SECPOOL_E_DEVICE_GONE (pulled,
+ * one, media without a canary too. Media in a silent pull that a daemon's end interrupted are pulled
+ * now. folder: path, borrowed. bytes: the device's capacity. Errors: SECPOOL_E_DEVICE_GONE (pulled,
  * vanished, or not of that size), SECPOOL_E_NO_SPACE, SECPOOL_E_DENIED, SECPOOL_E_SYSTEM.
  */
 enum secpool_error emulator_open(
@@ -28,6 +31,20 @@ enum secpool_error emulator_open(
 
 /* Whether the media are there: linked, and of their size. */
 bool emulator_look(int media_fd, uint64_t bytes);
+
+/*
+ * From now on accesses to the media behave so; ns: for EMUMEDIA_SLOW, else 0. emulator_look must
+ * have seen the media. Errors: SECPOOL_E_SYSTEM.
+ */
+enum secpool_error emulator_behave(int media_fd, uint64_t bytes,
+	enum emumedia_behaviour behaviour, uint64_t ns) MUST_USE;
+
+/*
+ * Reads the canary as a client would, waiting at most most_ns. Errors, each with a sentence that
+ * begins with "it" or "its": SECPOOL_E_TIMEOUT (stuck or slow), SECPOOL_E_INTEGRITY (silent),
+ * SECPOOL_E_DEVICE_GONE. guarded_copy_install was called. Threads: any, beside all else.
+ */
+enum secpool_error emulator_probe(int media_fd, uint64_t bytes, uint64_t most_ns) MUST_USE;
 
 /*
  * Copies the media's data (holes stay holes) to media.pulled. The copy appears whole or not at all.

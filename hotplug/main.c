@@ -15,10 +15,11 @@
 #include "hotplug/device.h"
 #include "hotplug/notify.h"
 #include "hotplug/watch.h"
+#include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
-enum { TPM_THREADS = 4, COPY_THREADS = 2, EXIT_USAGE = 2 };
+enum { TPM_THREADS = 4, COPY_THREADS = 2, PROBE_THREADS = 4, EXIT_USAGE = 2 };
 
 static const char usage[] =
 	"usage: secpool-hotplugd --runtime-dir DIR --devices DIR\n"
@@ -142,9 +143,13 @@ static enum secpool_error serve(struct hotplug *hotplug)
 	if (!error)
 		error = set_up_loop(hotplug);
 	if (!error)
+		error = guarded_copy_install();
+	if (!error)
 		error = work_new(hotplug->loop, TPM_THREADS, &hotplug->tpm_work);
 	if (!error)
 		error = work_new(hotplug->loop, COPY_THREADS, &hotplug->copy_work);
+	if (!error)
+		error = work_new(hotplug->loop, PROBE_THREADS, &hotplug->probe_work);
 	if (!error)
 		error = control_new(hotplug, &hotplug->control);
 	if (!error)
@@ -167,6 +172,7 @@ static enum secpool_error serve(struct hotplug *hotplug)
 	hotplug->notify = NULL;
 	device_stop_all(hotplug);
 	work_free(hotplug->copy_work);
+	work_free(hotplug->probe_work);
 	work_free(hotplug->tpm_work);
 	device_free_all(hotplug);
 	sd_event_unref(hotplug->loop);

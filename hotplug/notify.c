@@ -125,7 +125,7 @@ static void take_check(struct notify *notify, const struct msg_device_check *che
 	struct device *device = device_find(notify->hotplug, check->id);
 
 	if (device)
-		device_check(device, check->cause, check->tenants);
+		device_check(device, check->cause, check->tenants, check->answer_ms);
 }
 
 static void on_message(struct peer *peer, const struct msg *msg, void *arg)

@@ -11,6 +11,7 @@
 #include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
+#include "lib/base/emumedia.h"
 #include "lib/base/os.h"
 
 /* The most a device may have, so that sums of offsets never overflow. */
@@ -181,7 +182,8 @@ static bool media_whole(int fd, uint64_t bytes)
 {
 	struct stat status;
 
-	return fstat(fd, &status) == 0 && status.st_size >= 0 && (uint64_t)status.st_size >= bytes;
+	return fstat(fd, &status) == 0 && status.st_size >= 0 &&
+	       (uint64_t)status.st_size >= emumedia_file_bytes(bytes);
 }
 
 static enum secpool_error check_state(

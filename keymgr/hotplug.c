@@ -5,6 +5,7 @@
 
 #include "keymgr/devclaims.h"
 #include "keymgr/events.h"
+#include "policy/policy.h"
 #include "lib/base/os.h"
 
 void hotplug_began(struct server_connection *connection)
@@ -161,6 +162,7 @@ void hotplug_check(
 		return;
 	msg.u.device_check.cause = cause;
 	msg.u.device_check.tenants = tenants;
+	msg.u.device_check.answer_ms = policy_settings(daemon->policy)->gone_after_ms;
 	MSG_SET(msg.u.device_check.id, device->id);
 	server_send(daemon->devices->hotplug, &msg, -1);
 }

@@ -170,7 +170,8 @@ static enum secpool_error submit_next(struct releases *releases)
 				continue;
 			if (error)
 				return error;
-			error = scrub_submit(releases->scrub, device->media_fd, &row);
+			error = scrub_submit(
+				releases->scrub, device->media_fd, device->bytes, &row);
 			if (error)
 				return put_off(releases, error);
 			releases->scrubbing = true;

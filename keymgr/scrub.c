@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "keymgr/overwrite.h"
+#include "lib/base/emumedia.h"
 #include "lib/base/os.h"
 
 struct job {
 	struct job *next;
 	int media_fd;
+	uint64_t capacity;
 	struct scrub_result result;
 };
 
@@ -61,6 +63,34 @@ static void free_job(struct job *job)
 	free(job);
 }
 
+static enum secpool_error look(const uint8_t *control, uint64_t *ret_canary)
+{
+	enum secpool_error error = emumedia_canary(control, NULL, SCRUB_ANSWER_NS, ret_canary);
+
+	if (!error && *ret_canary == 0)
+		error = err_set(SECPOOL_E_DEVICE_GONE, "the device is silent");
+	return error;
+}
+
+/* What a silent device was given, and what it gave, is nothing; it does not come back, so that a look afterwards tells. */
+static enum msg_readback scrub_range(const struct job *job, const _Atomic int *stop)
+{
+	const uint8_t *control = NULL;
+	uint64_t before, after;
+	enum msg_readback result = MSG_READBACK_UNREACHABLE;
+	enum secpool_error error = emumedia_map(job->media_fd, job->capacity, &control);
+
+	if (!error)
+		error = look(control, &before);
+	if (!error)
+		result = overwrite_range(
+			job->media_fd, job->result.row.offset, job->result.row.bytes, stop);
+	if (!error)
+		error = look(control, &after);
+	emumedia_unmap(control);
+	return error || before != after ? MSG_READBACK_UNREACHABLE : result;
+}
+
 static void *run(void *arg)
 {
 	struct scrub *scrub = arg;
@@ -74,8 +104,7 @@ static void *run(void *arg)
 			continue;
 		}
 		pthread_mutex_unlock(&scrub->lock);
-		job->result.readback = overwrite_range(
-			job->media_fd, job->result.row.offset, job->result.row.bytes, &scrub->stop);
+		job->result.readback = scrub_range(job, &scrub->stop);
 		os_close(&job->media_fd);
 		pthread_mutex_lock(&scrub->lock);
 		if (scrub->stop) {
@@ -144,7 +173,8 @@ void scrub_free(struct scrub *scrub)
 	free(scrub);
 }
 
-enum secpool_error scrub_submit(struct scrub *scrub, int media_fd, const struct extents_row *row)
+enum secpool_error scrub_submit(
+	struct scrub *scrub, int media_fd, uint64_t capacity, const struct extents_row *row)
 {
 	struct job *job = calloc(1, sizeof *job);
 
@@ -157,6 +187,7 @@ enum secpool_error scrub_submit(struct scrub *scrub, int media_fd, const struct 
 		free_job(job);
 		return error;
 	}
+	job->capacity = capacity;
 	job->result.row = *row;
 	pthread_mutex_lock(&scrub->lock);
 	push(&scrub->waiting, job);

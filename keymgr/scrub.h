@@ -28,11 +28,12 @@ enum secpool_error scrub_new(struct scrub **ret_scrub) MUST_USE;
 void scrub_free(struct scrub *scrub);
 
 /*
- * Queues a range of the media for overwriting. media_fd is borrowed (a duplicate is kept).
+ * Queues a range of the media for overwriting. media_fd is borrowed (a duplicate is kept). capacity: the device's, behind which its control page is. A device that does not show its canary before and
+ * after, within SCRUB_ANSWER_NS, is MSG_READBACK_UNREACHABLE whatever was read: one that is silent must not pass.
  * Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM: nothing is queued.
  */
-enum secpool_error scrub_submit(
-	struct scrub *scrub, int media_fd, const struct extents_row *row) MUST_USE;
+enum secpool_error scrub_submit(struct scrub *scrub, int media_fd, uint64_t capacity, const struct extents_row *row) MUST_USE;
+#define SCRUB_ANSWER_NS (2000000000ull)
 
 /* Readable while results wait. */
 int scrub_fd(const struct scrub *scrub);

@@ -233,6 +233,8 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	opened->faultfd_passed = daemon->faultfd >= 0;
 	opened->rebuild_bytes_per_second = settings->rebuild_bytes_per_second;
 	opened->patrol_bytes_per_second = settings->patrol_bytes_per_second;
+	opened->suspect_after_ms = settings->suspect_after_ms;
+	opened->gone_after_ms = settings->gone_after_ms;
 	server_send(connection, &msg, daemon->faultfd);
 }
 

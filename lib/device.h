@@ -3,8 +3,9 @@
  * A pool device as this process uses it: its media, mapped once, reached by guarded copies only.
  *
  * A struct device is one incarnation of a device's media. When a device is lost its `gone` is set for ever; when it returns it is a new
- * incarnation. Incarnations live until the pool is closed, so that a worker may hold one without a count.
- * Threads: any; all but `gone` and `handled` is immutable after device_map.
+ * incarnation. Incarnations live until the pool is closed, so that a worker may hold one without a count; an I/O thread that a device never answered keeps its device
+ * beyond that (holders).
+ * Threads: any; all but the atomics and what is the service's is immutable once the device is in pool.devices.
  */
 #ifndef SECPOOL_DEVICE_H
 #define SECPOOL_DEVICE_H
@@ -17,35 +18,65 @@
 #include "lib/base/err.h"
 #include "lib/wire/msg.h"
 
+struct prober_line;
+
 struct device {
 	uint64_t slot;
 	uint64_t media; /* keymgrd's mark of the contents */
-	uint8_t *base;
+	uint8_t *base;  /* the data, and behind it the control page (lib/base/emumedia.h) */
 	size_t bytes;
+	const uint8_t *control;
+	uint64_t canary;
 	char id[MSG_NAME_BYTES];
 	_Atomic bool gone;
-	bool handled; /* its loss was dealt with; the service thread's */
+	_Atomic uint32_t cause;   /* enum msg_cause, of the first who found it gone; 0 before */
+	_Atomic bool suspect;     /* it answers late: only its own I/O thread touches it (prober.h) */
+	_Atomic bool distrusted;  /* keymgrd says that it is not online; it is still there */
+	struct prober_line *line; /* prober.c's */
+	_Atomic unsigned holders;
+	bool handled;    /* its loss was dealt with; the service thread's, as the next two */
+	bool unreplaced; /* but keymgrd holds it for whole: nothing was given instead */
+	bool retry;      /* keymgrd said otherwise since */
 	struct device *older;
 };
 
 /*
- * Maps the media behind fd (borrowed): shared, not inherited by fork, not in core files.
- * Errors: SECPOOL_E_DEVICE_GONE (shorter than the device says), SECPOOL_E_SYSTEM.
+ * Maps the media behind fd (borrowed): shared, not inherited by fork, not in core files. The caller is its one holder.
+ * Errors: SECPOOL_E_DEVICE_GONE (shorter than the device says, or it does not show its canary), SECPOOL_E_SYSTEM.
  */
 enum secpool_error device_map(const struct msg_device *info, int fd, struct device **ret_device) MUST_USE;
-void device_unmap(struct device *device);
+
+/* One holder less; the last one unmaps. NULL is allowed. */
+void device_drop(struct device *device);
 
 /* Whether accesses make sense: false for NULL and for a device that is gone. */
 bool device_usable(const struct device *device);
 
+/* Whether another device is to be read first, when there is one. */
+bool device_doubtful(const struct device *device);
+
+/* The device is gone, from now on and for everybody in this process. cause: enum msg_cause; the first one stays. */
+void device_give_up(struct device *device, uint32_t cause);
+
 /*
- * Loads or stores bytes at an offset; `bytes` within the device is the caller's to know (directory extents are checked when they are read).
- * Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set.
+ * Loads or stores bytes at an offset; `bytes` within the device is the caller's to know (directory extents are checked when they are read). Of a device under
+ * suspicion the I/O thread does it: the caller waits until the device is given up, at most. Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set.
  */
 enum secpool_error device_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
 
+/*
+ * Reads the canary, as any other bytes. True: all that this thread loaded and stored there before was the device's own, for a device that went silent (it answers
+ * zeros and swallows stores) does not come back. False: it is gone, and `gone` is set. NULL is gone.
+ */
+bool device_seen_alive(struct device *device);
+
 /* Asks the CPU to bring bytes near that will be read soon. A device that is gone does no harm: a prefetch never faults (Intel SDM volume 2, PREFETCHh). */
 void device_prefetch(const struct device *device, uint64_t offset, size_t bytes);
+
+/* ---- the back end, for device.c and the I/O threads: in the calling thread, however long it takes; the same results ---- */
+enum secpool_error device_backend_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
+enum secpool_error device_backend_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
+bool device_backend_alive(struct device *device);
 
 #endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/device.h"
-
+/* The back end of emulated devices: files on tmpfs, whose control page says how they behave. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,17 +7,37 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lib/base/emumedia.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
+#include "lib/device.h"
+
+static size_t map_bytes(const struct device *device)
+{
+	return (size_t)emumedia_file_bytes(device->bytes);
+}
+
+/* What the device must show from now on. A stuck one is not waited for here: the prober finds it. */
+static enum secpool_error learn_canary(struct device *device)
+{
+	uint64_t word;
+
+	if (guarded_load(device->control + EMUMEDIA_WORD_AT, &word) != SECPOOL_OK ||
+		guarded_load(device->control + EMUMEDIA_CANARY_AT, &device->canary) != SECPOOL_OK ||
+		word == EMUMEDIA_SILENT || device->canary == 0 || device->canary == UINT64_MAX)
+		return err_set(SECPOOL_E_DEVICE_GONE, "device %s shows no canary", device->id);
+	return SECPOOL_OK;
+}
 
 enum secpool_error device_map(const struct msg_device *info, int fd, struct device **ret_device)
 {
+	enum secpool_error error;
 	struct device *device;
 	struct stat status;
 
 	if (fstat(fd, &status) != 0)
 		return os_error("media of %s", info->id);
-	if (info->bytes == 0 || (uint64_t)status.st_size < info->bytes)
+	if (info->bytes == 0 || (uint64_t)status.st_size < emumedia_file_bytes(info->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE, "media of %s is too short", info->id);
 	device = calloc(1, sizeof *device);
 	if (!device)
@@ -26,61 +45,81 @@ enum secpool_error device_map(const struct msg_device *info, int fd, struct devi
 	device->slot = info->slot;
 	device->media = info->media;
 	device->bytes = info->bytes;
+	device->holders = 1;
 	memcpy(device->id, info->id, sizeof device->id);
-	device->base = mmap(NULL, device->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	device->base = mmap(NULL, map_bytes(device), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (device->base == MAP_FAILED) {
-		enum secpool_error error = os_error("map the media of %s", info->id);
+		error = os_error("map the media of %s", info->id);
 		free(device);
 		return error;
 	}
-	syscall(SYS_madvise, device->base, device->bytes, MADV_DONTFORK);
-	syscall(SYS_madvise, device->base, device->bytes, MADV_DONTDUMP);
-	*ret_device = device;
-	return SECPOOL_OK;
+	device->control = device->base + device->bytes;
+	syscall(SYS_madvise, device->base, map_bytes(device), MADV_DONTFORK);
+	syscall(SYS_madvise, device->base, map_bytes(device), MADV_DONTDUMP);
+	error = learn_canary(device);
+	if (error)
+		device_drop(device);
+	else
+		*ret_device = device;
+	return error;
 }
 
-void device_unmap(struct device *device)
+void device_drop(struct device *device)
 {
-	if (!device)
+	if (!device || atomic_fetch_sub(&device->holders, 1) > 1)
 		return;
-	syscall(SYS_munmap, device->base, device->bytes);
+	syscall(SYS_munmap, device->base, map_bytes(device));
 	free(device);
 }
 
-bool device_usable(const struct device *device)
+/* What comes before an access. */
+static enum secpool_error obey(struct device *device, bool *ret_silent)
 {
-	/* acquire: pairs with the store of whoever found it gone (loss_run clears copies after it) */
-	return device && !atomic_load_explicit(&device->gone, memory_order_acquire);
+	return emumedia_obey(device->control, &device->gone, 0, ret_silent);
 }
 
-enum secpool_error device_read(struct device *device, uint64_t offset, void *to, size_t bytes)
+static enum secpool_error lose(struct device *device)
 {
-	if (!device_usable(device))
-		return SECPOOL_E_DEVICE_GONE;
-	if (guarded_copy(to, device->base + offset, bytes) == SECPOOL_OK)
-		return SECPOOL_OK;
-	atomic_store(&device->gone, true);
+	device_give_up(device, MSG_CAUSE_FAULT);
 	return SECPOOL_E_DEVICE_GONE;
 }
 
-enum secpool_error device_write(
+enum secpool_error device_backend_read(
+	struct device *device, uint64_t offset, void *to, size_t bytes)
+{
+	bool silent;
+
+	if (obey(device, &silent) != SECPOOL_OK)
+		return lose(device);
+	if (silent)
+		memset(to, 0, bytes);
+	else if (guarded_copy(to, device->base + offset, bytes) != SECPOOL_OK)
+		return lose(device);
+	return SECPOOL_OK;
+}
+
+enum secpool_error device_backend_write(
 	struct device *device, uint64_t offset, const void *from, size_t bytes)
 {
-	if (!device_usable(device))
-		return SECPOOL_E_DEVICE_GONE;
-	if (guarded_copy(device->base + offset, from, bytes) == SECPOOL_OK)
-		return SECPOOL_OK;
-	atomic_store(&device->gone, true);
-	return SECPOOL_E_DEVICE_GONE;
+	bool silent;
+
+	if (obey(device, &silent) != SECPOOL_OK)
+		return lose(device);
+	if (!silent && guarded_copy(device->base + offset, from, bytes) != SECPOOL_OK)
+		return lose(device);
+	return SECPOOL_OK;
 }
 
-void device_prefetch(const struct device *device, uint64_t offset, size_t bytes)
+bool device_backend_alive(struct device *device)
 {
-	enum {
-		LINE_BYTES = 64,
-		MOST_BYTES = 16 << 10 /* what follows the CPU's own prefetching brings */
-	};
+	uint64_t canary;
 
-	for (size_t at = 0; at < bytes && at < MOST_BYTES; at += LINE_BYTES)
-		__builtin_prefetch(device->base + offset + at, 0, 2);
+	if (emumedia_canary(device->control, &device->gone, 0, &canary) != SECPOOL_OK) {
+		device_give_up(device, MSG_CAUSE_FAULT);
+		return false;
+	}
+	if (canary == device->canary)
+		return true;
+	device_give_up(device, MSG_CAUSE_SILENT);
+	return false;
 }

@@ -188,8 +188,7 @@ static void take_places(struct secpool *pool, struct secpool_region *region)
 }
 
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
-static void replace(
-	struct secpool *pool, struct secpool_region *region, const struct device *device)
+static void replace(struct secpool *pool, struct secpool_region *region, struct device *device)
 {
 	struct msg request = {.type = MSG_REGION_REPLACE};
 	enum secpool_error error;
@@ -205,6 +204,8 @@ static void replace(
 		memcpy(event.device, device->id, sizeof event.device);
 		events_add(&pool->events, &event);
 	}
+	if (error == SECPOOL_E_BUSY)
+		device->unreplaced = true; /* until keymgrd sees it too: loss_scan */
 	/* on other errors keymgrd is gone: loss_resume asks again when it is back; the old places are known to be gone */
 	if (!error || error == SECPOOL_E_NO_SPACE)
 		take_places(pool, region);
@@ -261,14 +262,27 @@ static void report_device(struct secpool *pool, const struct device *device)
 
 	msg.u.device_report.slot = device->slot;
 	msg.u.device_report.media = device->media;
-	msg.u.device_report.cause = MSG_CAUSE_FAULT;
+	msg.u.device_report.cause = atomic_load(&device->cause);
 	(void)!keyclient_send(&pool->service->client, &msg, NULL);
+}
+
+/* Other space for what the regions had there, and into it what is resident and now has no copy. */
+static void make_up(
+	struct secpool *pool, struct device *device, const bool affected[POOL_REGIONS_MOST])
+{
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot])
+			replace(pool, pool->regions[slot], device);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot] && pool->regions[slot]->lanes == 1)
+			save_resident(pool, pool->regions[slot]);
 }
 
 static void handle_loss(struct secpool *pool, struct device *device)
 {
-	struct secpool_event event = {
-		.type = SECPOOL_EVENT_DEVICE_LOST, .cause = SECPOOL_CAUSE_REMOVED};
+	struct secpool_event event = {.type = SECPOOL_EVENT_DEVICE_LOST,
+		.cause = atomic_load(&device->cause) == MSG_CAUSE_STUCK ? SECPOOL_CAUSE_STUCK
+									: SECPOOL_CAUSE_REMOVED};
 	bool affected[POOL_REGIONS_MOST] = {false};
 
 	memcpy(event.device, device->id, sizeof event.device);
@@ -283,34 +297,51 @@ static void handle_loss(struct secpool *pool, struct device *device)
 			events_add(&pool->events, &event);
 		}
 	}
-	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot])
-			replace(pool, pool->regions[slot], device);
-	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot] && pool->regions[slot]->lanes == 1)
-			save_resident(pool, pool->regions[slot]);
+	make_up(pool, device, affected);
+}
+
+static bool has_place_on(const struct secpool_region *region, const struct device *device)
+{
+	const struct placement *placement = atomic_load(&region->placement);
+
+	for (unsigned lane = 0; lane < region->lanes; lane++)
+		for (unsigned i = 0; i < placement->count[lane]; i++)
+			if (placement->places[lane][i].device == device)
+				return true;
+	return false;
+}
+
+/* We found it gone before keymgrd did, which has found it now. */
+static void make_up_late(struct secpool *pool, struct device *device)
+{
+	bool affected[POOL_REGIONS_MOST] = {false};
+
+	device->unreplaced = false;
+	device->retry = false;
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
+		const struct secpool_region *region = pool->regions[slot];
+		affected[slot] = region && has_place_on(region, device);
+	}
+	make_up(pool, device, affected);
 }
 
 void loss_scan(struct secpool *pool)
 {
 	for (struct device *d = atomic_load(&pool->devices); d; d = d->older) {
-		if (device_usable(d) || d->handled)
+		if (device_usable(d))
 			continue;
-		d->handled = true;
-		handle_loss(pool, d);
+		if (!d->handled) {
+			d->handled = true;
+			handle_loss(pool, d);
+		} else if (d->unreplaced && d->retry) {
+			make_up_late(pool, d);
+		}
 	}
 }
 
 void loss_resume(struct secpool *pool, struct secpool_region *region)
 {
-	const struct placement *placement = atomic_load(&region->placement);
-
-	for (struct device *d = atomic_load(&pool->devices); d; d = d->older) {
-		bool used = false;
-		for (unsigned lane = 0; lane < region->lanes; lane++)
-			for (unsigned i = 0; i < placement->count[lane]; i++)
-				used = used || placement->places[lane][i].device == d;
-		if (used && !device_usable(d))
+	for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
+		if (!device_usable(d) && has_place_on(region, d))
 			replace(pool, region, d);
-	}
 }

@@ -40,6 +40,25 @@ static void repair(struct worker *worker, struct secpool_region *region,
 	}
 }
 
+/* The order in which copies are read: those on devices that are under suspicion come last. */
+static void order_copies(const struct placement *placement, const struct secpool_region *region,
+	uint64_t pgno, unsigned order[MSG_COPIES_MAX])
+{
+	unsigned count = 0;
+
+	for (int doubtful = 0; doubtful < 2; doubtful++) {
+		for (unsigned copy = 0; copy < region->lanes; copy++) {
+			struct device *device;
+			uint64_t at;
+			bool last = places_find(placement, copy, pgno * region->page_bytes, &device,
+					    &at) &&
+				    device_doubtful(device);
+			if (last == (doubtful == 1) && count < MSG_COPIES_MAX)
+				order[count++] = copy;
+		}
+	}
+}
+
 static enum secpool_error read_good(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result, unsigned *ret_copy)
 {
@@ -47,10 +66,13 @@ static enum secpool_error read_good(struct worker *worker, struct secpool_region
 	/* the placement before the word: loss.h */
 	const struct placement *placement = redundancy_placement(region);
 	uint64_t word = atomic_load_explicit(&region->pages[pgno].word, memory_order_acquire);
+	unsigned order[MSG_COPIES_MAX] = {0};
 	unsigned bad_copies = 0;
 	bool found = false;
 
-	for (unsigned copy = 0; copy < region->lanes; copy++) {
+	order_copies(placement, region, pgno, order);
+	for (unsigned i = 0; i < region->lanes; i++) {
+		unsigned copy = order[i];
 		struct device *device;
 		enum secpool_error error = SECPOOL_E_DEVICE_GONE;
 		uint64_t at;
@@ -64,6 +86,9 @@ static enum secpool_error read_good(struct worker *worker, struct secpool_region
 			break;
 		}
 		result.other = true;
+		/* a device that went silent answers zeros: gone, not bad */
+		if (error == SECPOOL_E_INTEGRITY && !device_seen_alive(device))
+			error = SECPOOL_E_DEVICE_GONE;
 		if (error != SECPOOL_E_INTEGRITY) {
 			if (page_copies(word) & 1u << copy)
 				loss_noticed(worker);
@@ -162,7 +187,7 @@ static bool strike_gone(const struct placement *placement, struct worker *worker
 		struct device *device;
 		uint64_t at;
 		if (!places_find(placement, copy, pgno * region->page_bytes, &device, &at) ||
-			device_usable(device))
+			device_seen_alive(device))
 			continue;
 		loss_noticed(worker);
 		lost = page_drop_copies(&region->pages[pgno], 1u << copy) || lost;

@@ -225,7 +225,7 @@ static void free_pool(struct secpool *pool)
 
 	for (struct device *d = atomic_load(&pool->devices); d; d = older) {
 		older = d->older;
-		device_unmap(d);
+		device_drop(d);
 	}
 	if (pool->zeros)
 		syscall(SYS_munmap, pool->zeros, (size_t)PAGECIPHER_PAGE_BYTES_MOST);

@@ -110,6 +110,7 @@ enum secpool_cause {
 	SECPOOL_CAUSE_REMOVED = 1,   /* the device is gone */
 	SECPOOL_CAUSE_INTEGRITY = 2, /* the last copy failed its check */
 	SECPOOL_CAUSE_NO_SPACE = 3,
+	SECPOOL_CAUSE_STUCK = 4,     /* the device did not answer within the policy's bound, and was given up */
 };
 
 struct secpool_event {

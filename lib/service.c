@@ -12,6 +12,7 @@
 #include "lib/descriptors.h"
 #include "lib/fault.h"
 #include "lib/loss.h"
+#include "lib/prober.h"
 #include "lib/rebuild.h"
 #include "lib/region.h"
 #include "lib/signals.h"
@@ -33,6 +34,12 @@ void service_wake(struct worker *worker)
 		signals_wake_service(worker->pool->service->thread);
 	else
 		wake(worker->pool->service);
+}
+
+void service_look(struct service *service)
+{
+	if (!atomic_exchange(&service->look, true))
+		wake(service);
 }
 
 void service_report(struct worker *worker, const struct service_report *report)
@@ -134,6 +141,22 @@ static void fail_deferred(struct service *service)
 	}
 }
 
+static enum secpool_error new_device(
+	struct secpool *pool, const struct msg_device *info, int fd, struct device **ret_device)
+{
+	struct device *device;
+	enum secpool_error error = device_map(info, fd, &device);
+
+	if (error)
+		return error;
+	error = prober_watch(pool->service->prober, device);
+	if (error)
+		device_drop(device);
+	else
+		*ret_device = device;
+	return error;
+}
+
 static void take_device(
 	struct secpool *pool, const struct msg_device *info, struct sock_extra *extra)
 {
@@ -146,14 +169,16 @@ static void take_device(
 			continue;
 		if (info->state == MSG_DEVICE_LOST || info->state == MSG_DEVICE_ABSENT ||
 			(info->state == MSG_DEVICE_ONLINE && device->media != info->media)) {
-			atomic_store(&device->gone, true);
+			device_give_up(device, MSG_CAUSE_REMOVED);
 		} else if (device->media == info->media && device_usable(device)) {
+			atomic_store(&device->distrusted, info->state != MSG_DEVICE_ONLINE);
 			os_close(&fd);
 			return; /* known */
 		}
+		device->retry = info->state != MSG_DEVICE_ONLINE;
 	}
 	if (info->state == MSG_DEVICE_ONLINE && fd >= 0 &&
-		device_map(info, fd, &device) == SECPOOL_OK) {
+		new_device(pool, info, fd, &device) == SECPOOL_OK) {
 		device->older = atomic_load(&pool->devices);
 		atomic_store(&pool->devices, device);
 		memcpy(event.device, info->id, sizeof event.device);
@@ -320,6 +345,9 @@ static enum secpool_error set_up(struct service *service)
 			pool->fault_mode == SECPOOL_FAULT_INLINE ? UFFD_INLINE : 0);
 	}
 	if (!error)
+		error = prober_start(pool, service->client.session.suspect_after_ms,
+			service->client.session.gone_after_ms, &service->prober);
+	if (!error)
 		error = give_descriptors(service);
 	if (!error)
 		error = fault_start(pool);
@@ -331,6 +359,7 @@ static void tear_down(struct service *service)
 	struct msg bye = {.type = MSG_SESSION_CLOSE};
 
 	fault_stop(service->pool);
+	prober_stop(service->prober);
 	uffd_close(&service->pool->uffd);
 	os_close(&service->end);
 	if (service->client.fd >= 0) {

@@ -44,6 +44,7 @@ struct service {
 	int faultfd;
 	char socket_path[PATH_MAX];
 	struct keyclient client;
+	struct prober *prober;
 	uint64_t retry_ns;      /* when to try to connect again */
 	uint64_t fill_ns;       /* when to ask again for places (loss_fill) */
 	size_t plain_bytes;     /* the workers' share of the budget so far */
@@ -82,6 +83,9 @@ void service_take_messages(struct service *service);
 
 /* Wakes the service. Threads: workers. */
 void service_wake(struct worker *worker);
+
+/* A device is gone: the service is to look at all of them. Threads: the library's own. */
+void service_look(struct service *service);
 
 /* Hands an event to the service, which tells it. Threads: guests. */
 void service_post(struct worker *worker, const struct secpool_event *event);

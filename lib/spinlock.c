@@ -3,14 +3,24 @@
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How often a held lock is looked at before its waiter sleeps: about 2 us, longer than any holder that runs. */
 enum { SPINS = 100 };
+#define NS_PER_S 1000000000ull
 
 void spinlock_futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void spinlock_futex_wait_most(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
+{
+	struct timespec most = {
+		.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &most, NULL, 0);
 }
 
 void spinlock_futex_wake(_Atomic uint32_t *word, int most)

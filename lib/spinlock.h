@@ -39,6 +39,7 @@ static inline void spinlock_give(struct spinlock *lock)
 
 /* Sleeps while *word is `value` (or returns early), and wakes up to `most` sleepers: futex(2), private to the process. */
 void spinlock_futex_wait(_Atomic uint32_t *word, uint32_t value);
+void spinlock_futex_wait_most(_Atomic uint32_t *word, uint32_t value, uint64_t ns); /* no longer than that */
 void spinlock_futex_wake(_Atomic uint32_t *word, int most);
 
 #endif

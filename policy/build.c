@@ -29,6 +29,10 @@ enum {
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
+	/* a machine that is busy with other things holds an answer up for tens of ms */
+	SUSPECT_MS_DEFAULT = 100,
+	GONE_MS_DEFAULT = 1000,
+	ANSWER_MS_MOST = 60000,
 };
 
 /* What is being checked: for the messages. */
@@ -163,6 +167,31 @@ static enum secpool_error build_pcrs(
 	return SECPOOL_OK;
 }
 
+/* How late a device's answer may be. */
+static enum secpool_error build_bounds(
+	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+{
+	uint64_t suspect = SUSPECT_MS_DEFAULT, gone = GONE_MS_DEFAULT;
+	enum secpool_error error = SECPOOL_OK;
+
+	if (from)
+		error = check_number(source, "devices.suspect_after_ms", from->suspect_after_ms,
+			ANSWER_MS_MOST, &suspect);
+	if (!error && from)
+		error = check_number(source, "devices.gone_after_ms", from->gone_after_ms,
+			ANSWER_MS_MOST, &gone);
+	if (!error && suspect == 0)
+		error = refuse(source, "devices.suspect_after_ms", "expected 1 or more");
+	if (!error && gone <= suspect)
+		error = refuse(source,
+			from->gone_after_ms ? "devices.gone_after_ms" : "devices.suspect_after_ms",
+			"expected gone_after_ms (%llu) above suspect_after_ms (%llu)",
+			(unsigned long long)gone, (unsigned long long)suspect);
+	to->suspect_after_ms = (uint32_t)suspect;
+	to->gone_after_ms = (uint32_t)gone;
+	return error;
+}
+
 static enum secpool_error build_settings(
 	const struct source *source, const struct schema_file *file, struct policy_settings *to)
 {
@@ -187,6 +216,8 @@ static enum secpool_error build_settings(
 	if (!error && age == 0)
 		error = refuse(source, "devices.max_age_seconds",
 			"expected 1 or more: evidence of age 0 is never fresh");
+	if (!error)
+		error = build_bounds(source, file->devices, to);
 	if (!error)
 		error = build_pcrs(source, file, &to->host_pcrs);
 	to->rebuild_bytes_per_second = REBUILD_BYTES_PER_SECOND_DEFAULT;

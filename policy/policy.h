@@ -36,6 +36,8 @@ struct policy_settings {
 	uint64_t rebuild_bytes_per_second;  /* how fast a program rebuilds a region; 0: as fast as it goes */
 	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
+	uint32_t suspect_after_ms;          /* an answer of a device that is later: other copies are read first */
+	uint32_t gone_after_ms;             /* one that is later still: the device is given up; above suspect_after_ms */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */

@@ -202,6 +202,10 @@ const char *msg_cause_name(uint32_t cause)
 		return "removed";
 	case MSG_CAUSE_NO_SPACE:
 		return "no-space";
+	case MSG_CAUSE_STUCK:
+		return "stuck";
+	case MSG_CAUSE_SILENT:
+		return "silent";
 	default:
 		return "?";
 	}

@@ -48,6 +48,8 @@ enum msg_cause {
 	MSG_CAUSE_TAG = 2,    /* bytes failed their integrity check */
 	MSG_CAUSE_REMOVED = 3, /* told so by keymgrd */
 	MSG_CAUSE_NO_SPACE = 4,
+	MSG_CAUSE_STUCK = 5,  /* it did not answer within the policy's bound */
+	MSG_CAUSE_SILENT = 6, /* it answers, but not with what is on it: its canary was another */
 };
 enum msg_verb {
 	MSG_VERB_PULL = 1,

@@ -44,7 +44,7 @@ static void test_defaults(void **state)
 	assert_string_equal(args.runtime, "/given");
 	assert_null(args.policy);
 	assert_null(args.words[0]);
-	assert_false(args.json || args.follow || args.silent);
+	assert_false(args.json || args.follow || args.silent_ms);
 }
 
 static void test_options(void **state)
@@ -57,10 +57,17 @@ static void test_options(void **state)
 	assert_string_equal(args.policy, "p");
 	assert_string_equal(args.runtime, "/other");
 	assert_int_equal(parse(&pull, "dev0", "--silent", NULL), ARGS_RUN);
-	assert_true(args.silent);
+	assert_int_equal(args.silent_ms, 500);
+	assert_int_equal(parse(&pull, "--silent=70", "dev0", NULL), ARGS_RUN);
+	assert_int_equal(args.silent_ms, 70);
+	assert_int_equal(parse(&pull, "dev0", "--silent", "30000", NULL), ARGS_RUN);
+	assert_int_equal(args.silent_ms, 30000);
+	assert_string_equal(args.words[0], "dev0");
+	assert_int_equal(parse(&pull, "--silent", "dev0", NULL), ARGS_RUN);
+	assert_int_equal(args.silent_ms, 500);
 	assert_string_equal(args.words[0], "dev0");
 	assert_int_equal(parse(&pull, "--", "--silent", NULL), ARGS_RUN);
-	assert_false(args.silent);
+	assert_int_equal(args.silent_ms, 0);
 	assert_string_equal(args.words[0], "--silent");
 }
 
@@ -96,6 +103,10 @@ static void test_wrong(void **state)
 	assert_int_equal(parse(&up, "-x", NULL), STATUS_USAGE);
 	assert_int_equal(parse(&pull, NULL), STATUS_USAGE);
 	assert_int_equal(parse(&pull, "a", "b", NULL), STATUS_USAGE);
+	assert_int_equal(parse(&pull, "a", "--silent", "0", NULL), STATUS_USAGE);
+	assert_int_equal(parse(&pull, "a", "--silent=30001", NULL), STATUS_USAGE);
+	assert_int_equal(parse(&pull, "a", "--silent=x", NULL), STATUS_USAGE);
+	assert_int_equal(parse(&pull, "a", "--silent", "5s", NULL), STATUS_USAGE);
 	assert_int_equal(parse(&check, "--runtime-dir", "/d", "f", NULL), STATUS_USAGE);
 	assert_int_equal(parse(&check, "--help", NULL), STATUS_DONE);
 	assert_memory_equal(&args, &before, sizeof args);

@@ -19,6 +19,7 @@
 
 #include "hotplug/emulator.h"
 #include "hotplug/health.h"
+#include "hotplug/inject.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 #include "lib/wire/msg.h"
@@ -71,8 +72,8 @@ static void made_once(void **state)
 	(void)state;
 	open_new(&fd, &mark);
 	assert_int_equal(fstat(fd, &status), 0);
-	assert_int_equal(status.st_size, BYTES);
-	assert_int_equal(status.st_blocks, 0); /* sparse */
+	assert_int_equal(status.st_size, emumedia_file_bytes(BYTES));
+	assert_int_equal(status.st_blocks, EMUMEDIA_CONTROL_BYTES / 512); /* else sparse */
 	assert_int_equal(status.st_mode & 0777, 0600);
 	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDWR);
 	close(fd);
@@ -120,7 +121,7 @@ static void pull_and_plug(void **state)
 	assert_false(there("media"));
 	close(fd);
 	assert_int_equal(stat(path("media.pulled"), &status), 0);
-	assert_int_equal(status.st_size, BYTES);
+	assert_int_equal(status.st_size, emumedia_file_bytes(BYTES));
 	assert_true(status.st_blocks * 512 < 64 << 10); /* holes stayed holes */
 	assert_int_equal(emulator_open(folder, BYTES, &gone, &other), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(gone, -1);
@@ -215,6 +216,144 @@ static void links_and_errors(void **state)
 	assert_int_equal(mark, 7);
 }
 
+static uint64_t word_at(int fd, size_t at)
+{
+	uint64_t word = 0;
+
+	assert_int_equal(pread(fd, &word, sizeof word, (off_t)(BYTES + at)), sizeof word);
+	return word;
+}
+
+/* The canary stays as long as the media do, and is another for each incarnation; so is the behaviour. */
+static void canary_and_behaviour(void **state)
+{
+	uint64_t mark, canary, next;
+	int fd, again;
+
+	(void)state;
+	open_new(&fd, &mark);
+	canary = word_at(fd, EMUMEDIA_CANARY_AT);
+	assert_true(canary != 0);
+	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == EMUMEDIA_NORMAL);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 5), SECPOOL_OK);
+	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == emumedia_word(EMUMEDIA_SLOW, 5));
+	assert_int_equal(emulator_open(folder, BYTES, &again, &mark), SECPOOL_OK);
+	assert_true(word_at(again, EMUMEDIA_CANARY_AT) == canary);
+	assert_true(word_at(again, EMUMEDIA_WORD_AT) == emumedia_word(EMUMEDIA_SLOW, 5));
+	close(again);
+	assert_int_equal(emulator_save(folder, fd), SECPOOL_OK);
+	emulator_cut(folder, fd);
+	close(fd);
+	assert_int_equal(emulator_restore(folder, BYTES, &fd, &mark), SECPOOL_OK);
+	next = word_at(fd, EMUMEDIA_CANARY_AT);
+	assert_true(next != 0 && next != canary);
+	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == EMUMEDIA_NORMAL);
+	close(fd);
+}
+
+static void probe_tells(void **state)
+{
+	uint64_t mark;
+	int fd;
+
+	(void)state;
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	open_new(&fd, &mark);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_OK);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_STUCK, 0), SECPOOL_OK);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 3000000), SECPOOL_OK);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000000), SECPOOL_OK);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SILENT, 0), SECPOOL_OK);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_INTEGRITY);
+	emulator_cut(folder, fd);
+	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_DEVICE_GONE);
+	close(fd);
+}
+
+/* The daemon ended while the device was silent: what was stored meanwhile went nowhere, so these are pulled media. */
+static void silence_is_a_pull(void **state)
+{
+	static const char data[] = "from before the silence";
+	char back[sizeof data];
+	uint64_t mark, other;
+	int fd, again = -1;
+
+	(void)state;
+	open_new(&fd, &mark);
+	assert_int_equal(pwrite(fd, data, sizeof data, DATA_AT), sizeof data);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SILENT, 0), SECPOOL_OK);
+	assert_int_equal(emulator_open(folder, BYTES, &again, &other), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(again, -1);
+	assert_false(emulator_look(fd, BYTES));
+	close(fd);
+	assert_int_equal(emulator_restore(folder, BYTES, &fd, &other), SECPOOL_OK);
+	assert_true(other != mark);
+	assert_int_equal(pread(fd, back, sizeof back, DATA_AT), sizeof back);
+	assert_memory_equal(back, data, sizeof data);
+	close(fd);
+}
+
+static void injected(void **state)
+{
+	uint8_t *before = malloc(BYTES), *after = malloc(BYTES);
+	uint64_t mark, canary;
+	size_t changed = 0;
+	int fd;
+
+	(void)state;
+	open_new(&fd, &mark);
+	canary = word_at(fd, EMUMEDIA_CANARY_AT);
+	assert_non_null(before);
+	assert_non_null(after);
+	assert_int_equal(pread(fd, before, BYTES, 0), BYTES);
+	assert_int_equal(inject_corrupt(fd, BYTES, 500), SECPOOL_OK);
+	assert_int_equal(pread(fd, after, BYTES, 0), BYTES);
+	for (size_t i = 0; i < BYTES; i++)
+		changed += before[i] != after[i];
+	assert_true(changed > 490 && changed <= 500); /* a place may be hit twice */
+	assert_true(word_at(fd, EMUMEDIA_CANARY_AT) == canary);
+	assert_true(emulator_look(fd, BYTES));
+	assert_int_equal(inject_short(fd, BYTES), SECPOOL_OK);
+	assert_false(emulator_look(fd, BYTES));
+	assert_int_equal(pread(fd, after, BYTES, 0), BYTES / 2);
+	close(fd);
+	assert_int_equal(inject_corrupt(-1, BYTES, 1), SECPOOL_E_SYSTEM);
+	assert_int_equal(inject_short(-1, BYTES), SECPOOL_E_SYSTEM);
+	free(before);
+	free(after);
+}
+
+static void injections_are_read(void **state)
+{
+	static const char *const wrong[] = {"", "Stuck", "stuck:1", "slow", "slow:", "slow:0",
+		"slow:60001", "slow:-1", "slow:5ms", "corrupt:", "corrupt:0", "corrupt:65537",
+		"corrupt:99999999999999999999", "flap:17", "flapping", "normal:", "short:1", "no"};
+	struct inject inject = {.kind = INJECT_FLAP, .number = 77};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+		assert_int_equal(inject_parse(wrong[i], &inject), SECPOOL_E_INVALID);
+	assert_true(inject.kind == INJECT_FLAP && inject.number == 77);
+	assert_int_equal(inject_parse("corrupt", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_CORRUPT && inject.number == 1);
+	assert_int_equal(inject_parse("corrupt:65536", &inject), SECPOOL_OK);
+	assert_true(inject.number == 65536);
+	assert_int_equal(inject_parse("slow:250", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_SLOW && inject.number == 250);
+	assert_int_equal(inject_parse("flap:3", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_FLAP && inject.number == 3);
+	assert_int_equal(inject_parse("stuck", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_STUCK);
+	assert_int_equal(inject_parse("short", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_SHORT);
+	assert_int_equal(inject_parse("poison", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_POISON);
+	assert_int_equal(inject_parse("normal", &inject), SECPOOL_OK);
+	assert_true(inject.kind == INJECT_NORMAL);
+}
+
 static void one_tenant_makes_nothing_suspect(void **state)
 {
 	struct health health;
@@ -245,6 +384,11 @@ int main(void)
 		TEST(cut_spares_others),
 		TEST(mapped_access_fails_after_cut),
 		TEST(links_and_errors),
+		TEST(canary_and_behaviour),
+		TEST(probe_tells),
+		TEST(silence_is_a_pull),
+		TEST(injected),
+		TEST(injections_are_read),
 		TEST(one_tenant_makes_nothing_suspect),
 	};
 

@@ -14,11 +14,17 @@
 
 #include "enclave/secmem.h"
 #include "keymgr/scrub.h"
+#include "lib/base/emumedia.h"
 #include "lib/base/os.h"
 
 enum { MEDIA_BYTES = 8 << 20, FIRST = 2 << 20, COUNT = 4 << 20 };
 
 static int media = -1;
+
+static int put(size_t at, uint64_t value)
+{
+	return pwrite(media, &value, sizeof value, (off_t)(MEDIA_BYTES + at)) == 8 ? 0 : -1;
+}
 
 static int set_up(void **state)
 {
@@ -26,7 +32,8 @@ static int set_up(void **state)
 
 	(void)state;
 	media = memfd_create("media", MFD_CLOEXEC);
-	if (media < 0 || ftruncate(media, MEDIA_BYTES) != 0)
+	if (media < 0 || ftruncate(media, (off_t)emumedia_file_bytes(MEDIA_BYTES)) != 0 ||
+		put(EMUMEDIA_CANARY_AT, 0x1234567812345678) != 0)
 		return -1;
 	map = mmap(NULL, MEDIA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, media, 0);
 	if (map == MAP_FAILED)
@@ -65,10 +72,10 @@ static void test_the_thread_gives_back_what_it_was_given(void **state)
 	(void)state;
 	assert_int_equal(scrub_new(&scrub), SECPOOL_OK);
 	assert_int_equal(scrub_take(scrub, &result), SECPOOL_E_NO_EVENT);
-	assert_int_equal(scrub_submit(scrub, -1, &row), SECPOOL_E_SYSTEM);
+	assert_int_equal(scrub_submit(scrub, -1, MEDIA_BYTES, &row), SECPOOL_E_SYSTEM);
 	for (uint64_t id = 7; id < 9; id++) {
 		row.id = id;
-		assert_int_equal(scrub_submit(scrub, media, &row), SECPOOL_OK);
+		assert_int_equal(scrub_submit(scrub, media, MEDIA_BYTES, &row), SECPOOL_OK);
 	}
 	for (uint64_t id = 7; id < 9; id++) {
 		poller = (struct pollfd){.fd = scrub_fd(scrub), .events = POLLIN};
@@ -81,9 +88,62 @@ static void test_the_thread_gives_back_what_it_was_given(void **state)
 	assert_int_equal(poll(&poller, 1, 0), 0);
 	assert_true(count_old(FIRST, FIRST + COUNT) < COUNT / 2);
 	/* ended with a job under way */
-	assert_int_equal(scrub_submit(scrub, media, &row), SECPOOL_OK);
+	assert_int_equal(scrub_submit(scrub, media, MEDIA_BYTES, &row), SECPOOL_OK);
 	scrub_free(scrub);
 	scrub_free(NULL);
+}
+
+static enum msg_readback scrub_once(struct scrub *scrub)
+{
+	struct extents_row row = {.id = 1, .slot = 3, .offset = FIRST, .bytes = COUNT};
+	struct pollfd poller = {.fd = scrub_fd(scrub), .events = POLLIN};
+	struct scrub_result result = {.readback = MSG_READBACK_MATCHED};
+
+	assert_int_equal(scrub_submit(scrub, media, MEDIA_BYTES, &row), SECPOOL_OK);
+	assert_int_equal(poll(&poller, 1, 20000), 1);
+	assert_int_equal(scrub_take(scrub, &result), SECPOOL_OK);
+	return result.readback;
+}
+
+/* A device that is silent, answers nothing, or has no canary did not keep what was stored, whatever is read. */
+static void test_what_is_not_alive_does_not_pass(void **state)
+{
+	static const uint64_t words[] = {EMUMEDIA_SILENT, EMUMEDIA_STUCK};
+	struct scrub *scrub = NULL;
+
+	(void)state;
+	assert_int_equal(scrub_new(&scrub), SECPOOL_OK);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(put(EMUMEDIA_WORD_AT, words[i]), 0);
+		assert_int_equal(scrub_once(scrub), MSG_READBACK_UNREACHABLE);
+	}
+	assert_int_equal(put(EMUMEDIA_WORD_AT, emumedia_word(EMUMEDIA_SLOW, 1000000)), 0);
+	assert_int_equal(scrub_once(scrub), MSG_READBACK_MATCHED);
+	assert_int_equal(put(EMUMEDIA_CANARY_AT, 0), 0);
+	assert_int_equal(scrub_once(scrub), MSG_READBACK_UNREACHABLE);
+	scrub_free(scrub);
+}
+
+/* It goes silent while the scrub runs: what was read before says nothing. */
+static void test_silence_in_the_middle(void **state)
+{
+	struct extents_row row = {.id = 1, .slot = 3, .bytes = MEDIA_BYTES};
+	struct scrub_result result = {.readback = MSG_READBACK_MATCHED};
+	struct scrub *scrub = NULL;
+	struct pollfd poller;
+	uint64_t word = 0x5a5a5a5a5a5a5a5a;
+
+	(void)state;
+	assert_int_equal(scrub_new(&scrub), SECPOOL_OK);
+	assert_int_equal(scrub_submit(scrub, media, MEDIA_BYTES, &row), SECPOOL_OK);
+	while (word == 0x5a5a5a5a5a5a5a5a) /* until it has begun */
+		assert_int_equal(pread(media, &word, sizeof word, 0), sizeof word);
+	assert_int_equal(put(EMUMEDIA_WORD_AT, EMUMEDIA_SILENT), 0);
+	poller = (struct pollfd){.fd = scrub_fd(scrub), .events = POLLIN};
+	assert_int_equal(poll(&poller, 1, 20000), 1);
+	assert_int_equal(scrub_take(scrub, &result), SECPOOL_OK);
+	assert_int_equal(result.readback, MSG_READBACK_UNREACHABLE);
+	scrub_free(scrub);
 }
 
 int main(void)
@@ -91,6 +151,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_the_thread_gives_back_what_it_was_given),
+		TEST(test_what_is_not_alive_does_not_pass),
+		TEST(test_silence_in_the_middle),
 	};
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED) != SECPOOL_OK)
