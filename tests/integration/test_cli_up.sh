@@ -70,8 +70,8 @@ expect 0 'attested' "$S" device attest dev1
 expect 1 'no device' "$S" device attest nodev
 expect 1 'not available' "$S" device drain dev0
 expect 1 'not available' "$S" device scrub dev0
-expect 1 'not available' "$S" device inject dev0 poison
-expect 1 'not available' "$S" device pull dev0 --silent
+expect 1 'expected corrupt' "$S" device inject dev0 sulk
+expect 2 'usage' "$S" device inject dev0
 expect 2 'no command' "$S" top
 expect 2 'usage' "$S" device pull
 expect 2 'no option' "$S" device attest dev0 --evidence /tmp

@@ -342,10 +342,10 @@ static void refusals(void **state)
 	PLAY_CHECK(strstr(play.answer.u.reply.detail, "dev7") != NULL);
 	PLAY_CHECK(play_command("dev0", MSG_VERB_DRAIN) == SECPOOL_E_UNSUPPORTED);
 	PLAY_CHECK(play_command("dev0", MSG_VERB_SCRUB) == SECPOOL_E_UNSUPPORTED);
-	PLAY_CHECK(play_command("dev0", MSG_VERB_INJECT) == SECPOOL_E_UNSUPPORTED);
+	PLAY_CHECK(play_command("dev0", MSG_VERB_INJECT) == SECPOOL_E_INVALID); /* nothing named */
 	msg = (struct msg){.type = MSG_DEVICE_COMMAND,
-		.u.device_command = {.id = "dev0", .verb = MSG_VERB_PULL, .silent_ms = 500}};
-	PLAY_CHECK(play_ask(&msg) == SECPOOL_E_UNSUPPORTED);
+		.u.device_command = {.id = "dev0", .verb = MSG_VERB_PULL, .silent_ms = 1u << 31}};
+	PLAY_CHECK(play_ask(&msg) == SECPOOL_E_INVALID);
 	PLAY_CHECK(play_device("dev0")->state == MSG_DEVICE_ONLINE);
 	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST)); /* it goes on */
 }
