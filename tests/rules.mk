@@ -16,6 +16,8 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench support cli keymgr hotplug secp
 
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
+# which thread touches a device
+LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open

@@ -128,7 +128,8 @@ static const char *const event_words[DEVSTATE_EVENTS] = {
 	[DEVSTATE_UNREACHABLE] = "no verdict: the TPM or keymgrd did not do its part",
 	[DEVSTATE_EXPIRED] = "the evidence is too old and could not be renewed",
 	[DEVSTATE_ERRORS] =
-		"it does not keep what is written: two tenants met bad bytes, or keymgrd did",
+		"it does not keep what is written (two tenants met bad bytes, or keymgrd did), or "
+		"does not answer as it should when looked at",
 	[DEVSTATE_CONNECTED] = "a new connection to keymgrd",
 	[DEVSTATE_DISCONNECTED] = "the connection to keymgrd ended",
 	[DEVSTATE_DRAIN] = "what it holds is to be moved elsewhere (no command raises it yet)",
