@@ -172,6 +172,8 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 	if (!(stripe_data(atomic_load(&region->stripes[number].word)) & 1u << lane) ||
 		!places_find(placement, lane, number * region->page_bytes, &device, &at))
 		return SECPOOL_E_DEVICE_GONE;
+	if (device_doubtful(device))
+		return SECPOOL_E_TIMEOUT; /* from the others, if that can be */
 	error = device_read(device, at, worker->ciphertext, region->page_bytes);
 	if (error) {
 		loss_noticed(worker);
@@ -179,7 +181,8 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 	}
 	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
 		page_version(atomic_load(&page->word)), worker->ciphertext, page->tag, plain);
-	if (error == SECPOOL_E_INTEGRITY) {
+	/* a device that went silent answers zeros: gone, not bad */
+	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
 		result->bad = true;
 		result->bad_device = device;
 		result->bad_at = at;
@@ -201,7 +204,8 @@ enum secpool_error erasure_read(struct worker *worker, struct secpool_region *re
 	}
 	stripework_take(&hand, worker, region, pgno / region->data);
 	error = SECPOOL_E_LOST;
-	if (stripework_gather(&hand, 1u << lane))
+	if (stripework_gather_without_doubt(&hand, 1u << lane) ||
+		stripework_gather(&hand, 1u << lane))
 		error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
 			page_version(atomic_load(&region->pages[pgno].word)),
 			stripework_cell(&hand, lane), region->pages[pgno].tag, plain);

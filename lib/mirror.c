@@ -246,6 +246,10 @@ static unsigned find_bad(const struct placement *placement, struct worker *worke
 		if (pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
 			    page_version(word), bytes, page->tag) == SECPOOL_OK)
 			continue;
+		if (!device_seen_alive(device)) {
+			loss_noticed(worker);
+			continue;
+		}
 		bad |= 1u << copy;
 		counter_add(worker, COUNTER_INTEGRITY_FAILURES, 1);
 		loss_tell_bad(worker, region, pgno, device, at);

@@ -171,8 +171,10 @@ void stripework_note_bad(struct hand *hand, unsigned lane)
 	uint64_t at;
 
 	clear_lane(hand, lane);
-	if (!stripework_place(hand, lane, &device, &at) || !device_usable(device))
+	if (!stripework_place(hand, lane, &device, &at) || !device_seen_alive(device)) {
+		loss_noticed(hand->worker);
 		return; /* it is gone: that is no fault of its bytes */
+	}
 	hand->bad |= 1u << lane;
 	hand->bad_device = device;
 	counter_add(hand->worker, COUNTER_INTEGRITY_FAILURES, 1);
@@ -188,7 +190,7 @@ void stripework_load_data(struct hand *hand, unsigned lane)
 	if (!(stripe_included(word) & 1u << lane)) {
 		memset(stripework_cell(hand, lane), 0, hand->region->page_bytes);
 		hand->known |= 1u << lane;
-	} else if ((stripe_data(word) & 1u << lane) && stripework_load(hand, lane)) {
+	} else if ((stripe_data(word) & ~hand->avoid & 1u << lane) && stripework_load(hand, lane)) {
 		if (is_right(hand, lane))
 			hand->known |= 1u << lane;
 		else
@@ -233,7 +235,8 @@ static bool decode(struct hand *hand, unsigned parity)
 /* By each choice of as many lanes of parity as data lanes are missing: one of them may hold bad bytes. */
 static bool decode_by_any(struct hand *hand)
 {
-	unsigned data = hand->region->data, parity = stripe_parity(word_of(hand)), loaded = 0;
+	unsigned data = hand->region->data, loaded = 0;
+	unsigned parity = stripe_parity(word_of(hand)) & ~(hand->avoid >> data);
 	int missing = __builtin_popcount(all_data(hand) & ~hand->known);
 
 	for (unsigned i = 0; i < MSG_PARITY_MAX; i++)
@@ -273,6 +276,32 @@ bool stripework_gather(struct hand *hand, unsigned lanes)
 			memset(stripework_cell(hand, lane), 0, hand->region->page_bytes);
 	hand->known = all_data(hand);
 	return !(lanes & missing);
+}
+
+/* Lanes on devices that are under suspicion. */
+static unsigned doubtful_lanes(const struct hand *hand)
+{
+	unsigned doubtful = 0;
+
+	for (unsigned lane = 0; lane < hand->region->lanes; lane++) {
+		struct device *device;
+		uint64_t at;
+		if (stripework_place(hand, lane, &device, &at) && device_doubtful(device))
+			doubtful |= 1u << lane;
+	}
+	return doubtful;
+}
+
+bool stripework_gather_without_doubt(struct hand *hand, unsigned lanes)
+{
+	bool done;
+
+	hand->avoid = doubtful_lanes(hand);
+	for (unsigned lane = 0; lane < hand->region->data && hand->avoid; lane++)
+		stripework_load_data(hand, lane);
+	done = hand->avoid && (!(lanes & ~hand->known) || decode_by_any(hand));
+	hand->avoid = 0;
+	return done;
 }
 
 /* ---- writing ---- */
@@ -343,7 +372,7 @@ void stripework_note_written(
 		struct device *device;
 		uint64_t at;
 		if (!(written & 1u << lane) ||
-			(stripework_place(hand, lane, &device, &at) && device_usable(device)))
+			(stripework_place(hand, lane, &device, &at) && device_seen_alive(device)))
 			continue;
 		loss_noticed(hand->worker);
 		clear_lane(hand, lane);

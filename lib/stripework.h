@@ -22,6 +22,7 @@ struct hand {
 	unsigned known; /* data lanes whose included contents are in their cells, checked */
 	unsigned bad;	/* lanes whose bytes failed their check */
 	unsigned lost;	/* data lanes whose pages became lost */
+	unsigned avoid; /* lanes that are not to be read now */
 	struct device *bad_device; /* of the last of them */
 };
 
@@ -57,6 +58,11 @@ void stripework_note_bad(struct hand *hand, unsigned lane);
 
 /* Brings the data lanes of a mask to their cells, by decoding where it must be. False: what could not be had of them is given up, and lost; their cells are zeros. */
 bool stripework_gather(struct hand *hand, unsigned lanes);
+
+/*
+ * The same from the devices that are not under suspicion alone, where there is one that is. False: it can't be, or there is none; nothing was given up.
+ */
+bool stripework_gather_without_doubt(struct hand *hand, unsigned lanes);
 
 /* Makes the parity, in its cells, of the data cells in `from`. */
 void stripework_encode(const struct hand *hand, uint8_t *const from[]);

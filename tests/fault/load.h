@@ -241,4 +241,11 @@ static inline struct secpool_region *load_single(struct secpool *pool, const cha
 	return region;
 }
 
+/* A region that survives the loss of one device; coded: two lanes of data and one of parity, else two copies. */
+static inline struct secpool_region *load_redundant(struct secpool *pool, size_t pages, bool coded)
+{
+	return coded ? support_coded(pool, pages * LOAD_PAGE, 2, 1)
+		     : support_region(pool, pages * LOAD_PAGE, 2);
+}
+
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Devices that answer late. One that is stuck is given up after the policy's bound: a mirrored region goes on, a region with one copy gives SIGBUS and errors, keymgrd and hotplugd find out, and a pool can be closed though
- * the device still does not answer. One that is slow beyond the first bound stays, but what has another copy is not read from it, and what has none is right. timeout: 240
+ * Devices that answer late. One that is stuck is given up after the policy's bound: a mirrored or coded region goes on, a region with one copy gives SIGBUS and errors, keymgrd and hotplugd find out, and a pool can be closed though
+ * the device still does not answer. One that is slow beyond the first bound stays, but what has another copy is not read from it, and what has none is right. timeout: 300
  */
 #include "tests/fault/load.h"
 
@@ -23,12 +23,12 @@ static void await_stuck(struct secpool *pool, const char *id)
 	SUPPORT_CHECK(event.cause == SECPOOL_CAUSE_STUCK);
 }
 
-static int stuck_mirrored(void *arg)
+/* arg: NULL for a mirror, else an erasure code */
+static int stuck_redundant(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
-	struct secpool_region *region = support_region(pool, (size_t)PAGES * LOAD_PAGE, 2);
+	struct secpool_region *region = load_redundant(pool, PAGES, arg != NULL);
 
-	(void)arg;
 	load_catch_bus();
 	load_begin(region, PAGES);
 	for (int i = 0; i < 2; i++) {
@@ -51,7 +51,7 @@ static int stuck_mirrored(void *arg)
 	}
 	load_end();
 	SUPPORT_CHECK(load_lost(region) == 0);
-	printf("stuck, mirror: %llu accesses, the longest %.1f ms\n",
+	printf("stuck, %s: %llu accesses, the longest %.1f ms\n", arg ? "coded" : "mirror",
 		(unsigned long long)load_accesses, (double)load_longest_ns / CLOCK_NS_PER_MS);
 	SUPPORT_CHECK(load_longest_ns < (uint64_t)LONGEST_MS * CLOCK_NS_PER_MS);
 	secpool_close(pool); /* dev1 is stuck still */
@@ -127,14 +127,13 @@ static void write_out(struct secpool_region *region)
 	}
 }
 
-static int slow_mirrored(void *arg)
+static int slow_redundant(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
-	struct secpool_region *region = support_region(pool, (size_t)PAGES * LOAD_PAGE, 2);
+	struct secpool_region *region = load_redundant(pool, PAGES, arg != NULL);
 	struct secpool_event event;
 	char kind[16];
 
-	(void)arg;
 	load_catch_bus();
 	snprintf(kind, sizeof kind, "slow:%d", SLOW_MS);
 	/* one after the other, for one of them has the copy that is read first */
@@ -197,10 +196,14 @@ static int slow_single(void *arg)
 int main(void)
 {
 	support_up(3, "64M", NULL);
-	SUPPORT_CHECK(support_join(support_fork(stuck_mirrored, NULL), 90000) == 0);
+	SUPPORT_CHECK(support_join(support_fork(stuck_redundant, NULL), 90000) == 0);
+	support_down();
+	support_up(4, "64M", NULL);
+	SUPPORT_CHECK(support_join(support_fork(slow_redundant, &load_pages), 60000) == 0);
+	SUPPORT_CHECK(support_join(support_fork(stuck_redundant, &load_pages), 90000) == 0);
 	support_down();
 	support_up(2, "64M", NULL);
-	SUPPORT_CHECK(support_join(support_fork(slow_mirrored, NULL), 60000) == 0);
+	SUPPORT_CHECK(support_join(support_fork(slow_redundant, NULL), 60000) == 0);
 	SUPPORT_CHECK(support_join(support_fork(slow_single, NULL), 60000) == 0);
 	SUPPORT_CHECK(support_join(support_fork(stuck_single, NULL), 60000) == 0);
 	support_down();

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A device that goes silent before it is gone: it reads as zeros and swallows stores, as a pulled CXL device does until the kernel notices. Under a mirrored region the
+ * A device that goes silent before it is gone: it reads as zeros and swallows stores, as a pulled CXL device does until the kernel notices. Under a mirrored or coded region the
  * program notices nothing. Without redundancy a page is right or lost, never zeros; and what was written to when the device was silent already is never lost, because a write-back counts only when the
- * device was seen alive after it. A program that does nothing is told all the same. timeout: 180
+ * device was seen alive after it. A program that does nothing is told all the same. timeout: 240
  */
 #include "tests/fault/load.h"
 
 enum { PAGES = 4096, LOCAL_BYTES = 4 << 20, SILENT_MS = 1500 };
 
-static int mirrored(void *arg)
+/* arg: NULL for a mirror, else an erasure code */
+static int redundant(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
-	struct secpool_region *region = support_region(pool, (size_t)PAGES * LOAD_PAGE, 2);
+	struct secpool_region *region = load_redundant(pool, PAGES, arg != NULL);
 	struct secpool_event event;
 
-	(void)arg;
 	load_catch_bus();
 	load_begin(region, PAGES);
 	for (int i = 0; i < 3; i++) {
@@ -44,8 +44,8 @@ static int mirrored(void *arg)
 	SUPPORT_CHECK(load_lost(region) == 0);
 	/* a device that is not there has no bad bytes */
 	SUPPORT_CHECK(load_stats(pool).integrity_failures == 0);
-	printf("mirror: %llu accesses, the longest %.1f ms\n", (unsigned long long)load_accesses,
-		(double)load_longest_ns / CLOCK_NS_PER_MS);
+	printf("%s: %llu accesses, the longest %.1f ms\n", arg ? "coded" : "mirror",
+		(unsigned long long)load_accesses, (double)load_longest_ns / CLOCK_NS_PER_MS);
 	SUPPORT_OK(secpool_region_release(region, NULL));
 	secpool_close(pool);
 	return 0;
@@ -130,7 +130,10 @@ static int idle(void *arg)
 int main(void)
 {
 	support_up(3, "64M", NULL);
-	SUPPORT_CHECK(support_join(support_fork(mirrored, NULL), 90000) == 0);
+	SUPPORT_CHECK(support_join(support_fork(redundant, NULL), 90000) == 0);
+	support_down();
+	support_up(4, "64M", NULL);
+	SUPPORT_CHECK(support_join(support_fork(redundant, &load_pages), 90000) == 0);
 	support_down();
 	support_up(2, "64M", NULL);
 	SUPPORT_CHECK(support_join(support_fork(single, NULL), 60000) == 0);
