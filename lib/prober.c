@@ -118,7 +118,7 @@ static bool serve_all(struct prober_line *line)
 {
 	bool served = false;
 
-	if (atomic_exchange(&line->probe, false)) {
+	if (atomic_exchange(&line->probe, false) && device_usable(line->device)) {
 		atomic_fetch_add(&line->turn, 1);
 		device_backend_alive(line->device);
 		atomic_fetch_add(&line->turn, 1);

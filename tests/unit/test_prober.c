@@ -122,6 +122,13 @@ static int tear_down(void **state)
 	return close(media);
 }
 
+/* Media that were cut must not be touched any more when cmocka takes SIGBUS back. */
+static void end(void)
+{
+	prober_stop(service.prober);
+	service.prober = NULL;
+}
+
 static void await(_Atomic bool *flag, bool value)
 {
 	for (unsigned ms = 0; atomic_load(flag) != value; ms++) {
@@ -148,6 +155,7 @@ static void test_mapping_needs_a_canary(void **state)
 	assert_int_equal(ftruncate(media, CAPACITY), 0);
 	assert_int_equal(map_it(&mapped), SECPOOL_E_DEVICE_GONE);
 	assert_null(mapped);
+	end();
 }
 
 static void test_well(void **state)
@@ -287,6 +295,7 @@ static void test_cut(void **state)
 	assert_int_equal(device->cause, MSG_CAUSE_FAULT); /* the first one stays */
 	assert_false(device_seen_alive(device));
 	assert_false(device_seen_alive(NULL));
+	end();
 }
 
 static void test_bounds(void **state)
