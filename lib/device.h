@@ -34,9 +34,10 @@ struct device {
 	_Atomic bool distrusted;  /* keymgrd says that it is not online; it is still there */
 	struct prober_line *line; /* prober.c's */
 	_Atomic unsigned holders;
-	bool handled;    /* its loss was dealt with; the service thread's, as the next two */
-	bool unreplaced; /* but keymgrd holds it for whole: nothing was given instead */
-	bool retry;      /* keymgrd said otherwise since */
+	bool handled;    /* its loss was dealt with; the service thread's */
+	bool retry;      /* keymgrd said since that it is not online; the service thread's */
+	_Atomic bool unreplaced; /* it is gone for us, but keymgrd holds it for whole: nothing was given instead */
+	_Atomic bool back;       /* and it answers in time again */
 	struct device *older;
 };
 
@@ -45,6 +46,12 @@ struct device {
  * Errors: SECPOOL_E_DEVICE_GONE (shorter than the device says, or it does not show its canary), SECPOOL_E_SYSTEM.
  */
 enum secpool_error device_map(const struct msg_device *info, int fd, struct device **ret_device) MUST_USE;
+
+/*
+ * A new incarnation of a device that was given up and answers again: the same media, mapped once more. No access to the old one is under way.
+ * Errors: as device_map.
+ */
+enum secpool_error device_again(const struct device *old, struct device **ret_device) MUST_USE;
 
 /* One holder less; the last one unmaps. NULL is allowed. */
 void device_drop(struct device *device);
@@ -78,5 +85,8 @@ void device_prefetch(const struct device *device, uint64_t offset, size_t bytes)
 enum secpool_error device_backend_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_backend_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
 bool device_backend_alive(struct device *device);
+
+/* Of a device that was given up: whether it shows its canary within most_ns, at most so long after the call in what is emulated. */
+bool device_backend_answers(const struct device *device, uint64_t most_ns);
 
 #endif

@@ -29,6 +29,42 @@ static enum secpool_error learn_canary(struct device *device)
 	return SECPOOL_OK;
 }
 
+/* Without its memory. */
+static enum secpool_error new_device(const char *id, size_t bytes, struct device **ret_device)
+{
+	struct device *device = calloc(1, sizeof *device);
+
+	if (!device)
+		return os_error("device %s", id);
+	device->bytes = bytes;
+	device->holders = 1;
+	memcpy(device->id, id, sizeof device->id);
+	*ret_device = device;
+	return SECPOOL_OK;
+}
+
+/* Ends the making of a device: base is what mmap or mremap gave. */
+static enum secpool_error complete(struct device *device, void *base, struct device **ret_device)
+{
+	enum secpool_error error;
+
+	if (base == MAP_FAILED) {
+		error = os_error("map the media of %s", device->id);
+		free(device);
+		return error;
+	}
+	device->base = base;
+	device->control = device->base + device->bytes;
+	syscall(SYS_madvise, base, map_bytes(device), MADV_DONTFORK);
+	syscall(SYS_madvise, base, map_bytes(device), MADV_DONTDUMP);
+	error = learn_canary(device);
+	if (error)
+		device_drop(device);
+	else
+		*ret_device = device;
+	return error;
+}
+
 enum secpool_error device_map(const struct msg_device *info, int fd, struct device **ret_device)
 {
 	enum secpool_error error;
@@ -39,29 +75,29 @@ enum secpool_error device_map(const struct msg_device *info, int fd, struct devi
 		return os_error("media of %s", info->id);
 	if (info->bytes == 0 || (uint64_t)status.st_size < emumedia_file_bytes(info->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE, "media of %s is too short", info->id);
-	device = calloc(1, sizeof *device);
-	if (!device)
-		return os_error("device %s", info->id);
+	error = new_device(info->id, info->bytes, &device);
+	if (error)
+		return error;
 	device->slot = info->slot;
 	device->media = info->media;
-	device->bytes = info->bytes;
-	device->holders = 1;
-	memcpy(device->id, info->id, sizeof device->id);
-	device->base = mmap(NULL, map_bytes(device), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (device->base == MAP_FAILED) {
-		error = os_error("map the media of %s", info->id);
-		free(device);
-		return error;
-	}
-	device->control = device->base + device->bytes;
-	syscall(SYS_madvise, device->base, map_bytes(device), MADV_DONTFORK);
-	syscall(SYS_madvise, device->base, map_bytes(device), MADV_DONTDUMP);
-	error = learn_canary(device);
+	return complete(device,
+		mmap(NULL, map_bytes(device), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+		ret_device);
+}
+
+enum secpool_error device_again(const struct device *old, struct device **ret_device)
+{
+	struct device *device;
+	enum secpool_error error = new_device(old->id, old->bytes, &device);
+	long base;
+
 	if (error)
-		device_drop(device);
-	else
-		*ret_device = device;
-	return error;
+		return error;
+	device->slot = old->slot;
+	device->media = old->media;
+	/* an old size of 0 maps shared memory a second time: mremap(2) */
+	base = syscall(SYS_mremap, old->base, 0ul, map_bytes(old), MREMAP_MAYMOVE);
+	return complete(device, base == -1 ? MAP_FAILED : (void *)base, ret_device);
 }
 
 void device_drop(struct device *device)
@@ -122,4 +158,12 @@ bool device_backend_alive(struct device *device)
 		return true;
 	device_give_up(device, MSG_CAUSE_SILENT);
 	return false;
+}
+
+bool device_backend_answers(const struct device *device, uint64_t most_ns)
+{
+	uint64_t canary;
+
+	return emumedia_canary(device->control, NULL, most_ns, &canary) == SECPOOL_OK &&
+	       canary == device->canary;
 }

@@ -311,18 +311,41 @@ static bool has_place_on(const struct secpool_region *region, const struct devic
 	return false;
 }
 
-/* We found it gone before keymgrd did, which has found it now. */
-static void make_up_late(struct secpool *pool, struct device *device)
+static void find_affected(
+	struct secpool *pool, const struct device *device, bool affected[POOL_REGIONS_MOST])
 {
-	bool affected[POOL_REGIONS_MOST] = {false};
-
-	device->unreplaced = false;
-	device->retry = false;
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
 		const struct secpool_region *region = pool->regions[slot];
 		affected[slot] = region && has_place_on(region, device);
 	}
+}
+
+/* We found it gone before keymgrd did, which has found it now. */
+static void make_up_late(struct secpool *pool, struct device *device)
+{
+	bool affected[POOL_REGIONS_MOST];
+
+	device->unreplaced = false;
+	device->retry = false;
+	find_affected(pool, device, affected);
 	make_up(pool, device, affected);
+}
+
+/* It was late for us alone, and answers again: what the regions have there is used again. Nothing in it is believed, for its copies were struck; it is written anew. */
+static void come_back(struct secpool *pool, struct device *device)
+{
+	bool affected[POOL_REGIONS_MOST];
+
+	device->unreplaced = false;
+	find_affected(pool, device, affected);
+	if (service_take_again(pool, device) != SECPOOL_OK)
+		return;
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot])
+			take_places(pool, pool->regions[slot]);
+	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
+		if (affected[slot] && pool->regions[slot]->lanes == 1)
+			save_resident(pool, pool->regions[slot]);
 }
 
 void loss_scan(struct secpool *pool)
@@ -335,6 +358,8 @@ void loss_scan(struct secpool *pool)
 			handle_loss(pool, d);
 		} else if (d->unreplaced && d->retry) {
 			make_up_late(pool, d);
+		} else if (d->unreplaced && d->back) {
+			come_back(pool, d);
 		}
 	}
 }

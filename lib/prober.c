@@ -49,6 +49,8 @@ struct prober_line {
 	struct service *service;
 	pthread_t thread;
 	_Atomic bool stop, probe;
+	_Atomic bool answered; /* to the last probe since the device was given up */
+	uint64_t suspect_ns;   /* the first bound */
 	_Atomic uint32_t work; /* a futex: counts what was given to it */
 	_Atomic uint64_t turn; /* odd while it is in an access */
 	_Atomic unsigned holders;
@@ -56,7 +58,7 @@ struct prober_line {
 	struct access_place places[PLACES];
 	/* the prober's own */
 	uint64_t seen_turn;
-	unsigned late_turns, calm_turns;
+	unsigned late_turns, calm_turns, back_turns;
 };
 
 struct prober {
@@ -84,6 +86,9 @@ static enum secpool_error carry_out(struct prober_line *line, struct access_plac
 {
 	struct device *device = line->device;
 
+	/* a store that nobody waits for any more must not come late: the device may be used again */
+	if (!device_usable(device))
+		return SECPOOL_E_DEVICE_GONE;
 	switch (place->operation) {
 	case READ:
 		return device_backend_read(device, place->offset, place->buffer, place->bytes);
@@ -118,9 +123,13 @@ static bool serve_all(struct prober_line *line)
 {
 	bool served = false;
 
-	if (atomic_exchange(&line->probe, false) && device_usable(line->device)) {
+	if (atomic_exchange(&line->probe, false)) {
 		atomic_fetch_add(&line->turn, 1);
-		device_backend_alive(line->device);
+		if (device_usable(line->device))
+			device_backend_alive(line->device);
+		else
+			atomic_store(&line->answered,
+				device_backend_answers(line->device, line->suspect_ns));
 		atomic_fetch_add(&line->turn, 1);
 		served = true;
 	}
@@ -176,6 +185,7 @@ enum secpool_error prober_watch(struct prober *prober, struct device *device)
 	line->device = device;
 	line->service = prober->pool->service;
 	line->memory = memory;
+	line->suspect_ns = prober->suspect_turns * prober->turn_ns;
 	line->holders = 2; /* the thread, and the pool by the device */
 	for (size_t i = 0; i < PLACES; i++)
 		line->places[i].buffer = line->memory + i * PAGECIPHER_PAGE_BYTES_MOST;
@@ -301,6 +311,22 @@ static void look(struct prober *prober, struct device *device)
 	}
 }
 
+/* A device that was given up for being late, and by us alone. */
+static void look_again(struct device *device)
+{
+	struct prober_line *line = device->line;
+
+	if (atomic_load(&line->probe) || atomic_load(&line->turn) & 1) {
+		line->back_turns = 0;
+		return;
+	}
+	line->back_turns = atomic_load(&line->answered) ? line->back_turns + 1 : 0;
+	if (line->back_turns >= CALM_TURNS && !atomic_exchange(&device->back, true))
+		service_look(line->service);
+	atomic_store(&line->probe, true);
+	give_work(line);
+}
+
 static void *prober_main(void *arg)
 {
 	struct prober *prober = arg;
@@ -310,6 +336,8 @@ static void *prober_main(void *arg)
 		for (struct device *d = atomic_load(&prober->pool->devices); d; d = d->older)
 			if (device_usable(d))
 				look(prober, d);
+			else if (atomic_load(&d->unreplaced) && d->cause == MSG_CAUSE_STUCK)
+				look_again(d);
 		spinlock_futex_wait_most(&prober->stop, 0, prober->turn_ns);
 	}
 	return NULL;

@@ -141,26 +141,34 @@ static void fail_deferred(struct service *service)
 	}
 }
 
-static enum secpool_error new_device(
-	struct secpool *pool, const struct msg_device *info, int fd, struct device **ret_device)
+/* Watched from now on, and the program is told. On error the device is dropped. */
+static enum secpool_error add_device(struct secpool *pool, struct device *device)
+{
+	struct secpool_event event = {.type = SECPOOL_EVENT_DEVICE_ONLINE};
+	enum secpool_error error = prober_watch(pool->service->prober, device);
+
+	if (error) {
+		device_drop(device);
+		return error;
+	}
+	device->older = atomic_load(&pool->devices);
+	atomic_store(&pool->devices, device);
+	memcpy(event.device, device->id, sizeof event.device);
+	events_add(&pool->events, &event);
+	return SECPOOL_OK;
+}
+
+enum secpool_error service_take_again(struct secpool *pool, const struct device *old)
 {
 	struct device *device;
-	enum secpool_error error = device_map(info, fd, &device);
+	enum secpool_error error = device_again(old, &device);
 
-	if (error)
-		return error;
-	error = prober_watch(pool->service->prober, device);
-	if (error)
-		device_drop(device);
-	else
-		*ret_device = device;
-	return error;
+	return error ? error : add_device(pool, device);
 }
 
 static void take_device(
 	struct secpool *pool, const struct msg_device *info, struct sock_extra *extra)
 {
-	struct secpool_event event = {.type = SECPOOL_EVENT_DEVICE_ONLINE};
 	struct device *device;
 	int fd = sock_take_fd(extra, 0);
 
@@ -177,13 +185,10 @@ static void take_device(
 		}
 		device->retry = info->state != MSG_DEVICE_ONLINE;
 	}
+	/* one that can't be used is as if it were not there: keymgrd tells when it is another */
 	if (info->state == MSG_DEVICE_ONLINE && fd >= 0 &&
-		new_device(pool, info, fd, &device) == SECPOOL_OK) {
-		device->older = atomic_load(&pool->devices);
-		atomic_store(&pool->devices, device);
-		memcpy(event.device, info->id, sizeof event.device);
-		events_add(&pool->events, &event);
-	}
+		device_map(info, fd, &device) == SECPOOL_OK)
+		(void)!add_device(pool, device);
 	os_close(&fd);
 	atomic_store(&pool->service->look, true); /* one may be gone: loss_scan looks at all */
 }

@@ -87,6 +87,9 @@ void service_wake(struct worker *worker);
 /* A device is gone: the service is to look at all of them. Threads: the library's own. */
 void service_look(struct service *service);
 
+/* Uses a device again that was given up and answers in time, as a new incarnation. Errors: those of device_again and prober_watch. Threads: the service. */
+enum secpool_error service_take_again(struct secpool *pool, const struct device *old) MUST_USE;
+
 /* Hands an event to the service, which tells it. Threads: guests. */
 void service_post(struct worker *worker, const struct secpool_event *event);
 

@@ -58,6 +58,56 @@ static int stuck_redundant(void *arg)
 	return 0;
 }
 
+static void set_normal(const char *device)
+{
+	int fd = open(support_path("devices/%s/media", device), O_RDWR | O_CLOEXEC);
+	uint64_t word = EMUMEDIA_NORMAL;
+	struct stat status;
+
+	SUPPORT_CHECK(fd >= 0 && fstat(fd, &status) == 0);
+	SUPPORT_CHECK(
+		pwrite(fd, &word, sizeof word,
+			status.st_size - EMUMEDIA_CONTROL_BYTES + EMUMEDIA_WORD_AT) == sizeof word);
+	close(fd);
+}
+
+/*
+ * Nobody but the program finds the device late (hotplugd is dead), so that keymgrd gives nothing instead. When the device answers again its places are used again, and written anew: they
+ * are enough when the other device goes.
+ */
+static int late_for_us_alone(void *arg)
+{
+	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
+	struct secpool_region *region = load_redundant(pool, PAGES, false);
+	struct secpool_event event;
+
+	(void)arg;
+	load_catch_bus();
+	load_begin(region, PAGES);
+	load_await(2000);
+	while (support_event(pool, SECPOOL_EVENT_DEVICE_ONLINE, 100, &event))
+		;
+	load_inject("dev0", "stuck");
+	support_kill_daemon("hotplugd");
+	await_stuck(pool, "dev0");
+	load_await(10000);
+	set_normal("dev0");
+	if (!support_event(pool, SECPOOL_EVENT_DEVICE_ONLINE, LOAD_WAIT_MS, &event))
+		support_fail("dev0 answers, and is not used again");
+	SUPPORT_CHECK(strcmp(event.device, "dev0") == 0);
+	load_await(5000);
+	/* what was only on dev1 is on both again */
+	clock_sleep_ns(2 * CLOCK_NS_PER_S);
+	SUPPORT_OK(secpool_flush(region));
+	SUPPORT_CHECK(truncate(support_path("devices/dev1/media"), 0) == 0);
+	load_await(5000);
+	load_end();
+	SUPPORT_CHECK(load_lost(region) == 0);
+	SUPPORT_CHECK(load_stats(pool).integrity_failures == 0);
+	secpool_close(pool);
+	return 0;
+}
+
 static int stuck_single(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
@@ -206,6 +256,9 @@ int main(void)
 	SUPPORT_CHECK(support_join(support_fork(slow_redundant, NULL), 60000) == 0);
 	SUPPORT_CHECK(support_join(support_fork(slow_single, NULL), 60000) == 0);
 	SUPPORT_CHECK(support_join(support_fork(stuck_single, NULL), 60000) == 0);
+	support_down();
+	support_up(2, "64M", NULL);
+	SUPPORT_CHECK(support_join(support_fork(late_for_us_alone, NULL), 60000) == 0);
 	support_down();
 	return 0;
 }

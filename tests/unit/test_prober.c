@@ -220,6 +220,36 @@ static void test_stuck(void **state)
 	assert_true(clock_now_ns() - began < 10ull * CLOCK_NS_PER_MS); /* no more waits */
 }
 
+/* Given up, and never replaced: when it answers in time again, it can be used again; not before, and not if it is slow. */
+static void test_back(void **state)
+{
+	char out[] = "something", in[sizeof out];
+	struct device *again = NULL;
+
+	(void)state;
+	begin();
+	behave(EMUMEDIA_STUCK, 0);
+	await(&device->gone, true);
+	atomic_store(&device->unreplaced, true);
+	behave(EMUMEDIA_SLOW, 3 * SUSPECT_MS);
+	clock_sleep_ns(60ull * SUSPECT_MS * CLOCK_NS_PER_MS);
+	assert_false(device->back);
+	atomic_store(&service.look, false);
+	behave(EMUMEDIA_NORMAL, 0);
+	await(&device->back, true);
+	await(&service.look, true);
+	assert_false(device_usable(device)); /* this incarnation stays gone */
+	assert_int_equal(device_again(device, &again), SECPOOL_OK);
+	assert_int_equal(again->slot, 3);
+	assert_int_equal(again->media, 9);
+	assert_string_equal(again->id, "dev0");
+	assert_int_equal(device_write(again, CAPACITY - sizeof out, out, sizeof out), SECPOOL_OK);
+	assert_int_equal(pread(media, in, sizeof in, (off_t)(CAPACITY - sizeof in)), sizeof in);
+	assert_memory_equal(in, out, sizeof in);
+	device_drop(again);
+	assert_true(device_seen_alive(device) == false);
+}
+
 /* More of them than the I/O thread has places, all in it when the device is given up. */
 static void *read_one(void *arg)
 {
@@ -318,6 +348,7 @@ int main(void)
 		TEST(test_well),
 		TEST(test_slow),
 		TEST(test_stuck),
+		TEST(test_back),
 		TEST(test_many_wait),
 		TEST(test_silent),
 		TEST(test_silent_accesses),
