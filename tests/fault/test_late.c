@@ -245,6 +245,9 @@ static int slow_single(void *arg)
 
 int main(void)
 {
+#ifdef LATE_MODE
+	support_fault_mode = LATE_MODE;
+#endif
 	support_up(3, "64M", NULL);
 	SUPPORT_CHECK(support_join(support_fork(stuck_redundant, NULL), 90000) == 0);
 	support_down();

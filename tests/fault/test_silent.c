@@ -129,6 +129,9 @@ static int idle(void *arg)
 
 int main(void)
 {
+#ifdef SILENT_MODE
+	support_fault_mode = SILENT_MODE;
+#endif
 	support_up(3, "64M", NULL);
 	SUPPORT_CHECK(support_join(support_fork(redundant, NULL), 90000) == 0);
 	support_down();

@@ -51,6 +51,7 @@ static void test_minimal(void **state)
 	const struct policy_settings *s = policy_settings(policy);
 	assert_true(s->window_base == 0x110000000000 && s->window_bytes == 64ull << 40);
 	assert_true(s->grace_ns == 60000000000ull && s->max_age_ns == 3600000000000ull);
+	assert_true(s->suspect_after_ms == 100 && s->gone_after_ms == 1000);
 	assert_int_equal(s->host_pcrs, 1 << 7);
 	assert_false(s->demand_openssl);
 	assert_false(s->allow_unlocked_memory || s->allow_memfd_without_secret);
@@ -201,6 +202,14 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "host_pcrs: [1,2,3,4,5,6,7,8,9]\n", 6, "at most 8");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], max_age_seconds: 0}\n", 6,
 		"1 or more");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 0}\n", 6,
+		"1 or more");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 1000}\n",
+		6, "gone_after_ms (1000) above suspect_after_ms (1000)");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: 60001}\n", 6,
+		"at most 60000");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: soon}\n", 6,
+		"expected a number");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [\"a b\"]}\n", 6, "is no name");
 }
 
