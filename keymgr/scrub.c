@@ -76,7 +76,7 @@ static enum secpool_error look(const uint8_t *control, uint64_t *ret_canary)
 static enum msg_readback scrub_range(const struct job *job, const _Atomic int *stop)
 {
 	const uint8_t *control = NULL;
-	uint64_t before, after;
+	uint64_t before = 0, after = 1;
 	enum msg_readback result = MSG_READBACK_UNREACHABLE;
 	enum secpool_error error = emumedia_map(job->media_fd, job->capacity, &control);
 
