@@ -3,6 +3,7 @@
  * Bytes that flip on a device (`secpool device inject corrupt:N`), thousands of places at once. Under a mirrored region every page is right, and the bad copies are written anew; without redundancy a
  * page is right or lost, and each lost one is told of with its cause. timeout: 180
  */
+#include "lib/base/clock.h"
 #include "tests/fault/load.h"
 
 enum { PAGES = 4096, LOCAL_BYTES = 4 << 20 };
@@ -25,6 +26,21 @@ static void read_all(struct secpool_region *region, uint64_t round)
 			support_fail("page %zu is not what was written", page);
 }
 
+/* Once something bad was met the whole region is checked, in the background: waits until nothing more is found. */
+static struct secpool_stats settled(struct secpool *pool)
+{
+	struct secpool_stats before = load_stats(pool), now;
+
+	for (;;) {
+		clock_sleep_ns(CLOCK_NS_PER_S / 2);
+		now = load_stats(pool);
+		if (now.integrity_failures == before.integrity_failures &&
+			now.repairs == before.repairs)
+			return now;
+		before = now;
+	}
+}
+
 static int mirrored(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
@@ -40,7 +56,7 @@ static int mirrored(void *arg)
 		load_inject(i ? "dev1" : "dev0", "corrupt:4096");
 		read_all(region, i);
 	}
-	stats = load_stats(pool);
+	stats = settled(pool);
 	printf("mirror: %llu bad copies, %llu repaired\n",
 		(unsigned long long)stats.integrity_failures, (unsigned long long)stats.repairs);
 	SUPPORT_CHECK(stats.integrity_failures > 100 && stats.repairs == stats.integrity_failures);
