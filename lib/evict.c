@@ -172,8 +172,8 @@ static void drop(struct worker *worker, struct evict_batch *batch, size_t moved_
 
 	for (unsigned i = 0; i < batch->count; i++) {
 		struct victim *v = &batch->victims[i];
-		/* clean pages whose copies went are the only ones now */
-		if (v->state == VICTIM_TAKEN && v->version > 0 &&
+		/* pages whose copies went, though they were clean or have been written, are the only ones now */
+		if ((v->state == VICTIM_WRITTEN || (v->state == VICTIM_TAKEN && v->version > 0)) &&
 			page_copies(atomic_load(&v->region->pages[v->pgno].word)) == 0)
 			writeback_undo(worker, v);
 		if (v->state != VICTIM_TAKEN && v->state != VICTIM_WRITTEN)

@@ -97,7 +97,7 @@ bool page_pin(struct page *page)
 {
 	uint64_t seen = atomic_load(&page->word);
 
-	while (page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY)
+	while (page_state(seen) == PAGE_DIRTY)
 		if (atomic_compare_exchange_weak(&page->word, &seen, seen | PAGE_PINNED))
 			return true;
 	return false;

@@ -128,7 +128,7 @@ void page_note_era(struct page *page, unsigned era);
 /* Notes in a busy page, the caller's, that it was written to again. */
 void page_note_rewritten(struct page *page);
 
-/* Pins a page. It must be resident and not busy (CLEAN or DIRTY): false if it is not. */
+/* Pins a page. It must be DIRTY: false if it is not. A clean one would be made writable under the pin, and be dropped after it with what was stored there. */
 bool page_pin(struct page *page);
 
 /* If the page is pinned, notes that it is in no queue, and returns true. */

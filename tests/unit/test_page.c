@@ -127,11 +127,15 @@ static void test_pinned_pages_are_not_taken(void **state)
 {
 	struct page page = {.word = page_word(PAGE_DIRTY, 0, 7)};
 	struct page absent = {.word = page_word(PAGE_ABSENT, 1, 7)};
+	struct page clean = {.word = page_word(PAGE_CLEAN, 1, 7)};
 	uint64_t seen;
 
 	(void)state;
 	assert_false(page_pin(&absent));
 	assert_true(absent.word == page_word(PAGE_ABSENT, 1, 7));
+	/* what is stored to it under the pin would go with it */
+	assert_false(page_pin(&clean));
+	assert_true(clean.word == page_word(PAGE_CLEAN, 1, 7));
 	assert_true(page_pin(&page));
 	seen = page.word;
 	assert_true(seen & PAGE_PINNED);
