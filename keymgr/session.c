@@ -232,6 +232,7 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	opened->allow_unlocked = settings->allow_unlocked_memory;
 	opened->faultfd_passed = daemon->faultfd >= 0;
 	opened->rebuild_bytes_per_second = settings->rebuild_bytes_per_second;
+	opened->grace_ms = settings->grace_ns / CLOCK_NS_PER_MS;
 	opened->patrol_bytes_per_second = settings->patrol_bytes_per_second;
 	opened->suspect_after_ms = settings->suspect_after_ms;
 	opened->gone_after_ms = settings->gone_after_ms;

@@ -194,12 +194,15 @@ void fault_serve(struct worker *worker, const struct uffd_fault *fault)
 static bool is_lost(struct secpool *pool, uintptr_t address)
 {
 	struct secpool_region *region = pool_find_address(pool, address);
-	uint64_t pgno;
+	uint64_t pgno, word;
 
 	if (!region)
 		return true;
 	pgno = (address - (uintptr_t)region->address) / region->page_bytes;
-	return page_state(atomic_load(&region->pages[pgno].word)) == PAGE_LOST;
+	word = atomic_load(&region->pages[pgno].word);
+	return page_state(word) == PAGE_LOST ||
+	       ((word & PAGE_BARRED) &&
+		       (page_state(word) == PAGE_ABSENT || page_state(word) == PAGE_FRESH));
 }
 
 /* The program may have closed the descriptor by which its threads serve themselves: then a handler, which has its own, serves them. */

@@ -8,6 +8,7 @@
 #include "lib/loss.h"
 #include "lib/overhead.h"
 #include "lib/redundancy.h"
+#include "lib/region.h"
 
 _Static_assert((int)CACHE_ERA_BITS == (int)PAGE_ERA_BITS, "an era fits the word");
 
@@ -251,7 +252,8 @@ static enum taking take_next(struct worker *worker, struct secpool_region *regio
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
 
-	if (page_state(seen) != PAGE_ABSENT && page_state(seen) != PAGE_FRESH)
+	if ((page_state(seen) != PAGE_ABSENT && page_state(seen) != PAGE_FRESH) ||
+		(seen & PAGE_BARRED))
 		return NOT_NOW;
 	if (!cache_reserve(cache, worker->index, region->page_bytes))
 		return NO_ROOM;
@@ -317,6 +319,51 @@ static void fill_window(struct worker *worker, const struct fillset *asked, unsi
 	}
 }
 
+static void unmark(struct secpool_region *region, uint64_t pgno)
+{
+	if (atomic_fetch_and(&region->pages[pgno].word, ~PAGE_BARRED) & PAGE_BARRED)
+		atomic_fetch_sub(&region->barred_pages, 1);
+}
+
+/* There is no room for a page that the caller took to fill it: it stays out, and who asked for it gets SIGBUS. */
+static void bar(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+{
+	struct secpool_event event = {
+		.type = SECPOOL_EVENT_NO_SPACE,
+		.cause = SECPOOL_CAUSE_NO_SPACE,
+		.region = region,
+		.range = {.offset = pgno * region->page_bytes, .bytes = region->page_bytes},
+	};
+	struct page *page = &region->pages[pgno];
+
+	atomic_fetch_or(&page->word, PAGE_BARRED);
+	atomic_fetch_add(&region->barred_pages, 1);
+	/* without poison the page would be asked for again, and wait again: slow, never wrong */
+	(void)!uffd_poison(
+		worker->uffd, region->address + pgno * region->page_bytes, region->page_bytes);
+	fill_undo(worker, region, pgno);
+	if (page_state(atomic_load(&page->word)) == PAGE_LOST)
+		unmark(region, pgno);
+	fault_wake_page(worker, region, pgno);
+	loss_tell(worker, &event);
+	loss_noticed(worker); /* the service is to take it back in time */
+}
+
+void fill_unbar(struct worker *worker, struct secpool_region *region)
+{
+	for (uint64_t pgno = 0; atomic_load(&region->barred_pages) > 0 && pgno < region->page_count;
+		pgno++) {
+		struct page *page = &region->pages[pgno];
+		uint64_t seen = atomic_load(&page->word);
+		if (!(seen & PAGE_BARRED) || !page_step(page, &seen, PAGE_FILL_BEGIN,
+						     page_copies(seen), page_version(seen)))
+			continue; /* resident and pinned, or in somebody's hand */
+		if (region_heal(worker, region, pgno) == SECPOOL_OK)
+			unmark(region, pgno);
+		fill_undo(worker, region, pgno);
+	}
+}
+
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen,
 	bool writable)
 {
@@ -326,7 +373,8 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 	unsigned count;
 	int64_t stride;
 
-	if (!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
+	if ((seen & PAGE_BARRED) ||
+		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
 		/* somebody else took it, or a copy was struck from it: the access is made again */
 		fault_wake_page(worker, region, pgno);
 		return;
@@ -334,7 +382,7 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 	asked.writable = writable || fills_writable(region, pgno);
 	count = readahead_note(&region->readahead, pgno, region->page_count, &stride);
 	if (evict_make_room(worker, region->page_bytes) != SECPOOL_OK) {
-		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
+		bar(worker, region, pgno);
 		return;
 	}
 	count = take_window(worker, &asked, count, stride, taken);

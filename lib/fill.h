@@ -9,7 +9,8 @@
 /*
  * Takes an absent or fresh page (as `seen`), maps it and wakes who waits; with it, as far as the local budget has room for the asking, those that a stream of
  * faults will want next (readahead.h). If the page changed meanwhile, who waits is woken and asks again.
- * writable: for a write; else it is mapped write-protected and clean. A page that has no good copy, or no room, ends as lost, poisoned, with an event.
+ * writable: for a write; else it is mapped write-protected and clean. A page that has no good copy ends as lost, poisoned, with an event; one for which there is no room as it was, barred (PAGE_BARRED): whoever touches it
+ * gets SIGBUS, until fill_unbar.
  */
 void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen, bool writable);
 
@@ -33,6 +34,11 @@ void fill_end_protection(struct worker *worker, struct secpool_region *region, u
 
 /* Ends the filling of a page that stays out of local memory, absent or fresh; or lost, if its last copy went meanwhile. Wakes who waits. */
 void fill_undo(struct worker *worker, struct secpool_region *region, uint64_t pgno);
+
+/*
+ * Takes the poison from the region's barred pages: they are asked for again, and wait for room again. Threads: the service.
+ */
+void fill_unbar(struct worker *worker, struct secpool_region *region);
 
 /* Ends a page as lost: the poison, the waiters, the event. The caller has stepped it to PAGE_LOST. */
 void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);

@@ -12,6 +12,7 @@
 #include "lib/fill.h"
 #include "lib/range.h"
 #include "lib/redundancy.h"
+#include "lib/region.h"
 #include "lib/signals.h"
 
 /* Pages that a worker has in hand are tried again after this long. */
@@ -44,6 +45,10 @@ static enum secpool_error copy_mapped(
 	enum secpool_error error = transfer->writing ? guarded_copy(there, here, bytes)
 						     : guarded_copy(here, there, bytes);
 
+	if (error && atomic_load(&transfer->region->barred_pages) > 0)
+		return err_set(SECPOOL_E_NO_SPACE,
+			"%zu bytes at %zu: pages can't be brought in, as none can be written out",
+			bytes, offset + at);
 	return error ? lost(offset + at, bytes) : SECPOOL_OK;
 }
 
@@ -82,6 +87,27 @@ static enum secpool_error write_page(
 }
 
 /*
+ * A lost page is written anew. One that vanished is not, as long as its entry is in the cache's queues (fault.c).
+ * Errors: SECPOOL_E_LOST (also: there is no device to write it to).
+ */
+static enum secpool_error make_whole(struct worker *worker, struct secpool_region *region,
+	uint64_t pgno, const uint8_t *from, uint64_t seen)
+{
+	struct page *page = &region->pages[pgno];
+
+	if (atomic_load(&region->vanished) > 0 || atomic_load(&region->ended) ||
+		!redundancy_writable(region, pgno) ||
+		!page_step(page, &seen, PAGE_REWRITE_BEGIN, 0, page_version(seen)))
+		return SECPOOL_E_LOST;
+	atomic_fetch_sub(&region->lost_pages, 1);
+	if (region_heal(worker, region, pgno) != SECPOOL_OK) {
+		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
+		return SECPOOL_E_LOST;
+	}
+	return write_page(worker, region, pgno, from);
+}
+
+/*
  * Moves one whole page without mapping it, if it is not resident. *ret_done is false when it must go by the mapping: it is resident, or busy, or there is no device to write it to.
  */
 static enum secpool_error move_page(struct worker *worker, const struct transfer *transfer,
@@ -93,8 +119,11 @@ static enum secpool_error move_page(struct worker *worker, const struct transfer
 	bool fresh = page_state(seen) == PAGE_FRESH;
 
 	*ret_done = false;
-	if (page_state(seen) == PAGE_LOST)
-		return SECPOOL_E_LOST;
+	if (page_state(seen) == PAGE_LOST) {
+		*ret_done = true;
+		return transfer->writing ? make_whole(worker, region, pgno, here, seen)
+					 : SECPOOL_E_LOST;
+	}
 	if (!fresh && page_state(seen) != PAGE_ABSENT)
 		return SECPOOL_OK;
 	if (fresh && !transfer->writing) {
@@ -144,7 +173,7 @@ static bool is_resident(const struct secpool_region *region, uint64_t pgno)
 	enum page_state state =
 		page_state(atomic_load_explicit(&region->pages[pgno].word, memory_order_relaxed));
 
-	return state != PAGE_ABSENT && state != PAGE_FRESH;
+	return state != PAGE_ABSENT && state != PAGE_FRESH && state != PAGE_LOST;
 }
 
 static enum secpool_error transfer_whole_pages(

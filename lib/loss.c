@@ -223,10 +223,14 @@ uint64_t loss_fill(struct secpool *pool)
 		struct secpool_region *region = pool->regions[slot];
 		struct msg request = {.type = MSG_REGION_FILL};
 		enum secpool_error error;
-		if (!region || !region->lacks_places || service->client.fd < 0)
+		if (!region || atomic_load(&region->ended))
 			continue;
-		lacking = true;
+		lacking = lacking || region->lacks_places || atomic_load(&region->barred_pages) > 0;
 		if (clock_now_ns() < service->fill_ns)
+			continue;
+		if (atomic_load(&region->barred_pages) > 0)
+			fill_unbar(pool_service_worker(pool), region);
+		if (!region->lacks_places || service->client.fd < 0)
 			continue;
 		request.u.region_fill.region = region->id;
 		error = keyclient_call(&service->client, &request, MSG_REPLY, NULL);

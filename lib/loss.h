@@ -33,7 +33,7 @@ void loss_strike_gone(struct secpool_region *region);
 void loss_scan(struct secpool *pool);
 
 /*
- * Asks keymgrd for places that a region lacks, now and then. Returns when to ask again (clock_now_ns); 0: nothing lacks. Threads: the service.
+ * Asks keymgrd for places that a region lacks, and lets pages be asked for again that there was no room for, now and then. Returns when to ask again (clock_now_ns); 0: nothing lacks. Threads: the service.
  */
 uint64_t loss_fill(struct secpool *pool);
 

@@ -24,6 +24,7 @@ static const uint8_t table[PAGE_STATES][PAGE_EVENTS] = {
 		[PAGE_COPIES_GONE] = TO(PAGE_DIRTY)},
 	[PAGE_DIRTY] =
 		{[PAGE_WRITE_BEGIN] = TO(PAGE_EVICTING), [PAGE_EVICT_BEGIN] = TO(PAGE_EVICTING)},
+	[PAGE_LOST] = {[PAGE_REWRITE_BEGIN] = TO(PAGE_FILLING)},
 	[PAGE_EVICTING] = {[PAGE_WRITE_END] = TO(PAGE_DIRTY),
 		[PAGE_EVICT_DONE] = TO(PAGE_ABSENT),
 		[PAGE_EVICT_FRESH] = TO(PAGE_FRESH),
@@ -55,7 +56,8 @@ const char *page_event_name(unsigned event)
 	static const char *const names[PAGE_EVENTS] = {"fill-begin", "fill-clean", "fill-dirty",
 		"fill-undo", "fill-undo-fresh", "fill-lost", "write", "evict-begin", "evict-done",
 		"evict-fresh", "evict-clean", "evict-undo", "evict-written", "copy-gone",
-		"copies-gone", "vanished", "write-begin", "write-end", "fill-written"};
+		"copies-gone", "vanished", "write-begin", "write-end", "fill-written",
+		"rewrite-begin"};
 
 	return event < PAGE_EVENTS ? names[event] : "?";
 }

@@ -47,7 +47,8 @@ enum page_event {
 	PAGE_WRITE_BEGIN = 16, /* the program writes to a protected page: a worker ends the protection */
 	PAGE_WRITE_END = 17,   /* it is writable */
 	PAGE_FILL_WRITTEN = 18, /* the worker wrote a new version of it to the pool, without mapping it */
-	PAGE_EVENTS = 19,
+	PAGE_REWRITE_BEGIN = 19, /* a worker takes a lost page to write it anew, as a whole */
+	PAGE_EVENTS = 20,
 };
 
 /* A transition that the table does not have. */
@@ -66,11 +67,12 @@ struct page {
 
 /*
  * The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-22 era (cache.h: when it was evicted; of a resident
- * page: PAGE_REWRITTEN, PAGE_UNQUEUED), 23 pinned,
+ * page: PAGE_REWRITTEN, PAGE_UNQUEUED), 23 pinned or barred,
  * 24-63 version. 40 bits are enough for a version: a key seals 2^44 blocks at most, which are 2^36 of the smallest pages.
  */
 #define PAGE_WAITERS      8ull
-#define PAGE_PINNED       (1ull << 23)
+#define PAGE_PINNED       (1ull << 23) /* of a resident page */
+#define PAGE_BARRED       PAGE_PINNED  /* of one that is not: it is poisoned until there is room for it again (fill.h) */
 #define PAGE_VERSION_MOST ((1ull << 40) - 1)
 
 enum { PAGE_ERA_SHIFT = 8, PAGE_ERA_BITS = 15, PAGE_VERSION_SHIFT = 24 };

@@ -93,6 +93,9 @@ static enum secpool_error pin_step(struct worker *worker, struct secpool_region 
 	switch (page_state(seen)) {
 	case PAGE_FRESH:
 	case PAGE_ABSENT:
+		if (seen & PAGE_BARRED)
+			return err_set(SECPOOL_E_NO_SPACE, "there is no room for page %llu",
+				(unsigned long long)pgno);
 		(void)bring_some(worker, region, pgno, end, true, &error);
 		return error;
 	case PAGE_FILLING:

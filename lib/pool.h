@@ -71,6 +71,8 @@ struct secpool_region {
 	struct erasure_code *code;
 	_Atomic(struct placement *) placement;
 	_Atomic uint64_t lost_pages;
+	_Atomic uint64_t barred_pages; /* fill.h */
+	_Atomic bool ended; /* giveup.h */
 	_Atomic uint64_t vanished; /* pages that somebody dropped round the library: charged until their entry leaves the cache's queues */
 	struct readahead readahead;
 	/* what became of pages that were filled clean (fill.h): written to after all, or evicted as they were; relaxed hints */

@@ -177,7 +177,7 @@ uint64_t rebuild_some(struct secpool *pool)
 
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
 		struct secpool_region *region = pool->regions[slot];
-		if (!region)
+		if (!region || atomic_load(&region->ended))
 			continue;
 		if (atomic_exchange(&region->check_wanted, false) && region->lanes > 1)
 			start(&region->rebuild, true);

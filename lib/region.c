@@ -96,6 +96,33 @@ static enum secpool_error map_memory(
 	return error;
 }
 
+/* As map_memory does it, for a page over which nothing was mapped: where the kernel has no poison. Who touches it in between gets SIGSEGV, never zeros. */
+static enum secpool_error map_again(
+	struct worker *worker, struct secpool *pool, void *at, size_t bytes)
+{
+	enum secpool_error error;
+
+	if (mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		    0) == MAP_FAILED)
+		return os_error("map a page again");
+	error = pool_lock_range(pool, at, bytes);
+	if (!error)
+		error = uffd_register(worker->uffd, at, bytes);
+	if (!error && mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0)
+		error = os_error("map a page again");
+	if (error)
+		(void)!uffd_poison(worker->uffd, at, bytes);
+	return error;
+}
+
+enum secpool_error region_heal(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+{
+	uint8_t *at = region->address + pgno * region->page_bytes;
+
+	return worker->uffd->has_poison ? uffd_drop(at, region->page_bytes)
+					: map_again(worker, region->pool, at, region->page_bytes);
+}
+
 static enum secpool_error map_pages(struct secpool_region *region)
 {
 	void *pages = mmap(NULL, region->page_count * sizeof *region->pages, PROT_READ | PROT_WRITE,

@@ -17,4 +17,9 @@ enum secpool_error region_released(struct service_call *call, const struct msg *
 /* secpool_region_create for the pool's own heap. */
 enum secpool_error region_create_heap(struct secpool *pool, size_t bytes, struct secpool_region **ret_region) MUST_USE;
 
+/*
+ * Takes the poison from a page that the calling worker is filling: it is missing again. Errors: SECPOOL_E_SYSTEM, SECPOOL_E_NO_LOCKED_MEMORY: it is as it was. Threads: workers.
+ */
+enum secpool_error region_heal(struct worker *worker, struct secpool_region *region, uint64_t pgno) MUST_USE;
+
 #endif

@@ -102,6 +102,7 @@ enum secpool_event_type {
 	SECPOOL_EVENT_DAEMON_GONE = 7,   /* keymgrd does not answer; the pool goes on meanwhile */
 	SECPOOL_EVENT_DAEMON_BACK = 8,
 	SECPOOL_EVENT_OVERFLOW = 9,      /* events were dropped: ask secpool_region_lost */
+	SECPOOL_EVENT_REGION_ENDED = 11, /* keymgrd was gone for too long, or gave the region up: all of it raises SIGBUS from now on; release it */
 	SECPOOL_EVENT_REGION_WHOLE = 10, /* a rebuild has ended: the region has all its copies, or parity, again */
 };
 
@@ -178,7 +179,7 @@ SECPOOL_MUST_USE enum secpool_error secpool_region_lost(struct secpool_region *r
 	struct secpool_range *ranges, size_t count, size_t *ret_count);
 
 /*
- * Copies between a region and a buffer, with errors instead of signals. Whole pages that are not in local memory are read and written where they are, and stay there.
+ * Copies between a region and a buffer, with errors instead of signals. Writing whole pages that are lost makes them good again, if there is a device to write them to; a part of a lost page can't be written. Whole pages that are not in local memory are read and written where they are, and stay there.
  * Errors: SECPOOL_E_INVALID (beyond the region), SECPOOL_E_LOST (part of the range may have been copied).
  */
 SECPOOL_MUST_USE enum secpool_error secpool_read(

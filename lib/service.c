@@ -11,6 +11,7 @@
 #include "lib/base/os.h"
 #include "lib/descriptors.h"
 #include "lib/fault.h"
+#include "lib/giveup.h"
 #include "lib/loss.h"
 #include "lib/prober.h"
 #include "lib/rebuild.h"
@@ -204,8 +205,10 @@ static void disconnected(struct service *service)
 {
 	keyclient_close(&service->client);
 	fail_deferred(service);
-	if (service->retry_ns == 0)
+	if (service->retry_ns == 0) {
 		daemon_event(service->pool, SECPOOL_EVENT_DAEMON_GONE);
+		service->gone_ns = clock_now_ns();
+	}
 	service->retry_ns = clock_now_ns() + RETRY_NS;
 }
 
@@ -266,11 +269,16 @@ static void reconnect(struct service *service)
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
 		struct msg request = {.type = MSG_REGION_RESUME};
 		struct secpool_region *region = pool->regions[slot];
-		if (!region)
+		enum secpool_error error;
+		if (!region || atomic_load(&region->ended))
 			continue;
 		request.u.region_resume.region = region->id;
-		if (keyclient_call(&service->client, &request, MSG_REPLY, NULL) == SECPOOL_OK)
+		error = keyclient_call(&service->client, &request, MSG_REPLY, NULL);
+		if (!error)
 			loss_resume(pool, region);
+		else if (error == SECPOOL_E_NOT_FOUND || error == SECPOOL_E_KEY_GONE ||
+			 error == SECPOOL_E_SESSION_EXPIRED) /* it is not ours any more */
+			giveup_region(pool, region);
 	}
 	if (service->client.fd < 0)
 		return;
@@ -377,6 +385,11 @@ static void tear_down(struct service *service)
 	os_close(&service->pool->events.service_fd);
 }
 
+static uint64_t grace_ns(const struct service *service)
+{
+	return (uint64_t)service->client.session.grace_ms * CLOCK_NS_PER_MS;
+}
+
 static void *service_main(void *arg)
 {
 	struct service *service = arg;
@@ -403,6 +416,9 @@ static void *service_main(void *arg)
 			disconnected(service);
 		if (service->retry_ns != 0 && clock_now_ns() >= service->retry_ns)
 			reconnect(service);
+		/* longer than the policy allows: nobody lets us use the regions any more */
+		if (service->retry_ns != 0 && clock_now_ns() - service->gone_ns > grace_ns(service))
+			giveup_all(pool);
 		if (service->client.kept)
 			continue;
 		due_ns = earlier(loss_fill(pool), rebuild_some(pool));

@@ -46,6 +46,7 @@ struct service {
 	struct keyclient client;
 	struct prober *prober;
 	uint64_t retry_ns;      /* when to try to connect again */
+	uint64_t gone_ns;       /* when the connection was lost */
 	uint64_t fill_ns;       /* when to ask again for places (loss_fill) */
 	size_t plain_bytes;     /* the workers' share of the budget so far */
 	int program_end, end;   /* by which the program's threads get userfaultfd: the program's end, the service's */

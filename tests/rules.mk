@@ -21,6 +21,7 @@ LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_writ
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
+LDFLAGS_test_whole_again := -Wl,--wrap=uffd_open
 
 $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 	@mkdir -p $(@D)

@@ -170,6 +170,8 @@ int support_cli(char *text, size_t text_bytes, const char *arg, ...)
 	return support_run(text, text_bytes, argv);
 }
 
+const char *support_policy_lines;
+
 const char *support_policy(unsigned session_seconds)
 {
 	static char path[PATH_MAX];
@@ -194,6 +196,8 @@ const char *support_policy(unsigned session_seconds)
 #ifdef __SANITIZE_THREAD__ /* the default window is not free there; this one is not free under ASan */
 	fprintf(file, "window:\n  base: \"0x004000000000\"\n  bytes: 128G\n");
 #endif
+	if (support_policy_lines)
+		fprintf(file, "%s", support_policy_lines);
 	if (session_seconds)
 		fprintf(file, "session_seconds: %u\n", session_seconds);
 	fprintf(file, "tenants:\n");

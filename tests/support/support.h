@@ -42,6 +42,8 @@ const char *support_path(const char *format, ...) PRINTF_LIKE(1, 2);
  * caller; 8 MiB, 1 region, 1 session), brief (the caller). session_seconds: 0 for sessions without end. Under TSan the window is one that TSan leaves free.
  */
 const char *support_policy(unsigned session_seconds);
+/* Lines that it has besides, for tests that set them before support_up; NULL: none. */
+extern const char *support_policy_lines;
 
 /* Starts the embedded default with that policy (NULL: support_policy(0)) and waits until it is ready. bytes as the command takes it: "64M". */
 void support_up(unsigned devices, const char *bytes, const char *policy);
