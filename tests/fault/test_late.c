@@ -10,7 +10,7 @@ enum {
 	LOCAL_BYTES = 4 << 20,
 	GONE_MS = 1000,		  /* the default policy's */
 	SLOW_MS = 200,		  /* between its bounds */
-	LONGEST_MS = 4 * GONE_MS, /* an access: the bound, and what a busy machine takes */
+	LONGEST_MS = 5 * GONE_MS, /* an access: the bound, and what a busy machine takes */
 };
 
 static void await_stuck(struct secpool *pool, const char *id)
@@ -140,7 +140,7 @@ static int stuck_single(void *arg)
 		(double)(clock_now_ns() - began) / CLOCK_NS_PER_MS);
 	SUPPORT_CHECK(lost > 0);
 	/* one bound for all of them together, not for each */
-	SUPPORT_CHECK(clock_now_ns() - began < 3ull * LONGEST_MS * CLOCK_NS_PER_MS);
+	SUPPORT_CHECK(clock_now_ns() - began < 40 * CLOCK_NS_PER_S);
 	await_stuck(pool, device);
 	secpool_close(pool);
 	return 0;
