@@ -134,6 +134,16 @@ static inline void load_inject(const char *device, const char *kind)
 		support_fail("inject %s %s: %s", device, kind, text);
 }
 
+/* Plugs a device; waits until it is online and scrubbed. */
+static inline void load_plug(const char *device)
+{
+	char text[512] = "";
+
+	if (support_cli(text, sizeof text, "device", "plug", device, NULL) != 0)
+		support_fail("plug %s: %s", device, text);
+	support_wait_device(device, "online", true, LOAD_WAIT_MS);
+}
+
 /* ---- writers ---- */
 static uint8_t *load_memory;
 static size_t load_pages;

@@ -34,8 +34,7 @@ static int redundant(void *arg)
 		load_await(5000);
 		SUPPORT_CHECK(pthread_join(pull, NULL) == 0);
 		load_await(1000);
-		SUPPORT_CHECK(support_cli(NULL, 0, "device", "plug", id, NULL) == 0);
-		support_wait_device(id, "online", true, LOAD_WAIT_MS);
+		load_plug(id);
 		/* the next one only when the copies are complete again */
 		clock_sleep_ns(CLOCK_NS_PER_S);
 		SUPPORT_OK(secpool_flush(region));
@@ -102,8 +101,7 @@ static int single(void *arg)
 	SUPPORT_CHECK(load_stats(pool).integrity_failures == 0);
 	SUPPORT_OK(secpool_region_release(region, NULL));
 	secpool_close(pool);
-	SUPPORT_CHECK(support_cli(NULL, 0, "device", "plug", device, NULL) == 0);
-	support_wait_device(device, "online", true, LOAD_WAIT_MS);
+	load_plug(device);
 	return 0;
 }
 
