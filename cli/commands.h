@@ -40,6 +40,7 @@ enum {
 int command_up(const struct args *args);
 int command_down(const struct args *args);
 int command_status(const struct args *args);
+int command_top(const struct args *args);
 int command_policy_check(const struct args *args);
 int command_device_list(const struct args *args);
 int command_device_pull(const struct args *args);

@@ -17,6 +17,8 @@ static const struct command commands[] = {
 	{NULL, "status", ARG_RUNTIME | ARG_JSON, 0, "[--json]",
 		"Shows the daemons, what the key manager says of itself, and the devices in short.",
 		command_status},
+	{NULL, "top", ARG_RUNTIME, 0, "",
+		"Shows regions with their rebuilds, and devices, again every second.", command_top},
 	{"policy", "check", 0, 1, "FILE",
 		"Reads a policy file and says whether it is valid; an error has its line.",
 		command_policy_check},
