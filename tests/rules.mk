@@ -33,6 +33,10 @@ LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--
 # the benches: a file for each, listed in the table of bench.c
 $(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
+# the torture: docs/testing.md
+TORTURE_SRCS := $(sort $(wildcard tests/torture/*.c))
+$(eval $(call program,secpool-torture,$(TORTURE_SRCS),secpool enclave base jemalloc,$(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))
 EXAMPLES := $(EXAMPLE_SRCS:%.c=$(B)/%)
