@@ -23,6 +23,7 @@ enum {
 	BOARD_MANAGER = BOARD_THREADS, /* the seat of a client's main thread */
 	BOARD_DEVICES = 6,
 	BOARD_WOUNDS_MOST = BOARD_DEVICES,
+	BOARD_OPERATIONS = 32,
 };
 
 /* What a thread is at, for the watchdog. */
@@ -47,6 +48,7 @@ struct board {
 	_Atomic uint64_t operations, skipped, bytes_checked;
 	_Atomic uint64_t wrong_bytes, zero_pages, stale_pages, foreign_bytes, unreported_losses, uncovered_losses, other_errors;
 	_Atomic uint64_t lost_blocks, regions;
+	_Atomic uint64_t slowest_ns[BOARD_OPERATIONS];    /* the longest that each operation took */
 	_Atomic uint32_t wounded;                         /* a bit for each device */
 	_Atomic uint64_t exceeded[BOARD_WOUNDS_MOST + 1]; /* [n]: how often more than n were wounded at once */
 	_Atomic uint32_t out;                             /* devices that are pulled */
@@ -64,6 +66,15 @@ static inline void board_begin(struct board_seat *seat, uint32_t operation, uint
 static inline void board_end(struct board_seat *seat)
 {
 	atomic_store(&seat->started_ns, 0);
+}
+
+/* How long an operation took that began then. */
+static inline void board_time(struct board *board, uint32_t operation, uint64_t ns)
+{
+	uint64_t slowest = atomic_load_explicit(&board->slowest_ns[operation], memory_order_relaxed);
+
+	while (ns > slowest && !atomic_compare_exchange_weak(&board->slowest_ns[operation], &slowest, ns))
+		;
 }
 
 #endif

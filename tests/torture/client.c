@@ -136,6 +136,7 @@ static void run_account(struct secpool *pool, struct service_call *call)
 {
 	struct account *account = call->arg;
 
+	call->error = SECPOOL_OK;
 	account->settled = true;
 	if (pool->service->client.fd < 0 || pool->service->retry_ns != 0)
 		unsettled(account, "is not connected", "the session");
@@ -170,7 +171,7 @@ static void settle(bool check)
 		if (service_call(client.pool, run_account, &account) != SECPOOL_OK)
 			unsettled(&account, "could not be asked", "the service");
 		account.check = false;
-		if (clock_now_ns() - said > 10 * CLOCK_NS_PER_S) {
+		if (clock_now_ns() - said > 3 * CLOCK_NS_PER_S) {
 			said = clock_now_ns();
 			fprintf(stderr,
 				"secpool-torture: client %u.%u is not settled after %llu s: %s\n",
@@ -200,10 +201,19 @@ static void answer(void)
 
 /* ---- life ---- */
 
+static size_t local_bytes(void)
+{
+	for (unsigned i = 0; i < CLIENT_SLOTS; i++)
+		if (region_kind_of(client.seed, client.number, i)->page_bytes ==
+			PAGECIPHER_PAGE_BYTES_MOST)
+			return CLIENT_LOCAL_BYTES_MOST;
+	return CLIENT_LOCAL_BYTES;
+}
+
 static void open_pool(void)
 {
 	struct secpool_options options = {.size = sizeof options,
-		.local_bytes = CLIENT_LOCAL_BYTES,
+		.local_bytes = local_bytes(),
 		.fault_mode = client_fault_mode(client.seed, client.number, client.incarnation)};
 	uint64_t until = clock_now_ns() + OPEN_NS;
 	enum secpool_error error;

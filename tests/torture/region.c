@@ -19,7 +19,7 @@ static const struct region_kind kinds[] = {
 	{"mirror:3, 16K", SECPOOL_REDUNDANCY_MIRROR, 3, 0, 0, 2, 16 << 10, 4 << 20},
 	{"ec:2+1, 4K", SECPOOL_REDUNDANCY_EC, 0, 2, 1, 1, 4 << 10, 6 << 20},
 	{"ec:2+2, 8K", SECPOOL_REDUNDANCY_EC, 0, 2, 2, 2, 8 << 10, 4 << 20},
-	{"mirror:2, 2M", SECPOOL_REDUNDANCY_MIRROR, 2, 0, 0, 1, 2 << 20, 6 << 20},
+	{"mirror:2, 2M", SECPOOL_REDUNDANCY_MIRROR, 2, 0, 0, 1, 2 << 20, 24 << 20},
 	{"ec:3+1, 128K", SECPOOL_REDUNDANCY_EC, 0, 3, 1, 1, 128 << 10, 6 << 20},
 	{"none, 64K", SECPOOL_REDUNDANCY_NONE, 0, 0, 0, 0, 64 << 10, 4 << 20},
 	{"mirror:2, 64K", SECPOOL_REDUNDANCY_MIRROR, 2, 0, 0, 1, 64 << 10, 4 << 20},

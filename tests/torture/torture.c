@@ -7,6 +7,7 @@
 
 #include "lib/base/clock.h"
 #include "tests/torture/driver.h"
+#include "tests/torture/work.h"
 
 struct field {
 	const char *name;
@@ -94,6 +95,12 @@ static void print_table(const struct driver *driver, const struct field *fields,
 		if (driver->faults[i])
 			printf(" %s %llu", nemesis_fault_name(i),
 				(unsigned long long)driver->faults[i]);
+	printf("\n");
+	printf("  %-22s", "slowest, ms");
+	for (uint32_t i = 0; i < BOARD_OPERATIONS && work_name(i); i++)
+		printf(" %s %llu;", work_name(i),
+			(unsigned long long)(atomic_load(&driver->board->slowest_ns[i]) /
+					     CLOCK_NS_PER_MS));
 	printf("\n");
 	for (size_t i = 0; i < count; i++)
 		printf("  %-22s %llu%s\n", fields[i].name, (unsigned long long)fields[i].value,

@@ -374,6 +374,7 @@ static const struct {
 	{"release and create", 5, false, NULL},
 };
 enum { OPERATIONS = sizeof table / sizeof *table, WEIGHTS = 10000 };
+_Static_assert((int)OPERATIONS <= (int)BOARD_OPERATIONS, "the board has a place for each");
 
 const char *work_name(uint32_t operation)
 {
@@ -381,8 +382,9 @@ const char *work_name(uint32_t operation)
 
 	if (operation < OPERATIONS)
 		return table[operation].name;
-	return operation - WORK_OPEN < sizeof names / sizeof *names ? names[operation - WORK_OPEN]
-								    : "?";
+	return operation >= WORK_OPEN && operation - WORK_OPEN < sizeof names / sizeof *names
+		       ? names[operation - WORK_OPEN]
+		       : NULL;
 }
 
 static uint32_t choose(uint64_t dice)
@@ -457,18 +459,19 @@ void *work_main(void *arg)
 {
 	struct worker_thread *self = arg;
 	struct client *client = self->client;
-	uint64_t seed = pattern_hash(
-		pattern_hash(client->seed, client->number * 1000003ull + client->incarnation),
-		self->number);
+	uint64_t life = client->number * 1000003ull + client->incarnation, begun;
+	uint64_t seed = pattern_hash(pattern_hash(client->seed, life), self->number);
 
 	for (uint64_t i = 0; !atomic_load_explicit(&client->board->stop, memory_order_relaxed);
 		i++) {
 		uint64_t dice = pattern_hash(seed, 2 * i), more = pattern_hash(seed, 2 * i + 1);
 		uint32_t operation = choose(dice);
 
-		board_begin(self->seat, operation, clock_now_ns());
+		begun = clock_now_ns();
+		board_begin(self->seat, operation, begun);
 		work_once(client, dice, more, operation);
 		board_end(self->seat);
+		board_time(client->board, operation, clock_now_ns() - begun);
 		atomic_fetch_add_explicit(&client->board->operations, 1, memory_order_relaxed);
 	}
 	return NULL;

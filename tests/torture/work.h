@@ -8,7 +8,7 @@
 
 #include "tests/torture/client.h"
 
-/* The name of an operation, for the watchdog. */
+/* The name of an operation; NULL: there is none of that number. */
 const char *work_name(uint32_t operation);
 
 /* The thread: works until the board says stop. Its argument is a struct worker_thread. */
