@@ -4,7 +4,7 @@
  * devices, and what the driver asks of the clients. It outlives a client that is killed.
  *
  * Covered. A device is wounded from the moment before the nemesis touches it (pull, silence, damage to its media) until every live client has said that its regions are whole again: of a
- * device that went, by the library's own account (nothing to rebuild, no place lacking); of damaged media, after every page was written anew and the region checked from end to end. A
+ * device that went, by the library's own account (nothing to rebuild, no place lacking); of damaged media, after every page of a mirror was written anew and every region checked from end to end. A
  * region stands `n` wounds at once: mirror:N stands N - 1, ec:K+M stands M, none stands 0. As long as there never were more than that many wounded devices at once while the
  * region lived, it may lose nothing: a loss is then one too many (uncovered_losses). Every device is a fault domain of its own.
  *
@@ -35,7 +35,7 @@ struct board_seat {
 enum board_request {
 	BOARD_NOTHING = 0,
 	BOARD_SETTLE = 1, /* wait until the library has dealt with the devices that are out */
-	BOARD_HEAL = 2,   /* the same, after writing every page anew and checking all of it */
+	BOARD_HEAL = 2,   /* the same, after writing mirrored pages anew, and with a check of all regions */
 };
 
 struct board_client {

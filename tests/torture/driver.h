@@ -11,7 +11,7 @@
 
 #include "tests/torture/board.h"
 
-enum { DRIVER_DEVICE_BYTES = 64 << 20, DRIVER_FAULTS_MOST = 32 };
+enum { DRIVER_DEVICE_BYTES = 96 << 20, DRIVER_FAULTS_MOST = 32 };
 
 struct driver {
 	struct board *board;

@@ -15,7 +15,7 @@
 
 enum { PHASE_STEPS = 16, OUT_MOST = 2, ALL = (1 << BOARD_DEVICES) - 1, NO_DEVICE = BOARD_DEVICES };
 /* Devices that are neither out nor damaged, so that there is space for what must be written elsewhere. */
-enum { CLEAN_LEAST = 3 };
+enum { CLEAN_LEAST = 3, DRAWS_MOST = 64 };
 
 struct nemesis {
 	struct driver *driver;
@@ -360,18 +360,20 @@ static bool needs_whole(const struct nemesis *n, const struct row *row)
 	return count(atomic_load(&n->board->wounded)) + row->wounds > n->most || keeps_away(n, row);
 }
 
+/* Drawn again when there are no devices for it. */
 static unsigned choose(const struct nemesis *n)
 {
-	unsigned sum = 0, left, row = 0;
+	unsigned sum = 0;
 
 	for (unsigned i = 0; i < ROWS; i++)
 		sum += table[i].weight;
-	left = (unsigned)number(n, 100, sum);
-	while (left >= table[row].weight)
-		left -= table[row++].weight;
-	for (unsigned turn = 0; turn < ROWS; turn++, row = (row + 1) % ROWS)
+	for (unsigned turn = 0; turn < DRAWS_MOST; turn++) {
+		unsigned left = (unsigned)number(n, 1000 + turn, sum), row = 0;
+		while (left >= table[row].weight)
+			left -= table[row++].weight;
 		if (table[row].wounds <= n->most && is_possible(n, &table[row]))
 			return row;
+	}
 	return ROWS - 1; /* calm is always possible */
 }
 
