@@ -33,9 +33,31 @@ LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--
 # the benches: a file for each, listed in the table of bench.c
 $(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
-# the torture: docs/testing.md
-TORTURE_SRCS := $(sort $(wildcard tests/torture/*.c))
-$(eval $(call program,secpool-torture,$(TORTURE_SRCS),secpool enclave base jemalloc,$(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+# the torture (docs/testing.md): all of it but its main, which tests are linked with; functions of the library at which a client can be stopped
+TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/torture/*.c)))
+$(eval $(call archive,torture,$(TORTURE_SRCS)))
+wraps = $(foreach f,$(1),-Wl,--wrap=$(f))
+TORTURE_WRAPS := $(call wraps,page_step page_drop_copies device_read device_write uffd_copy uffd_move uffd_protect uffd_unprotect uffd_drop_many stripework_store \
+	stripework_note_written mirror_rebuild erasure_rebuild keyclient_call keyclient_send)
+$(eval $(call program,secpool-torture,tests/torture/torture.c,torture secpool enclave base jemalloc,$(TORTURE_WRAPS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+
+# and the daemons, with points at which the torture stops them, in a folder of their own beside a secpool that starts those
+TORTURE_DAEMONS := $(addprefix $(B)/tests/torture/,secpool secpool-vtpm secpool-keymgrd secpool-hotplugd)
+KEYMGRD_WRAPS   := $(call wraps,extents_take extents_fill wraps_put wraps_erase regions_set_live regions_release regions_add_scrubbed regions_finish overwrite_range \
+	hotplug_handle_begin hotplug_handle_evidence)
+HOTPLUGD_WRAPS  := $(call wraps,attest_start attest_answer notify_state)
+DAEMON_POINTS   := tests/torture/daemons/points_keymgrd.c tests/torture/daemons/points_hotplugd.c
+SP_SOURCES      += $(DAEMON_POINTS)
+$(B)/tests/torture/secpool $(B)/tests/torture/secpool-vtpm: $(B)/tests/torture/%: $(B)/bin/%
+	@mkdir -p $(@D)
+	$(call say,CP,$@)cp $< $@
+$(B)/tests/torture/secpool-keymgrd: $(B)/obj/keymgr/main.o $(B)/obj/tests/torture/daemons/points_keymgrd.o $(B)/obj/tests/torture/points.o $(patsubst %,$(B)/obj/%.a,keymgr enclave policy base jemalloc)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(KEYMGRD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) -lm
+$(B)/tests/torture/secpool-hotplugd: $(B)/obj/hotplug/main.o $(B)/obj/tests/torture/daemons/points_hotplugd.o $(B)/obj/tests/torture/points.o $(patsubst %,$(B)/obj/%.a,hotplug enclave policy base jemalloc)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(HOTPLUGD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(CRYPTO_LIBS) -lm
+all: $(TORTURE_DAEMONS)
 
 # example programs, linked with the shared library as a user would
 EXAMPLE_SRCS := $(sort $(wildcard tests/examples/*.c))

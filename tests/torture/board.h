@@ -36,6 +36,9 @@ enum board_request {
 	BOARD_NOTHING = 0,
 	BOARD_SETTLE = 1, /* wait until the library has dealt with the devices that are out */
 	BOARD_HEAL = 2,   /* the same, after writing mirrored pages anew, and with a check of all regions */
+	BOARD_VERIFY = 3, /* read every block */
+	BOARD_RECREATE = 4, /* release a region and make it anew */
+	BOARD_REQUESTS = 8,
 };
 
 struct board_client {
@@ -53,7 +56,7 @@ struct board {
 	_Atomic uint64_t exceeded[BOARD_WOUNDS_MOST + 1]; /* [n]: how often more than n were wounded at once */
 	_Atomic uint32_t out;                             /* devices that are pulled */
 	_Atomic bool stop;
-	_Atomic uint64_t request; /* its number, times 4, with enum board_request */
+	_Atomic uint64_t request; /* its number, times BOARD_REQUESTS, with enum board_request */
 	struct board_client clients[BOARD_CLIENTS];
 };
 

@@ -182,21 +182,49 @@ static void settle(bool check)
 	} while (!account.settled && !atomic_load(&client.board->stop));
 }
 
+static void *recreate_main(void *arg)
+{
+	(void)arg;
+	work_recreate(&client);
+	return NULL;
+}
+
+static void do_request(enum board_request request)
+{
+	switch (request) {
+	case BOARD_HEAL:
+		board_begin(seat(), WORK_HEAL, clock_now_ns());
+		run_apart(heal_main);
+		break;
+	case BOARD_VERIFY:
+		board_begin(seat(), WORK_VERIFY, clock_now_ns());
+		run_apart(verify_main);
+		break;
+	case BOARD_RECREATE:
+		board_begin(seat(), WORK_RECREATE, clock_now_ns());
+		run_apart(recreate_main);
+		break;
+	case BOARD_SETTLE:
+	case BOARD_NOTHING:
+	case BOARD_REQUESTS:
+		break;
+	}
+	if (request == BOARD_HEAL || request == BOARD_SETTLE) {
+		board_begin(seat(), WORK_SETTLE, clock_now_ns());
+		settle(request == BOARD_HEAL);
+	}
+	board_end(seat());
+}
+
 static void answer(void)
 {
 	struct board_client *mine = &client.board->clients[client.number];
 	uint64_t request = atomic_load(&client.board->request);
 
-	if (request / 4 == atomic_load(&mine->answered))
+	if (request / BOARD_REQUESTS == atomic_load(&mine->answered))
 		return;
-	if (request % 4 == BOARD_HEAL) {
-		board_begin(seat(), WORK_HEAL, clock_now_ns());
-		run_apart(heal_main);
-	}
-	board_begin(seat(), WORK_SETTLE, clock_now_ns());
-	settle(request % 4 == BOARD_HEAL);
-	board_end(seat());
-	atomic_store(&mine->answered, request / 4);
+	do_request((enum board_request)(request % BOARD_REQUESTS));
+	atomic_store(&mine->answered, request / BOARD_REQUESTS);
 }
 
 /* ---- life ---- */

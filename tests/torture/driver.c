@@ -191,15 +191,35 @@ static bool all_answered(const struct driver *driver, uint64_t number)
 	return true;
 }
 
-bool driver_ask(struct driver *driver, enum board_request request)
+uint64_t driver_request(struct driver *driver, enum board_request request)
 {
-	uint64_t number = atomic_load(&driver->board->request) / 4 + 1;
+	uint64_t number = atomic_load(&driver->board->request) / BOARD_REQUESTS + 1;
 
+	atomic_store(&driver->board->request, number * BOARD_REQUESTS + request);
+	return number;
+}
+
+bool driver_await(struct driver *driver, uint64_t number)
+{
 	/* what takes too long is a hang of the client's main thread: the watch ends the waiting */
-	atomic_store(&driver->board->request, number * 4 + request);
 	while (!all_answered(driver, number) && !driver->hopeless)
 		driver_wait(driver, SLICE_NS);
 	return !driver->hopeless;
+}
+
+bool driver_ask(struct driver *driver, enum board_request request)
+{
+	return driver_await(driver, driver_request(driver, request));
+}
+
+uint64_t driver_findings(const struct driver *driver)
+{
+	const struct board *b = driver->board;
+
+	return atomic_load(&b->wrong_bytes) + atomic_load(&b->zero_pages) +
+	       atomic_load(&b->stale_pages) + atomic_load(&b->foreign_bytes) +
+	       atomic_load(&b->unreported_losses) + atomic_load(&b->uncovered_losses) +
+	       atomic_load(&b->other_errors) + driver->hangs + driver->crashes + driver->troubles;
 }
 
 static bool any_client(const struct driver *driver)

@@ -18,6 +18,10 @@ struct driver {
 	uint64_t seed, begun_ns;
 	unsigned seconds;
 	bool json;
+	bool crash;	       /* --crash-points */
+	bool stoppable_daemons; /* those of the tests are used: they have points */
+	const char *only;      /* points with this in their name; NULL: all */
+	uint64_t crash_points; /* attempts */
 	const char *keep; /* a folder for logs; NULL: none */
 	pid_t clients[BOARD_CLIENTS];
 	unsigned incarnations[BOARD_CLIENTS];
@@ -38,13 +42,20 @@ void driver_watch(struct driver *driver);
 void driver_wait(struct driver *driver, uint64_t ns);
 /* Asks all clients and waits until they have done it. False: they did not within the bound, and the run is hopeless. */
 bool driver_ask(struct driver *driver, enum board_request request);
+/* The same in two steps. */
+uint64_t driver_request(struct driver *driver, enum board_request request);
+bool driver_await(struct driver *driver, uint64_t number);
+/* How much was found so far that should not be. */
+uint64_t driver_findings(const struct driver *driver);
 /* Clients end: they check everything first. */
 void driver_end_clients(struct driver *driver);
 /* Something did not work that has to: said, and counted. */
 void driver_trouble(struct driver *driver, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- the stack (stack.c) ---- */
-/* Folder, policy, daemons, devices. Ends the process with a sentence when they can't be had. */
+/* The torture's own folder. Ends the process with a sentence when it can't be had. */
+void stack_prepare(struct driver *driver);
+/* Policy, daemons, devices. Ends the process with a sentence when they can't be had. */
 void stack_start(struct driver *driver);
 /* Starts what was killed. */
 void stack_bring_back(struct driver *driver);
@@ -54,6 +65,11 @@ int stack_run(struct driver *driver, const char *arg, ...) __attribute__((sentin
 const char *stack_said(void);
 /* Ends a daemon by kill -9: "keymgrd" or "hotplugd". */
 void stack_kill(struct driver *driver, const char *daemon);
+/* The same without waiting; stack_end waits for it. */
+pid_t stack_begin(struct driver *driver, const char *arg, ...) __attribute__((sentinel));
+int stack_end(struct driver *driver, pid_t pid);
+/* A path in the torture's own folder. Valid until the next call. */
+const char *stack_path(const char *name);
 /* The path of a device's media. Valid until the next call. */
 const char *stack_media(unsigned device);
 /* Runs a program with these arguments, its output to stderr. */
@@ -70,6 +86,9 @@ bool media_replay(unsigned device, uint64_t hash);
 /* ---- the nemesis (nemesis.c) ---- */
 /* Does faults until the time is over; then everything is put right again. */
 void nemesis_run(struct driver *driver);
+/* Does every action at every point (crash.c); crash_prepare: before the stack is started. False: a sentence was said. */
+bool crash_prepare(struct driver *driver);
+void crash_run(struct driver *driver);
 /* The name of a row of faults; NULL behind the last. */
 const char *nemesis_fault_name(unsigned row);
 

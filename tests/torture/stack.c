@@ -41,17 +41,26 @@ static void give_up(const char *what)
 	exit(1);
 }
 
-/* secpool lies beside this program. */
-static void find_program(void)
+/* secpool lies beside this program; the one beside the daemons that have points is in ../tests/torture. */
+static void find_program(struct driver *driver)
 {
 	ssize_t got = readlink("/proc/self/exe", program, PATH_MAX - 1);
-	char *slash;
+	char other[sizeof program + 32], *slash;
 
 	if (got <= 0)
 		give_up("/proc/self/exe");
 	program[got] = '\0';
 	slash = strrchr(program, '/');
 	strcpy(slash ? slash + 1 : program, "secpool");
+	if (!driver->crash)
+		return;
+	snprintf(other, sizeof other, "%.*s/../tests/torture/secpool", (int)(slash - program),
+		program);
+	driver->stoppable_daemons = access(other, X_OK) == 0;
+	if (!driver->stoppable_daemons)
+		fprintf(stderr, "secpool-torture: %s is not there: no daemon is stopped\n", other);
+	else if (!realpath(other, program))
+		give_up(other);
 }
 
 static void write_policy(void)
@@ -102,13 +111,16 @@ static int wait_for(struct driver *driver, pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static int run(struct driver *driver, char *const *argv)
+static int output = -1; /* of the command that was begun last */
+
+static pid_t begin(char *const *argv)
 {
-	int output = memfd_create("output", MFD_CLOEXEC), status;
 	posix_spawn_file_actions_t actions;
-	ssize_t got;
 	pid_t pid;
 
+	if (output >= 0)
+		close(output);
+	output = memfd_create("output", MFD_CLOEXEC);
 	if (output < 0)
 		give_up("memfd_create");
 	posix_spawn_file_actions_init(&actions);
@@ -118,25 +130,52 @@ static int run(struct driver *driver, char *const *argv)
 	posix_spawn_file_actions_destroy(&actions);
 	if (errno)
 		give_up(argv[0]);
-	status = wait_for(driver, pid);
-	got = pread(output, said, sizeof said - 1, 0);
-	said[got > 0 ? got : 0] = '\0';
-	close(output);
-	return status;
+	return pid;
+}
+
+/* argv: ARGS_MOST places, the first is the program's. */
+static void fill_argv(char **argv, const char *arg, va_list args)
+{
+	unsigned count = 2;
+
+	argv[0] = program;
+	argv[1] = (char *)(uintptr_t)arg;
+	while (count < ARGS_MOST - 1 && (argv[count] = va_arg(args, char *)))
+		count++;
+	argv[count] = NULL;
+}
+
+pid_t stack_begin(struct driver *driver, const char *arg, ...)
+{
+	char *argv[ARGS_MOST];
+	va_list args;
+
+	(void)driver;
+	va_start(args, arg);
+	fill_argv(argv, arg, args);
+	va_end(args);
+	return begin(argv);
+}
+
+int stack_end(struct driver *driver, pid_t pid)
+{
+	return wait_for(driver, pid);
 }
 
 int stack_run(struct driver *driver, const char *arg, ...)
 {
-	char *argv[ARGS_MOST] = {program, (char *)(uintptr_t)arg};
-	unsigned count = 2;
+	char *argv[ARGS_MOST];
 	va_list args;
+	ssize_t got;
+	int status;
 
 	va_start(args, arg);
-	while (count < ARGS_MOST - 1 && (argv[count] = va_arg(args, char *)))
-		count++;
+	fill_argv(argv, arg, args);
 	va_end(args);
-	argv[count] = NULL;
-	return run(driver, argv);
+	status = wait_for(driver, begin(argv));
+	got = pread(output, said, sizeof said - 1, 0);
+	said[got > 0 ? got : 0] = '\0';
+	return status;
 }
 
 void stack_run_plain(char *const *argv)
@@ -162,17 +201,29 @@ static int up(struct driver *driver)
 		policy, NULL);
 }
 
-void stack_start(struct driver *driver)
+const char *stack_path(const char *name)
+{
+	static char path[PATH_MAX + 64];
+
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	return path;
+}
+
+void stack_prepare(struct driver *driver)
 {
 	char runtime[PATH_MAX + 8];
 
-	find_program();
+	find_program(driver);
 	strcpy(folder, "/dev/shm/secpool-torture.XXXXXX");
 	if (!mkdtemp(folder) || chmod(folder, 0755) != 0)
 		give_up(folder);
 	snprintf(runtime, sizeof runtime, "%s/run", folder);
 	if (setenv("SECPOOL_RUNTIME_DIR", runtime, 1) != 0)
 		give_up("setenv");
+}
+
+void stack_start(struct driver *driver)
+{
 	write_policy();
 	if (up(driver) != 0) {
 		fprintf(stderr, "secpool-torture: secpool up: %s", said);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* secpool-torture --seconds S --seed N [--json] [--keep DIR]: exit status 0 nothing was found, 1 something was, 2 wrong usage. */
+/* secpool-torture --seconds S | --crash-points: exit status 0 nothing was found, 1 something was, 2 wrong usage. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +19,17 @@ static int usage(FILE *to, int status)
 {
 	fprintf(to,
 		"usage: secpool-torture --seconds S [--seed N] [--json] [--keep DIR]\n"
+		"       secpool-torture --crash-points [--only NAME] [--seed N] [--json] [--keep "
+		"DIR]\n"
 		"Writers and readers against a model of every byte, on a pool of its own whose\n"
 		"devices, daemons and clients are pulled, damaged and killed meanwhile.\n"
 		"  --seconds S  how long\n"
 		"  --seed N     the same seed gives the same faults and operations; from the clock "
 		"if not given\n"
+		"  --crash-points  stops clients and daemons at every named point and pulls or "
+		"kills "
+		"there\n"
+		"  --only NAME  points with this in their name\n"
 		"  --json       the result as one object\n"
 		"  --keep DIR   the daemons' logs are copied there\n"
 		"What was done and found goes to standard error, the result to standard output.\n");
@@ -50,10 +56,16 @@ static bool parse(int argc, char **argv, struct driver *driver)
 			driver->json = true;
 			continue;
 		}
+		if (strcmp(argv[i], "--crash-points") == 0) {
+			driver->crash = true;
+			continue;
+		}
 		if (i + 1 == argc)
 			return false;
 		if (strcmp(argv[i], "--keep") == 0)
 			driver->keep = argv[i + 1];
+		else if (strcmp(argv[i], "--only") == 0)
+			driver->only = argv[i + 1];
 		else if (strcmp(argv[i], "--seconds") == 0
 				 ? !parse_number(argv[i + 1], &seconds)
 				 : strcmp(argv[i], "--seed") != 0 ||
@@ -62,7 +74,9 @@ static bool parse(int argc, char **argv, struct driver *driver)
 		i++;
 	}
 	driver->seconds = (unsigned)seconds;
-	return seconds > 0 && seconds <= 7 * 24 * 3600;
+	if (driver->crash)
+		return seconds == 0;
+	return seconds > 0 && seconds <= 7 * 24 * 3600 && !driver->only;
 }
 
 static uint64_t count_faults(const struct driver *driver)
@@ -113,6 +127,7 @@ static int print_result(const struct driver *driver)
 	const struct field fields[] = {
 		{"operations", atomic_load(&b->operations), false},
 		{"operations_passed_over", atomic_load(&b->skipped), false},
+		{"crash_points", driver->crash_points, false},
 		{"regions", atomic_load(&b->regions), false},
 		{"bytes_checked", atomic_load(&b->bytes_checked), false},
 		{"lost_pages", atomic_load(&b->lost_blocks), false},
@@ -147,19 +162,25 @@ int main(int argc, char **argv)
 		return usage(stdout, 0);
 	if (!parse(argc, argv, &driver))
 		return usage(stderr, 2);
-	fprintf(stderr, "secpool-torture: seed %llu, %u s\n", (unsigned long long)driver.seed,
-		driver.seconds);
+	fprintf(stderr, "secpool-torture: seed %llu", (unsigned long long)driver.seed);
+	fprintf(stderr, driver.crash ? ", crash points\n" : ", %u s\n", driver.seconds);
 	driver.board = mmap(NULL, sizeof *driver.board, PROT_READ | PROT_WRITE,
 		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (driver.board == MAP_FAILED) {
 		perror("secpool-torture: mmap");
 		return 1;
 	}
+	stack_prepare(&driver);
+	if (driver.crash && !crash_prepare(&driver))
+		return 1;
 	stack_start(&driver);
 	driver.begun_ns = driver.quiet_since_ns = clock_now_ns();
 	for (unsigned i = 0; i < BOARD_CLIENTS; i++)
 		driver_start_client(&driver, i);
-	nemesis_run(&driver);
+	if (driver.crash)
+		crash_run(&driver);
+	else
+		nemesis_run(&driver);
 	driver_end_clients(&driver);
 	stack_stop(&driver);
 	return print_result(&driver);

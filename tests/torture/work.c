@@ -29,6 +29,7 @@ static uint8_t *at(const struct task *task, size_t block)
 static void skip(const struct task *task)
 {
 	atomic_fetch_add_explicit(&task->client->board->skipped, 1, memory_order_relaxed);
+	clock_sleep_ns(20000);
 }
 
 /* ---- one block, by loads and stores ---- */
@@ -378,7 +379,8 @@ _Static_assert((int)OPERATIONS <= (int)BOARD_OPERATIONS, "the board has a place 
 
 const char *work_name(uint32_t operation)
 {
-	static const char *const names[] = {"open", "settle", "heal", "verify", "close"};
+	static const char *const names[] = {
+		"open", "settle", "heal", "verify", "close", "recreate"};
 
 	if (operation < OPERATIONS)
 		return table[operation].name;
@@ -523,4 +525,17 @@ void work_heal(struct client *client)
 void work_verify(struct client *client)
 {
 	for_all_blocks(client, read_block);
+}
+
+/* A mirrored one, when nobody is at work on it. */
+void work_recreate(struct client *client)
+{
+	struct slot *slot = &client->slots[1];
+
+	pthread_rwlock_wrlock(&slot->lock);
+	if (slot->region)
+		region_release(client, slot);
+	atomic_store(&slot->tried_ns, 0);
+	(void)region_make(client, slot);
+	pthread_rwlock_unlock(&slot->lock);
 }

@@ -15,9 +15,10 @@ const char *work_name(uint32_t operation);
 void *work_main(void *thread);
 
 /* The main thread's operations. Marks them in its seat; `heal`: writes each page of all regions anew. */
-enum { WORK_OPEN = 100, WORK_SETTLE = 101, WORK_HEAL = 102, WORK_VERIFY = 103, WORK_CLOSE = 104 };
+enum { WORK_OPEN = 100, WORK_SETTLE = 101, WORK_HEAL = 102, WORK_VERIFY = 103, WORK_CLOSE = 104, WORK_RECREATE = 105 };
 void work_heal(struct client *client);
 void work_verify(struct client *client);
+void work_recreate(struct client *client);
 
 /* The heap's objects (heap.c). */
 struct heap_model *heap_model_new(void);

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* keymgrd's functions at which the torture can stop it (tests/rules.mk: the linker's --wrap). */
+#include "keymgr/devices.h"
+#include "keymgr/extents.h"
+#include "keymgr/hotplug.h"
+#include "keymgr/overwrite.h"
+#include "keymgr/regions.h"
+#include "keymgr/wraps.h"
+#include "tests/torture/points.h"
+
+#define WRAP(type, name, ...)                                                                      \
+	type __real_##name(__VA_ARGS__);                                                           \
+	type __wrap_##name(__VA_ARGS__)
+
+WRAP(enum secpool_error, extents_take, struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count);
+
+enum secpool_error __wrap_extents_take(struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count)
+{
+	points_at(POINT_KEYMGR_PLACE);
+	return __real_extents_take(directory, region, lanes, bytes, devices, device_count);
+}
+
+WRAP(enum secpool_error, extents_fill, struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count);
+
+enum secpool_error __wrap_extents_fill(struct directory *directory, uint64_t region, uint32_t lanes,
+	uint64_t bytes, const struct extents_device *devices, size_t device_count)
+{
+	points_at(POINT_KEYMGR_FILL);
+	return __real_extents_fill(directory, region, lanes, bytes, devices, device_count);
+}
+
+WRAP(enum secpool_error, wraps_put, struct wraps *wraps, const uint8_t *bytes, size_t count,
+	uint64_t *ret_slot);
+
+enum secpool_error __wrap_wraps_put(
+	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_STORE);
+	error = __real_wraps_put(wraps, bytes, count, ret_slot);
+	points_at(POINT_KEYMGR_STORED);
+	return error;
+}
+
+WRAP(enum secpool_error, wraps_erase, struct wraps *wraps, uint64_t slot);
+
+enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_ERASE);
+	error = __real_wraps_erase(wraps, slot);
+	points_at(POINT_KEYMGR_ERASED);
+	return error;
+}
+
+WRAP(enum secpool_error, regions_set_live, struct directory *directory, uint64_t region,
+	uint64_t wrap);
+
+enum secpool_error __wrap_regions_set_live(
+	struct directory *directory, uint64_t region, uint64_t wrap)
+{
+	points_at(POINT_KEYMGR_LIVE);
+	return __real_regions_set_live(directory, region, wrap);
+}
+
+WRAP(enum secpool_error, regions_release, struct directory *directory, uint64_t region,
+	enum msg_client_end client);
+
+enum secpool_error __wrap_regions_release(
+	struct directory *directory, uint64_t region, enum msg_client_end client)
+{
+	points_at(POINT_KEYMGR_RELEASE);
+	return __real_regions_release(directory, region, client);
+}
+
+WRAP(enum secpool_error, regions_add_scrubbed, struct directory *directory, uint64_t region,
+	enum msg_readback readback, uint64_t bytes);
+
+enum secpool_error __wrap_regions_add_scrubbed(
+	struct directory *directory, uint64_t region, enum msg_readback readback, uint64_t bytes)
+{
+	points_at(POINT_KEYMGR_COUNT);
+	return __real_regions_add_scrubbed(directory, region, readback, bytes);
+}
+
+WRAP(enum secpool_error, regions_finish, struct directory *directory, uint64_t region,
+	uint64_t number, const char *text, const uint8_t digest[32]);
+
+enum secpool_error __wrap_regions_finish(struct directory *directory, uint64_t region,
+	uint64_t number, const char *text, const uint8_t digest[32])
+{
+	points_at(POINT_KEYMGR_RECEIPT);
+	return __real_regions_finish(directory, region, number, text, digest);
+}
+
+WRAP(enum msg_readback, overwrite_range, int media_fd, uint64_t offset, uint64_t bytes,
+	const _Atomic int *stop);
+
+enum msg_readback __wrap_overwrite_range(
+	int media_fd, uint64_t offset, uint64_t bytes, const _Atomic int *stop)
+{
+	enum msg_readback readback;
+
+	points_at(POINT_KEYMGR_SCRUB);
+	readback = __real_overwrite_range(media_fd, offset, bytes, stop);
+	points_at(POINT_KEYMGR_SCRUBBED);
+	return readback;
+}
+
+WRAP(enum secpool_error, hotplug_handle_begin, struct server_connection *connection,
+	struct msg *msg, struct sock_extra *extra);
+
+enum secpool_error __wrap_hotplug_handle_begin(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	points_at(POINT_KEYMGR_BEGIN);
+	return __real_hotplug_handle_begin(connection, msg, extra);
+}
+
+WRAP(enum secpool_error, hotplug_handle_evidence, struct server_connection *connection,
+	struct msg *msg, struct sock_extra *extra);
+
+enum secpool_error __wrap_hotplug_handle_evidence(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	points_at(POINT_KEYMGR_EVIDENCE);
+	return __real_hotplug_handle_evidence(connection, msg, extra);
+}
