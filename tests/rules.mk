@@ -12,7 +12,7 @@ TEST_C_SRCS := $(sort $(wildcard $(TEST_KINDS:%=tests/%/test_*.c)))
 TEST_SCRIPTS := $(sort $(wildcard $(TEST_KINDS:%=tests/%/test_*.sh)))
 TEST_PROGRAMS := $(TEST_C_SRCS:%.c=$(B)/%)
 SP_SOURCES += $(TEST_C_SRCS)
-TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench support cli keymgr hotplug secpool policy enclave base jemalloc)
+TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench torture support cli keymgr hotplug secpool policy enclave base jemalloc)
 
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
