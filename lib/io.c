@@ -280,6 +280,9 @@ enum secpool_error secpool_flush(struct secpool_region *region)
 			continue;
 		}
 		give_up = clock_now_ns() + EVICT_PATIENCE_NS;
+		/* one that others held each time that we looked: they could not write it either */
+		if (error == SECPOOL_E_BUSY)
+			error = SECPOOL_E_NO_SPACE;
 		if (error)
 			error = err_set(error,
 				"page %llu could not be written to any device; it stays resident",
