@@ -152,7 +152,7 @@ static void call_failed(const struct task *task, size_t first, size_t count, con
 			region_mourn(task->client, task->slot, i, call);
 		else if (again)
 			region_strange(task->client, task->slot, "secpool_read", again);
-		else if (writes && model->state == BLOCK_KNOWN)
+		else if (writes)
 			model->state = BLOCK_UNKNOWN;
 		else if (!writes && model->state == BLOCK_KNOWN)
 			region_check(task->client, task->slot, i, buffer, "secpool_read alone");
@@ -191,10 +191,10 @@ static void call_write(const struct task *task, size_t count)
 		call_failed(task, task->block, count, "secpool_write", error);
 		return;
 	}
+	/* what was lost is whole again */
 	for (size_t i = 0; i < count; i++) {
 		struct block *model = &task->slot->blocks[task->block + i];
-		if (model->state != BLOCK_LOST)
-			new_generation(model, next_generation(model));
+		new_generation(model, next_generation(model));
 	}
 }
 
@@ -205,7 +205,9 @@ static void call_read_block(const struct task *task)
 
 static void call_write_block(const struct task *task)
 {
-	if (task->slot->blocks[task->block].state != BLOCK_LOST)
+	/* a part of a lost page can't be written */
+	if (task->slot->blocks[task->block].state != BLOCK_LOST ||
+		task->slot->kind->page_bytes <= PATTERN_BLOCK_BYTES)
 		call_write(task, 1);
 }
 
