@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Many threads on two regions (with redundancy and without) many times larger than the local memory, against a model of every byte: no lost
- * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 60 unless
+ * write, no torn page, no deadlock. In the second half devices are pulled and plugged under the mirrored one. Usage: test_stress [SECONDS], 40 unless
  * given (or STRESS_SECONDS). timeout: 180
  */
 #include <pthread.h>
@@ -16,7 +16,7 @@
 #include "tests/support/support.h"
 
 #ifndef STRESS_SECONDS
-#define STRESS_SECONDS 60
+#define STRESS_SECONDS 40
 #endif
 /* The first region: a mirror of two on three devices, unless it is erasure-coded: data and parity lanes, one device more than lanes; as many as parity are pulled at once. */
 #ifndef STRESS_DATA

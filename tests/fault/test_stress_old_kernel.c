@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stress of test_stress.c as on a kernel without UFFDIO_MOVE and UFFDIO_POISON (Debian 12's 6.1). timeout: 180 */
-#define STRESS_SECONDS 40
+#define STRESS_SECONDS 30
 
 #include "lib/uffd.h"
 

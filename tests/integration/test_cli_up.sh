@@ -72,7 +72,7 @@ expect 1 'not available' "$S" device drain dev0
 expect 1 'not available' "$S" device scrub dev0
 expect 1 'expected corrupt' "$S" device inject dev0 sulk
 expect 2 'usage' "$S" device inject dev0
-expect 2 'no command' "$S" top
+expect 2 'no command' "$S" bottom
 expect 2 'usage' "$S" device pull
 expect 2 'no option' "$S" device attest dev0 --evidence /tmp
 expect 1 'another policy' "$S" up --policy policy/example.yaml
