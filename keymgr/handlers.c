@@ -39,8 +39,11 @@ static enum secpool_error check_shape(const struct msg_region_create *create)
 		return err_set(SECPOOL_E_INVALID,
 			"an erasure-coded region has pages of at most %d KiB",
 			MSG_CODED_PAGE_BYTES_MAX >> 10);
-	if (create->on_loss != MSG_ON_LOSS_SIGBUS && create->on_loss != MSG_ON_LOSS_FAILOVER)
+	if (create->on_loss < MSG_ON_LOSS_SIGBUS || create->on_loss > MSG_ON_LOSS_KILL)
 		return err_set(SECPOOL_E_UNSUPPORTED, "there is no loss mode %u", create->on_loss);
+	if (create->on_loss == MSG_ON_LOSS_SIGNAL ? !msg_signal_valid(create->signal)
+						  : create->signal != 0)
+		return err_set(SECPOOL_E_INVALID, "signal %u can't tell of a loss", create->signal);
 	if (create->on_loss == MSG_ON_LOSS_FAILOVER && create->lanes < 2)
 		return err_set(SECPOOL_E_INVALID, "failover needs redundancy");
 	return SECPOOL_OK;
@@ -176,6 +179,7 @@ enum secpool_error handlers_create(
 		.data = create->data,
 		.lanes = create->lanes,
 		.on_loss = create->on_loss,
+		.signal = create->signal,
 		.uid = connection->peer.uid,
 		.process = session->process};
 	char reason[ERR_DETAIL_BYTES], redundancy[MSG_REDUNDANCY_BYTES];

@@ -187,6 +187,21 @@ unsigned owners_count(const struct owners *owners)
 	return count;
 }
 
+void owners_signal(
+	struct daemon *daemon, const struct os_process *process, int number, uint64_t region)
+{
+	const struct owner *owner = find_owner(daemon->owners, process);
+	siginfo_t info = {.si_signo = number, .si_code = SI_QUEUE};
+
+	if (!owner)
+		return;
+	info.si_value.sival_ptr = (void *)(uintptr_t)region; /* lint: a number, never a place */
+	info.si_pid = getpid();
+	info.si_uid = getuid();
+	if (pidfd_send_signal(owner->pidfd, number, &info, 0) != 0)
+		log_error("signal-not-sent", os_error("signal to process %d", process->pid));
+}
+
 enum secpool_error owners_may_resume(struct daemon *daemon, const struct os_process *process)
 {
 	struct owner *owner = find_owner(daemon->owners, process);

@@ -31,6 +31,9 @@ void owners_away(struct daemon *daemon, const struct os_process *process);
 /* How many processes are watched. */
 unsigned owners_count(const struct owners *owners);
 
+/* Signals the process, with the region's number as the signal's value (si_value, SI_QUEUE). One that has ended is nobody any more. */
+void owners_signal(struct daemon *daemon, const struct os_process *process, int number, uint64_t region);
+
 /* Whether it may take its regions over. Errors: SECPOOL_E_SESSION_EXPIRED, SECPOOL_E_NOT_FOUND. */
 enum secpool_error owners_may_resume(
 	struct daemon *daemon, const struct os_process *process) MUST_USE;

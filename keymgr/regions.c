@@ -9,7 +9,7 @@
 #define COLUMNS                                                                                    \
 	"SELECT id, address, bytes, page_bytes, epoch, data, on_loss, uid, state, pid,"            \
 	" start_ticks, tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes,"       \
-	" unreachable_bytes, differed, client, wrap, lanes FROM regions "
+	" unreachable_bytes, differed, client, wrap, lanes, signal FROM regions "
 
 /* The first epoch of a region; later ones come with rotation. */
 enum { FIRST_EPOCH = 1 };
@@ -37,6 +37,7 @@ static void read_row(struct directory_rows *rows, struct regions_row *row)
 		.client = (uint32_t)directory_get_number(rows, 19),
 		.wrap = directory_get_number(rows, 20),
 		.lanes = (uint32_t)directory_get_number(rows, 21),
+		.signal = (uint32_t)directory_get_number(rows, 22),
 	};
 	directory_get_text(rows, 11, row->tenant, sizeof row->tenant);
 	directory_get_text(rows, 12, row->name, sizeof row->name);
@@ -46,15 +47,16 @@ static enum secpool_error insert_row(struct directory *directory, struct regions
 {
 	static const char sql[] =
 		"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes, page_bytes,"
-		" data, lanes, on_loss, name, state, epoch)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+		" data, lanes, on_loss, name, state, epoch, signal)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 	enum secpool_error error = directory_run(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_T(row->tenant), DIRECTORY_N(row->uid),
 			DIRECTORY_N(row->process.pid), DIRECTORY_N(row->process.start_ticks),
 			DIRECTORY_N(row->address), DIRECTORY_N(row->bytes),
 			DIRECTORY_N(row->page_bytes), DIRECTORY_N(row->data),
 			DIRECTORY_N(row->lanes), DIRECTORY_N(row->on_loss), DIRECTORY_T(row->name),
-			DIRECTORY_N(REGIONS_CREATING), DIRECTORY_N(FIRST_EPOCH)));
+			DIRECTORY_N(REGIONS_CREATING), DIRECTORY_N(FIRST_EPOCH),
+			DIRECTORY_N(row->signal)));
 
 	if (!error) {
 		row->id = directory_last_id(directory);

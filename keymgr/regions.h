@@ -18,7 +18,7 @@ enum { REGIONS_CREATING = 0 };
 struct regions_row {
 	uint64_t id, address, bytes, page_bytes, epoch;
 	uint64_t wrap; /* the slot of its wrapped key (wraps.h), 0: none */
-	uint32_t data, lanes, on_loss, uid, state; /* data, lanes: msg_region_create */
+	uint32_t data, lanes, on_loss, signal, uid, state; /* data, lanes: msg_region_create */
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES], name[MSG_NAME_BYTES];
 	/* of a region that is releasing */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/reports.h"
 
+#include <signal.h>
 #include <string.h>
 
 #include "keymgr/devices.h"
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
+#include "keymgr/owners.h"
 #include "keymgr/regions.h"
 #include "keymgr/session.h"
 
@@ -95,8 +97,12 @@ enum secpool_error reports_lost(
 		return err_set(SECPOOL_E_INVALID, "the lost range is not in region %llu",
 			(unsigned long long)lost->region);
 	/* what one client tells must not fill the history */
-	if (log_allowed(&connection->session->caused))
-		events_record(
-			daemon, "range-lost", &about, "cause: %s", msg_cause_name(lost->cause));
+	if (!log_allowed(&connection->session->caused))
+		return SECPOOL_OK;
+	events_record(daemon, "range-lost", &about, "cause: %s", msg_cause_name(lost->cause));
+	if (region.on_loss == MSG_ON_LOSS_SIGNAL)
+		owners_signal(daemon, &region.process, (int)region.signal, region.id);
+	else if (region.on_loss == MSG_ON_LOSS_KILL)
+		owners_signal(daemon, &region.process, SIGKILL, region.id);
 	return SECPOOL_OK;
 }

@@ -63,7 +63,6 @@ struct secpool_region {
 	size_t bytes, page_bytes;
 	uint64_t page_count;
 	unsigned data, lanes; /* data is 1: every lane is a copy; else page p is in lane p % data, and lanes - data lanes hold parity (erasure.h) */
-	enum secpool_on_loss on_loss;
 	struct pagecipher *cipher;
 	struct page *pages;
 	struct stripe *stripes; /* of an erasure-coded region */

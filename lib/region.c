@@ -25,7 +25,6 @@ enum { READAHEAD_SHARE = 64 };
 
 struct create {
 	struct msg_region_create ask;
-	enum secpool_on_loss on_loss;
 	struct secpool_region *region; /* the result */
 };
 
@@ -166,7 +165,6 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		(uint32_t)(pool->local_bytes / READAHEAD_SHARE / region->page_bytes));
 	region->data = create->ask.data;
 	region->lanes = create->ask.lanes;
-	region->on_loss = create->on_loss;
 	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
 		!signals_in_window((const void *)(uintptr_t)created->address, created->bytes))
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd named an address outside its window");
@@ -281,23 +279,37 @@ static enum secpool_error check_on_loss(
 
 	switch (options->on_loss) {
 	case SECPOOL_ON_LOSS_DEFAULT:
-		create->on_loss = redundant ? SECPOOL_ON_LOSS_FAILOVER : SECPOOL_ON_LOSS_SIGBUS;
+		create->ask.on_loss = redundant ? MSG_ON_LOSS_FAILOVER : MSG_ON_LOSS_SIGBUS;
 		break;
 	case SECPOOL_ON_LOSS_SIGBUS:
-		create->on_loss = SECPOOL_ON_LOSS_SIGBUS;
+		create->ask.on_loss = MSG_ON_LOSS_SIGBUS;
+		break;
+	case SECPOOL_ON_LOSS_SIGNAL:
+		create->ask.on_loss = MSG_ON_LOSS_SIGNAL;
+		break;
+	case SECPOOL_ON_LOSS_KILL:
+		create->ask.on_loss = MSG_ON_LOSS_KILL;
 		break;
 	case SECPOOL_ON_LOSS_FAILOVER:
 		if (!redundant)
 			return err_set(SECPOOL_E_INVALID, "on_loss failover needs redundancy");
-		create->on_loss = SECPOOL_ON_LOSS_FAILOVER;
+		create->ask.on_loss = MSG_ON_LOSS_FAILOVER;
 		break;
 	case SECPOOL_ON_LOSS_REFILL:
 		return err_set(SECPOOL_E_UNSUPPORTED, "on_loss refill is not available yet");
 	default:
 		return err_set(SECPOOL_E_INVALID, "on_loss %d is not known", (int)options->on_loss);
 	}
-	create->ask.on_loss = create->on_loss == SECPOOL_ON_LOSS_FAILOVER ? MSG_ON_LOSS_FAILOVER
-									  : MSG_ON_LOSS_SIGBUS;
+	if (options->on_loss == SECPOOL_ON_LOSS_SIGNAL
+			? options->loss_signal < 0 ||
+				  !msg_signal_valid((uint32_t)options->loss_signal)
+			: options->loss_signal != 0)
+		return err_set(SECPOOL_E_INVALID,
+			"loss_signal %d: on_loss signal needs a signal that is not SIGBUS, SIGKILL "
+			"or "
+			"SIGSTOP, other modes none",
+			options->loss_signal);
+	create->ask.signal = (uint32_t)options->loss_signal;
 	if (options->refill || options->refill_arg)
 		return err_set(SECPOOL_E_UNSUPPORTED, "refill callbacks are not available yet");
 	return SECPOOL_OK;
@@ -430,6 +442,11 @@ enum secpool_error secpool_region_release(
 void *secpool_region_address(const struct secpool_region *region)
 {
 	return region ? region->address : NULL;
+}
+
+uint64_t secpool_region_number(const struct secpool_region *region)
+{
+	return region ? region->id : 0;
 }
 
 size_t secpool_region_bytes(const struct secpool_region *region)

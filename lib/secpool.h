@@ -56,6 +56,8 @@ enum secpool_on_loss {
 	SECPOOL_ON_LOSS_SIGBUS = 1,   /* touching a lost page raises SIGBUS */
 	SECPOOL_ON_LOSS_FAILOVER = 2, /* needs redundancy: other copies serve */
 	SECPOOL_ON_LOSS_REFILL = 3,   /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+	SECPOOL_ON_LOSS_SIGNAL = 4,   /* as sigbus, and keymgrd sends `loss_signal` to the process, with the region's number (secpool_region_number) as its value */
+	SECPOOL_ON_LOSS_KILL = 5,     /* keymgrd ends the process with SIGKILL */
 };
 
 /* Set size = sizeof(struct secpool_options) and the rest to zero for the defaults. */
@@ -78,6 +80,7 @@ struct secpool_region_options {
 	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes);
 	void *refill_arg;
 	const char *name;                 /* shown in listings; NULL: none */
+	int loss_signal;                  /* for SECPOOL_ON_LOSS_SIGNAL: a signal, SIGBUS, SIGKILL and SIGSTOP excepted; else 0 */
 };
 
 /* A part of a region, in bytes from its start. */
@@ -171,6 +174,8 @@ SECPOOL_MUST_USE enum secpool_error secpool_region_release(
 
 void *secpool_region_address(const struct secpool_region *region);
 size_t secpool_region_bytes(const struct secpool_region *region);
+/* The number by which keymgrd, its listings and signals name it. */
+uint64_t secpool_region_number(const struct secpool_region *region);
 
 /*
  * The ranges that are lost now, in order, merged: up to `count` of them into ranges (may be NULL when count is 0); *ret_count is how many there are.

@@ -279,6 +279,17 @@ static bool allow_redundancy(const char *text, struct model_tenant *to)
 	return found;
 }
 
+static bool allow_on_loss(const char *text, struct model_tenant *to)
+{
+	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_KILL; mode++) {
+		if (strcmp(text, msg_on_loss_name(mode)) != 0)
+			continue;
+		to->on_loss_allowed |= 1u << mode;
+		return true;
+	}
+	return false;
+}
+
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
 static enum secpool_error build_modes(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
@@ -301,16 +312,12 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
 				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
 				from->redundancy[i]);
-	to->sigbus_allowed = from->on_loss_count == 0;
-	for (unsigned i = 0; i < from->on_loss_count; i++) {
-		if (strcmp(from->on_loss[i], "sigbus") == 0)
-			to->sigbus_allowed = true;
-		else if (strcmp(from->on_loss[i], "failover") == 0)
-			to->failover_allowed = true;
-		else
+	to->on_loss_allowed = from->on_loss_count ? 0 : 1u << MSG_ON_LOSS_SIGBUS;
+	for (unsigned i = 0; i < from->on_loss_count; i++)
+		if (!allow_on_loss(from->on_loss[i], to))
 			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
-				"expected sigbus or failover, found '%.40s'", from->on_loss[i]);
-	}
+				"expected sigbus, failover, signal or kill, found '%.40s'",
+				from->on_loss[i]);
 	return SECPOOL_OK;
 }
 

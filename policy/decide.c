@@ -48,9 +48,10 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
 			"mirror:%d, "
 			"or ec:K+M with M up to %d and K+M up to %d",
 			data, lanes, MSG_COPIES_MAX, MSG_PARITY_MAX, MSG_LANES_MAX);
-	if (on_loss != MSG_ON_LOSS_SIGBUS && on_loss != MSG_ON_LOSS_FAILOVER)
+	if (on_loss < MSG_ON_LOSS_SIGBUS || on_loss > MSG_ON_LOSS_KILL)
 		return err_set(SECPOOL_E_UNSUPPORTED,
-			"loss mode %u is not available: choose sigbus or failover", on_loss);
+			"loss mode %u is not available: choose sigbus, failover, signal or kill",
+			on_loss);
 	if (on_loss == MSG_ON_LOSS_FAILOVER && lanes < 2)
 		return err_set(SECPOOL_E_UNSUPPORTED,
 			"loss mode failover needs redundancy: choose mirror:2, ec:4+2 or sigbus");
@@ -60,7 +61,7 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
 			"tenant '%s' may not have regions with redundancy %s: see its redundancy "
 			"in the policy",
 			t->name, msg_redundancy_name(data, lanes, shape));
-	if (on_loss == MSG_ON_LOSS_SIGBUS ? !t->sigbus_allowed : !t->failover_allowed)
+	if (!(t->on_loss_allowed & 1u << on_loss))
 		return err_set(SECPOOL_E_DENIED,
 			"tenant '%s' may not use loss mode %s: see its on_loss in the policy",
 			t->name, msg_on_loss_name(on_loss));

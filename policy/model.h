@@ -18,7 +18,7 @@ struct model_tenant {
 	struct policy_quota quota;
 	uint32_t copies_allowed; /* bit n: regions of n copies */
 	uint32_t coded_allowed[MSG_PARITY_MAX + 1]; /* [m], bit k: regions of k data lanes and m of parity */
-	bool sigbus_allowed, failover_allowed;
+	uint32_t on_loss_allowed; /* bit n: enum msg_on_loss n */
 };
 
 struct model_known {

@@ -2,6 +2,7 @@
 #include "lib/wire/msg.h"
 
 #include <assert.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -218,6 +219,10 @@ const char *msg_on_loss_name(uint32_t on_loss)
 		return "sigbus";
 	case MSG_ON_LOSS_FAILOVER:
 		return "failover";
+	case MSG_ON_LOSS_SIGNAL:
+		return "signal";
+	case MSG_ON_LOSS_KILL:
+		return "kill";
 	default:
 		return "?";
 	}
@@ -247,4 +252,10 @@ uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data)
 	uint64_t pages = bytes / page_bytes;
 
 	return (pages + data - 1) / data * page_bytes;
+}
+
+bool msg_signal_valid(uint32_t number)
+{
+	return number >= 1 && number < NSIG && number != SIGKILL && number != SIGSTOP &&
+	       number != SIGBUS;
 }

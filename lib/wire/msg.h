@@ -33,7 +33,8 @@ enum { MSG_COPIES_MAX = 4, MSG_LANES_MAX = 16, MSG_PARITY_MAX = 4 };
 enum { MSG_CODED_PAGE_BYTES_MAX = 128 << 10 };
 
 enum msg_role { MSG_ROLE_CLIENT = 1, MSG_ROLE_ADMIN = 2, MSG_ROLE_HOTPLUG = 3 };
-enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2 };
+/* SIGNAL and KILL: as SIGBUS, and keymgrd signals the process of the region */
+enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2, MSG_ON_LOSS_SIGNAL = 3, MSG_ON_LOSS_KILL = 4 };
 enum msg_list_kind {
 	MSG_LIST_STATUS = 1,
 	MSG_LIST_REGIONS = 2,
@@ -146,6 +147,9 @@ bool msg_redundancy_valid(uint32_t data, uint32_t lanes);
 
 /* Bytes of one lane of a region, in whole pages. */
 uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data);
+
+/* Whether a region can ask for this signal when it loses something: not for those that are its end (on_loss kill), and not for SIGBUS, which is the library's. */
+bool msg_signal_valid(uint32_t number);
 
 /* Names of the enums above, as shown to people and in JSON ("online", "mirror" ...); "?" when unknown. */
 const char *msg_device_state_name(uint32_t state);
