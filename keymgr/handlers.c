@@ -39,7 +39,7 @@ static enum secpool_error check_shape(const struct msg_region_create *create)
 		return err_set(SECPOOL_E_INVALID,
 			"an erasure-coded region has pages of at most %d KiB",
 			MSG_CODED_PAGE_BYTES_MAX >> 10);
-	if (create->on_loss < MSG_ON_LOSS_SIGBUS || create->on_loss > MSG_ON_LOSS_KILL)
+	if (create->on_loss < MSG_ON_LOSS_SIGBUS || create->on_loss > MSG_ON_LOSS_REFILL)
 		return err_set(SECPOOL_E_UNSUPPORTED, "there is no loss mode %u", create->on_loss);
 	if (create->on_loss == MSG_ON_LOSS_SIGNAL ? !msg_signal_valid(create->signal)
 						  : create->signal != 0)

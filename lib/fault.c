@@ -13,6 +13,7 @@
 #include "lib/fill.h"
 #include "lib/handlers.h"
 #include "lib/overhead.h"
+#include "lib/refill.h"
 #include "lib/signals.h"
 
 /* The handler threads' places in front; then the service's, then the cleaner's. */
@@ -137,7 +138,10 @@ static void serve_missing(
 		serve_resident(worker, region, pgno, seen);
 		break;
 	case PAGE_LOST:
-		if (uffd_poison(worker->uffd, at, region->page_bytes) != SECPOOL_OK)
+		if (refill_possible(region, seen)) {
+			refill_ask(worker, region, pgno, seen);
+			serve_busy(worker, region, pgno, atomic_load(&page->word));
+		} else if (uffd_poison(worker->uffd, at, region->page_bytes) != SECPOOL_OK)
 			fault_wake_page(worker, region, pgno);
 		break;
 	case PAGE_STATES:
@@ -200,7 +204,7 @@ static bool is_lost(struct secpool *pool, uintptr_t address)
 		return true;
 	pgno = (address - (uintptr_t)region->address) / region->page_bytes;
 	word = atomic_load(&region->pages[pgno].word);
-	return page_state(word) == PAGE_LOST ||
+	return (page_state(word) == PAGE_LOST && !refill_possible(region, word)) ||
 	       ((word & PAGE_BARRED) &&
 		       (page_state(word) == PAGE_ABSENT || page_state(word) == PAGE_FRESH));
 }

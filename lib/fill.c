@@ -8,6 +8,7 @@
 #include "lib/loss.h"
 #include "lib/overhead.h"
 #include "lib/redundancy.h"
+#include "lib/refill.h"
 #include "lib/region.h"
 
 _Static_assert((int)CACHE_ERA_BITS == (int)PAGE_ERA_BITS, "an era fits the word");
@@ -27,7 +28,8 @@ void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pg
 		memcpy(event.device, device->id, sizeof event.device);
 	atomic_fetch_add(&region->lost_pages, 1);
 	/* without poison the page would be asked for again, and found lost again: slow, never wrong */
-	(void)!uffd_poison(worker->uffd, at, region->page_bytes);
+	if (!refill_possible(region, atomic_load(&region->pages[pgno].word)))
+		(void)!uffd_poison(worker->uffd, at, region->page_bytes);
 	fault_wake_page(worker, region, pgno);
 	loss_tell(worker, &event);
 }
@@ -212,6 +214,22 @@ static void map(struct worker *worker, const struct fillset *fill, unsigned i, u
 		}
 	}
 	overhead_mark(worker, OVERHEAD_END);
+}
+
+bool fill_place(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, const uint8_t *plain)
+{
+	struct fillset fill = {
+		.region = region, .first = pgno, .stride = 1, .count = 1, .writable = true};
+	uint8_t *at = address_of(&fill, 0);
+
+	if (uffd_copy(worker->uffd, at, plain, region->page_bytes, false) != SECPOOL_OK &&
+		!uffd_present(at + region->page_bytes - PAGECIPHER_PAGE_BYTES_LEAST)) {
+		cache_return(&worker->pool->cache, worker->index, region->page_bytes);
+		return false;
+	}
+	finish(worker, &fill, 0);
+	return true;
 }
 
 /* One part of a set: as many pages as the worker decrypts side by side. */

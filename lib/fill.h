@@ -29,6 +29,11 @@ void fill_run(struct worker *worker, const struct fillset *fill);
  */
 void fill_note_outcome(struct secpool_region *region, bool rewritten);
 
+/*
+ * Maps a page that the caller is filling, dirty, from `plain`; its room was reserved. False: it could not be mapped; it is the caller's still, and its room was returned.
+ */
+bool fill_place(struct worker *worker, struct secpool_region *region, uint64_t pgno, const uint8_t *plain) MUST_USE;
+
 /* Ends the protection of a page that the caller took with PAGE_WRITE_BEGIN: dirty and writable, its waiters woken. */
 void fill_end_protection(struct worker *worker, struct secpool_region *region, uint64_t pgno);
 

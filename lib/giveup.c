@@ -2,6 +2,7 @@
 #include "lib/giveup.h"
 
 #include "lib/fault.h"
+#include "lib/refill.h"
 #include "lib/uffd.h"
 
 /* Takes a page in whatever state it is and ends it as lost. */
@@ -49,6 +50,7 @@ void giveup_region(struct secpool *pool, struct secpool_region *region)
 
 	if (atomic_exchange(&region->ended, true))
 		return;
+	refill_cancel(pool, region);
 	region->lacks_places = false;
 	region->rebuild.active = region->patrol.active = false;
 	for (uint64_t pgno = 0; pgno < region->page_count; pgno++)

@@ -12,6 +12,7 @@
 #include "lib/fill.h"
 #include "lib/range.h"
 #include "lib/redundancy.h"
+#include "lib/refill.h"
 #include "lib/region.h"
 #include "lib/signals.h"
 
@@ -100,6 +101,7 @@ static enum secpool_error make_whole(struct worker *worker, struct secpool_regio
 		!page_step(page, &seen, PAGE_REWRITE_BEGIN, 0, page_version(seen)))
 		return SECPOOL_E_LOST;
 	atomic_fetch_sub(&region->lost_pages, 1);
+	atomic_fetch_and(&page->word, ~PAGE_BARRED); /* its refill failed */
 	if (region_heal(worker, region, pgno) != SECPOOL_OK) {
 		fill_end_as_lost(worker, region, pgno, SECPOOL_CAUSE_NO_SPACE, NULL);
 		return SECPOOL_E_LOST;
@@ -119,6 +121,8 @@ static enum secpool_error move_page(struct worker *worker, const struct transfer
 	bool fresh = page_state(seen) == PAGE_FRESH;
 
 	*ret_done = false;
+	if (page_state(seen) == PAGE_LOST && !transfer->writing && refill_possible(region, seen))
+		return SECPOOL_OK; /* by the mapping: it is made again */
 	if (page_state(seen) == PAGE_LOST) {
 		*ret_done = true;
 		return transfer->writing ? make_whole(worker, region, pgno, here, seen)

@@ -112,9 +112,9 @@ static void end_run(struct lost_run *run)
 		return;
 	memcpy(event.device, run->device->id, sizeof event.device);
 	atomic_fetch_add(&region->lost_pages, run->count);
-	(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
-		event.range
-			.bytes); /* a page that was not poisoned is when it is asked for: fault_serve */
+	if (!region->refill) /* a page that was not poisoned is when it is asked for: fault_serve */
+		(void)!uffd_poison(&region->pool->uffd, region->address + event.range.offset,
+			event.range.bytes);
 	loss_tell(pool_service_worker(region->pool), &event);
 	run->count = 0;
 }

@@ -8,6 +8,7 @@
 #include "lib/fault.h"
 #include "lib/fill.h"
 #include "lib/range.h"
+#include "lib/refill.h"
 #include "lib/signals.h"
 
 /* At most this part of the local budget may be pinned: the rest must do for everything else. */
@@ -110,6 +111,10 @@ static enum secpool_error pin_step(struct worker *worker, struct secpool_region 
 		*ret_pinned = page_pin(page);
 		return SECPOOL_OK;
 	case PAGE_LOST:
+		if (!refill_possible(region, seen))
+			break;
+		refill_ask(worker, region, pgno, seen);
+		return SECPOOL_OK;
 	case PAGE_STATES:
 		break;
 	}

@@ -13,6 +13,7 @@
 #include "enclave/selftest.h"
 #include "lib/base/os.h"
 #include "lib/heap.h"
+#include "lib/refill.h"
 #include "lib/service.h"
 #include "lib/signals.h"
 
@@ -312,6 +313,7 @@ void secpool_close(struct secpool *pool)
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
 		if (atomic_load(&pool->regions[slot]))
 			(void)!secpool_region_release(atomic_load(&pool->regions[slot]), NULL);
+	refill_stop(pool);
 	service_stop(pool);
 	free_pool(pool);
 }

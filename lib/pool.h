@@ -69,6 +69,9 @@ struct secpool_region {
 	uint64_t stripe_count;
 	struct erasure_code *code;
 	_Atomic(struct placement *) placement;
+	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes); /* refill.h; NULL: no such mode */
+	void *refill_arg;
+	uint64_t refill_ns;
 	_Atomic uint64_t lost_pages;
 	_Atomic uint64_t barred_pages; /* fill.h */
 	_Atomic bool ended; /* giveup.h */
@@ -94,6 +97,7 @@ struct region_table {
 
 struct service;
 struct heap;
+struct refiller;
 
 struct secpool {
 	char tenant[MSG_NAME_BYTES];
@@ -119,6 +123,8 @@ struct secpool {
 	_Atomic bool measuring; /* overhead.h */
 
 	_Atomic(struct device *) devices; /* all incarnations, newest first */
+
+	_Atomic(struct refiller *) refiller;
 
 	pthread_mutex_t heap_lock; /* Protects: heap */
 	struct heap *heap;

@@ -14,6 +14,7 @@
 #include "lib/loss.h"
 #include "lib/pin.h"
 #include "lib/places.h"
+#include "lib/refill.h"
 #include "lib/service.h"
 #include "lib/signals.h"
 
@@ -25,6 +26,7 @@ enum { READAHEAD_SHARE = 64 };
 
 struct create {
 	struct msg_region_create ask;
+	const struct secpool_region_options *options;
 	struct secpool_region *region; /* the result */
 };
 
@@ -165,6 +167,11 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		(uint32_t)(pool->local_bytes / READAHEAD_SHARE / region->page_bytes));
 	region->data = create->ask.data;
 	region->lanes = create->ask.lanes;
+	region->refill = create->options->refill;
+	region->refill_arg = create->options->refill_arg;
+	region->refill_ns =
+		(create->options->refill_ms ? create->options->refill_ms : REFILL_MS_DEFAULT) *
+		CLOCK_NS_PER_MS;
 	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
 		!signals_in_window((const void *)(uintptr_t)created->address, created->bytes))
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd named an address outside its window");
@@ -296,7 +303,8 @@ static enum secpool_error check_on_loss(
 		create->ask.on_loss = MSG_ON_LOSS_FAILOVER;
 		break;
 	case SECPOOL_ON_LOSS_REFILL:
-		return err_set(SECPOOL_E_UNSUPPORTED, "on_loss refill is not available yet");
+		create->ask.on_loss = MSG_ON_LOSS_REFILL;
+		break;
 	default:
 		return err_set(SECPOOL_E_INVALID, "on_loss %d is not known", (int)options->on_loss);
 	}
@@ -310,8 +318,10 @@ static enum secpool_error check_on_loss(
 			"SIGSTOP, other modes none",
 			options->loss_signal);
 	create->ask.signal = (uint32_t)options->loss_signal;
-	if (options->refill || options->refill_arg)
-		return err_set(SECPOOL_E_UNSUPPORTED, "refill callbacks are not available yet");
+	if ((options->on_loss == SECPOOL_ON_LOSS_REFILL) != (options->refill != NULL))
+		return err_set(SECPOOL_E_INVALID,
+			"on_loss refill needs a refill callback, and other modes have none");
+	create->options = options;
 	return SECPOOL_OK;
 }
 
@@ -353,7 +363,10 @@ static enum secpool_error create_region(struct secpool *pool,
 	if (error)
 		return error;
 	MSG_SET(create.ask.name, options->name ? options->name : "");
-	error = service_call(pool, run_create, &create);
+	if (options->refill)
+		error = refill_start(pool);
+	if (!error)
+		error = service_call(pool, run_create, &create);
 	if (!error) {
 		create.region->heap = heap;
 		*ret_region = create.region;
@@ -386,6 +399,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	uint64_t resident = 0;
 
 	pool_remove_region(pool, region); /* no worker is at work on it from here on */
+	refill_cancel(pool, region);
 	service_tell_posted(pool->service);
 	cache_forget(&pool->cache, region->slot);
 	events_forget(&pool->events, region);

@@ -55,7 +55,7 @@ enum secpool_on_loss {
 	SECPOOL_ON_LOSS_DEFAULT = 0,  /* failover when mirrored, else sigbus */
 	SECPOOL_ON_LOSS_SIGBUS = 1,   /* touching a lost page raises SIGBUS */
 	SECPOOL_ON_LOSS_FAILOVER = 2, /* needs redundancy: other copies serve */
-	SECPOOL_ON_LOSS_REFILL = 3,   /* not available yet: refused with SECPOOL_E_UNSUPPORTED */
+	SECPOOL_ON_LOSS_REFILL = 3,   /* `refill` makes a lost page again when it is asked for */
 	SECPOOL_ON_LOSS_SIGNAL = 4,   /* as sigbus, and keymgrd sends `loss_signal` to the process, with the region's number (secpool_region_number) as its value */
 	SECPOOL_ON_LOSS_KILL = 5,     /* keymgrd ends the process with SIGKILL */
 };
@@ -77,9 +77,15 @@ struct secpool_region_options {
 	unsigned copies;                  /* of a mirror: 2 to 4; 0: 2 */
 	unsigned data, parity;            /* of an erasure code: 2 or more, 1 to 4, at most 16 in all */
 	enum secpool_on_loss on_loss;
+	/*
+	 * For SECPOOL_ON_LOSS_REFILL: fills buffer with the `bytes` (a page) of the region from offset on, and returns 0. Called on a thread of its own, when a lost page is asked for; it may touch other pool
+	 * memory. When it returns something else, or later than refill_ms, the page stays lost: SIGBUS. One that is late may still run when its region is
+	 * released, and delays the pages behind it.
+	 */
 	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes);
 	void *refill_arg;
 	const char *name;                 /* shown in listings; NULL: none */
+	unsigned refill_ms;               /* the callback's deadline; 0: 1000 */
 	int loss_signal;                  /* for SECPOOL_ON_LOSS_SIGNAL: a signal, SIGBUS, SIGKILL and SIGSTOP excepted; else 0 */
 };
 

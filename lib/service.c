@@ -15,6 +15,7 @@
 #include "lib/loss.h"
 #include "lib/prober.h"
 #include "lib/rebuild.h"
+#include "lib/refill.h"
 #include "lib/region.h"
 #include "lib/signals.h"
 
@@ -421,7 +422,7 @@ static void *service_main(void *arg)
 			giveup_all(pool);
 		if (service->client.kept)
 			continue;
-		due_ns = earlier(loss_fill(pool), rebuild_some(pool));
+		due_ns = earlier(earlier(loss_fill(pool), rebuild_some(pool)), refill_expire(pool));
 		wait_for_work(service, atomic_load(&service->look) ? clock_now_ns() : due_ns);
 	}
 	tear_down(service);

@@ -281,7 +281,7 @@ static bool allow_redundancy(const char *text, struct model_tenant *to)
 
 static bool allow_on_loss(const char *text, struct model_tenant *to)
 {
-	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_KILL; mode++) {
+	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_REFILL; mode++) {
 		if (strcmp(text, msg_on_loss_name(mode)) != 0)
 			continue;
 		to->on_loss_allowed |= 1u << mode;
@@ -316,7 +316,7 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 	for (unsigned i = 0; i < from->on_loss_count; i++)
 		if (!allow_on_loss(from->on_loss[i], to))
 			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
-				"expected sigbus, failover, signal or kill, found '%.40s'",
+				"expected sigbus, failover, refill, signal or kill, found '%.40s'",
 				from->on_loss[i]);
 	return SECPOOL_OK;
 }

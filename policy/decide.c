@@ -48,9 +48,10 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
 			"mirror:%d, "
 			"or ec:K+M with M up to %d and K+M up to %d",
 			data, lanes, MSG_COPIES_MAX, MSG_PARITY_MAX, MSG_LANES_MAX);
-	if (on_loss < MSG_ON_LOSS_SIGBUS || on_loss > MSG_ON_LOSS_KILL)
+	if (on_loss < MSG_ON_LOSS_SIGBUS || on_loss > MSG_ON_LOSS_REFILL)
 		return err_set(SECPOOL_E_UNSUPPORTED,
-			"loss mode %u is not available: choose sigbus, failover, signal or kill",
+			"loss mode %u is not available: choose sigbus, failover, refill, signal or "
+			"kill",
 			on_loss);
 	if (on_loss == MSG_ON_LOSS_FAILOVER && lanes < 2)
 		return err_set(SECPOOL_E_UNSUPPORTED,

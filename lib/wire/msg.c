@@ -223,6 +223,8 @@ const char *msg_on_loss_name(uint32_t on_loss)
 		return "signal";
 	case MSG_ON_LOSS_KILL:
 		return "kill";
+	case MSG_ON_LOSS_REFILL:
+		return "refill";
 	default:
 		return "?";
 	}

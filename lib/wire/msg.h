@@ -34,7 +34,7 @@ enum { MSG_CODED_PAGE_BYTES_MAX = 128 << 10 };
 
 enum msg_role { MSG_ROLE_CLIENT = 1, MSG_ROLE_ADMIN = 2, MSG_ROLE_HOTPLUG = 3 };
 /* SIGNAL and KILL: as SIGBUS, and keymgrd signals the process of the region */
-enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2, MSG_ON_LOSS_SIGNAL = 3, MSG_ON_LOSS_KILL = 4 };
+enum msg_on_loss { MSG_ON_LOSS_SIGBUS = 1, MSG_ON_LOSS_FAILOVER = 2, MSG_ON_LOSS_SIGNAL = 3, MSG_ON_LOSS_KILL = 4, MSG_ON_LOSS_REFILL = 5 };
 enum msg_list_kind {
 	MSG_LIST_STATUS = 1,
 	MSG_LIST_REGIONS = 2,

@@ -52,6 +52,8 @@ expect failover 0 'all numbers are right'
 case $said in *'the other copies serve'*) ;; *) echo "failover was not told of: $said"; exit 1 ;; esac
 play sigbus
 expect sigbus 0 'all numbers are right'
+play refill
+expect refill 0 'all numbers are right'
 play signalled
 expect signalled 0 'told of a loss in region'
 play signalled kill

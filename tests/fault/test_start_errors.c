@@ -156,7 +156,7 @@ static int unavailable_options(void *arg)
 	SUPPORT_CHECK(pool == NULL);
 	pool = support_open("alpha", LOCAL_BYTES);
 	expect(try_region(pool, &code), SECPOOL_E_INVALID, "erasure code");
-	expect(try_region(pool, &refill), SECPOOL_E_UNSUPPORTED, "refill");
+	expect(try_region(pool, &refill), SECPOOL_E_INVALID, "refill");
 	expect(try_region(pool, &odd), SECPOOL_E_INVALID, "odd page size");
 	expect(try_region(pool, &none), SECPOOL_E_INVALID, "no bytes");
 	/* more copies than the policy allows */

@@ -67,7 +67,7 @@ static void test_options(void)
 		SECPOOL_E_INVALID);
 	refuse(pool,
 		(struct secpool_region_options){.bytes = MIB, .on_loss = SECPOOL_ON_LOSS_REFILL},
-		SECPOOL_E_UNSUPPORTED);
+		SECPOOL_E_INVALID);
 	refuse(pool,
 		(struct secpool_region_options){.bytes = MIB, .on_loss = SECPOOL_ON_LOSS_FAILOVER},
 		SECPOOL_E_INVALID);

@@ -205,7 +205,7 @@ const char *support_policy(unsigned session_seconds)
 		fprintf(file,
 			"  - name: %s\n    users: [\"%s\"]\n    quota: {%s}\n"
 			"    protection: [xts-gmac]\n    redundancy: [none, \"mirror:2\", ec]\n"
-			"    on_loss: [sigbus, failover, signal, kill]\n",
+			"    on_loss: [sigbus, failover, refill, signal, kill]\n",
 			tenants[i][0], tenants[i][1], tenants[i][2]);
 	fprintf(file, "devices:\n  enrol: first-use\n  max_age_seconds: 3600\n"
 		      "  firmware: [secpool-emulated-1.0]\n");

@@ -279,7 +279,7 @@ static void test_tenants(void **state)
 	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:4+5\"]\n", 6, "ec:K+M");
 	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:1+1\"]\n", 6, "ec:K+M");
 	expect_refused("version: 1\n" TENANT "    redundancy: [\"ec:13+4\"]\n", 6, "ec:K+M");
-	expect_refused("version: 1\n" TENANT "    on_loss: [refill]\n", 6, "signal or kill");
+	expect_refused("version: 1\n" TENANT "    on_loss: [retry]\n", 6, "signal or kill");
 }
 
 #define EK "000b000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f"
