@@ -77,6 +77,10 @@ static void provoke(struct attempt *a)
 		a->pulled = (unsigned)a->point % BOARD_DEVICES;
 		wounds_pull(a->w, a->pulled, false);
 		break;
+	case POINT_BY_CUT: /* hotplugd finds it, and is not asked */
+		a->pulled = (unsigned)a->point % BOARD_DEVICES;
+		wounds_cut(a->w, a->pulled);
+		break;
 	case POINT_BY_ATTEST:
 		a->command = stack_begin(a->w->driver, "device", "attest", "dev0", NULL);
 		break;
@@ -210,9 +214,10 @@ void crash_run(struct driver *driver)
 		if (!is_wanted(driver, point) ||
 			(driver->only && !strstr(points[point].name, driver->only)))
 			continue;
-		for (enum action action = 0; action < ACTIONS && !driver->hopeless; action++)
+		for (enum action action = 0;
+			action < ACTIONS && !driver->hopeless && !driver_interrupted(); action++)
 			reached += attempt(&w, point, action);
-		if (driver->hopeless)
+		if (driver->hopeless || driver_interrupted())
 			return;
 		/* a point that nobody comes to shows nothing */
 		if (reached < ACTIONS)

@@ -212,6 +212,27 @@ bool driver_ask(struct driver *driver, enum board_request request)
 	return driver_await(driver, driver_request(driver, request));
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+void driver_catch_signals(void)
+{
+	struct sigaction action = {.sa_handler = on_signal};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
+bool driver_interrupted(void)
+{
+	return interrupted;
+}
+
 uint64_t driver_findings(const struct driver *driver)
 {
 	const struct board *b = driver->board;

@@ -45,6 +45,9 @@ bool driver_ask(struct driver *driver, enum board_request request);
 /* The same in two steps. */
 uint64_t driver_request(struct driver *driver, enum board_request request);
 bool driver_await(struct driver *driver, uint64_t number);
+/* SIGINT and SIGTERM end a run in good order: from the first on, driver_interrupted says that one came. */
+void driver_catch_signals(void);
+bool driver_interrupted(void);
 /* How much was found so far that should not be. */
 uint64_t driver_findings(const struct driver *driver);
 /* Clients end: they check everything first. */

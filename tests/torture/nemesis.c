@@ -5,7 +5,6 @@
  *
  * What it does not do, because of faults of the product that are known (docs/caveats.md), is in one place: keeps_away.
  */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,14 +23,6 @@ struct nemesis {
 	unsigned most;	 /* wounded devices in this phase */
 	bool can_inject; /* the command accepts inject and pull --silent */
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-	(void)number;
-	interrupted = 1;
-}
 
 /* One of the devices of a mask, by the step's numbers. */
 static unsigned pick(const struct nemesis *n, uint32_t devices, unsigned turn)
@@ -340,14 +331,12 @@ static void do_step(struct nemesis *n, uint64_t step)
 
 void nemesis_run(struct driver *driver)
 {
-	struct sigaction action = {.sa_handler = on_signal};
 	struct nemesis n = {.w = {.driver = driver, .board = driver->board}, .most = 1};
 	uint64_t until = driver->begun_ns + driver->seconds * CLOCK_NS_PER_S;
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
 	n.can_inject = stack_run(driver, "device", "inject", "dev0", "normal", NULL) == 0;
-	for (uint64_t step = 0; clock_now_ns() < until && !interrupted && !driver->hopeless; step++)
+	for (uint64_t step = 0;
+		clock_now_ns() < until && !driver_interrupted() && !driver->hopeless; step++)
 		do_step(&n, step);
 	if (!driver->hopeless)
 		begin_phase(&n);

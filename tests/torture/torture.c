@@ -170,6 +170,7 @@ int main(int argc, char **argv)
 		perror("secpool-torture: mmap");
 		return 1;
 	}
+	driver_catch_signals();
 	stack_prepare(&driver);
 	if (driver.crash && !crash_prepare(&driver))
 		return 1;
