@@ -86,7 +86,7 @@ static void test_create(void **state)
 	assert_int_equal(policy_may_create(p, "full", 4096, 1, 5, sigbus), SECPOOL_E_UNSUPPORTED);
 	assert_int_equal(policy_may_create(p, "full", 4096, 1, 33, sigbus), SECPOOL_E_UNSUPPORTED);
 	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, 0), SECPOOL_E_UNSUPPORTED);
-	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, 5), SECPOOL_E_UNSUPPORTED);
+	assert_int_equal(policy_may_create(p, "full", 4096, 1, 1, 6), SECPOOL_E_UNSUPPORTED);
 	assert_int_equal(policy_may_create(p, "x", 4096, 1, 1, sigbus), SECPOOL_E_UNKNOWN_TENANT);
 	/* what is left out allows the least */
 	assert_int_equal(policy_may_create(p, "least", 1 << 20, 1, 1, sigbus), SECPOOL_OK);
