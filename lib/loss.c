@@ -175,16 +175,18 @@ void loss_strike_gone(struct secpool_region *region)
 			strike(region, d);
 }
 
-/* After keymgrd gave a region space, or could not: what it has now is used. */
-static void take_places(struct secpool *pool, struct secpool_region *region)
+/* After keymgrd gave a region space, or could not: what it has now is used. Returns whether it has more than before. */
+static bool take_places(struct secpool *pool, struct secpool_region *region)
 {
-	uint64_t before = places_bytes(atomic_load(&region->placement));
+	uint64_t before = places_bytes(atomic_load(&region->placement)), after;
 
 	if (region_read_places(pool, region) != SECPOOL_OK)
-		return;
+		return false;
+	after = places_bytes(atomic_load(&region->placement));
 	region->lacks_places = !places_whole(region, atomic_load(&region->placement));
-	if (!region->lacks_places || places_bytes(atomic_load(&region->placement)) != before)
+	if (!region->lacks_places || after != before)
 		rebuild_start(region);
+	return after > before;
 }
 
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
@@ -204,11 +206,15 @@ static void replace(struct secpool *pool, struct secpool_region *region, struct 
 		memcpy(event.device, device->id, sizeof event.device);
 		events_add(&pool->events, &event);
 	}
-	if (error == SECPOOL_E_BUSY)
-		device->unreplaced = true; /* until keymgrd sees it too: loss_scan */
 	/* on other errors keymgrd is gone: loss_resume asks again when it is back; the old places are known to be gone */
 	if (!error || error == SECPOOL_E_NO_SPACE)
-		take_places(pool, region);
+		(void)take_places(pool, region);
+	/*
+	 * Busy: either keymgrd replaced it before it was killed and we never read that (the slot has other media now), or it holds the device for whole; then until it
+	 * sees it too, loss_scan.
+	 */
+	if (error == SECPOOL_E_BUSY && !take_places(pool, region))
+		device->unreplaced = true;
 }
 
 /* How often keymgrd is asked for places that it did not have. */
@@ -235,7 +241,7 @@ uint64_t loss_fill(struct secpool *pool)
 		request.u.region_fill.region = region->id;
 		error = keyclient_call(&service->client, &request, MSG_REPLY, NULL);
 		if (!error || error == SECPOOL_E_NO_SPACE)
-			take_places(pool, region);
+			(void)take_places(pool, region);
 	}
 	if (lacking && clock_now_ns() >= service->fill_ns)
 		service->fill_ns = clock_now_ns() + FILL_RETRY_NS;
@@ -346,7 +352,7 @@ static void come_back(struct secpool *pool, struct device *device)
 		return;
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
 		if (affected[slot])
-			take_places(pool, pool->regions[slot]);
+			(void)take_places(pool, pool->regions[slot]);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
 		if (affected[slot] && pool->regions[slot]->lanes == 1)
 			save_resident(pool, pool->regions[slot]);

@@ -50,12 +50,29 @@ bool places_whole(const struct secpool_region *region, const struct placement *p
 		uint64_t reached = 0;
 		for (unsigned i = 0; i < placement->count[lane]; i++) {
 			const struct place *place = &placement->places[lane][i];
-			if (place->region_offset != reached)
+			if (place->region_offset != reached || !device_usable(place->device))
 				return false;
 			reached += place->bytes;
 		}
 		if (reached < lane_bytes)
 			return false;
+	}
+	return true;
+}
+
+bool places_same(const struct placement *a, const struct placement *b)
+{
+	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++) {
+		if (a->count[lane] != b->count[lane])
+			return false;
+		for (unsigned i = 0; i < a->count[lane]; i++) {
+			const struct place *left = &a->places[lane][i],
+					   *right = &b->places[lane][i];
+			if (left->region_offset != right->region_offset ||
+				left->bytes != right->bytes || left->device != right->device ||
+				left->offset != right->offset)
+				return false;
+		}
 	}
 	return true;
 }

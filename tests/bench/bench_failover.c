@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device is pulled during a loop of random reads: how long until the first right byte, how long every access stalled, and when the program was told. With
- * redundancy every access must be right; without, those to lost pages end in SIGBUS, which is how long they took.
+ * redundancy or refill every access must be right; without, those to lost pages end in SIGBUS, which is how long they took.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -24,12 +24,32 @@ struct round {
 	unsigned wrong, lost;
 };
 
+/* The word of each page that is looked at. */
+static uint64_t word_of(uint64_t page)
+{
+	return page | 1ull << 40;
+}
+
+static int refill(void *arg, size_t offset, void *buffer, size_t bytes)
+{
+	uint64_t word = word_of(offset / PAGE);
+
+	(void)arg;
+	(void)bytes;
+	memcpy(buffer, &word, sizeof word);
+	return 0;
+}
+
 static const struct removal_kind kinds[] = {
 	{.name = "mirror:2", .redundancy = SECPOOL_REDUNDANCY_MIRROR, .copies = 2},
 	{.name = "ec:4+2", .redundancy = SECPOOL_REDUNDANCY_EC, .data = 4, .parity = 2},
 	{.name = "none, sigbus",
 		.redundancy = SECPOOL_REDUNDANCY_NONE,
 		.on_loss = SECPOOL_ON_LOSS_SIGBUS},
+	{.name = "none, refill",
+		.redundancy = SECPOOL_REDUNDANCY_NONE,
+		.on_loss = SECPOOL_ON_LOSS_REFILL,
+		.refill = refill},
 };
 
 static sigjmp_buf out_of_access;
@@ -66,7 +86,7 @@ static uint64_t access_page(const volatile uint64_t *at, uint64_t page, struct r
 
 	if (may_be_lost && sigsetjmp(out_of_access, 1) != 0)
 		round->lost++;
-	else if (at[page * PAGE / sizeof *at] != (page | 1ull << 40))
+	else if (at[page * PAGE / sizeof *at] != word_of(page))
 		round->wrong++;
 	return clock_now_ns() - start;
 }
@@ -126,7 +146,7 @@ static int one_round(struct bench *bench, struct secpool *pool, const struct rem
 		return 1;
 	at = secpool_region_address(region);
 	for (uint64_t page = 0; page < PAGES; page++)
-		at[page * PAGE / sizeof *at] = page | 1ull << 40;
+		at[page * PAGE / sizeof *at] = word_of(page);
 	status = secpool_flush(region) != SECPOOL_OK || removal_find_device(device, &used) != 0 ||
 		 run_round(pool, at, device, round) != 0 || removal_plug(device) != 0;
 	if (status != 0) {
@@ -145,7 +165,7 @@ static int run_kind(struct bench *bench, struct secpool *pool, const struct remo
 	unsigned wrong = 0, lost = 0;
 	char config[96];
 
-	may_be_lost = kind->redundancy == SECPOOL_REDUNDANCY_NONE;
+	may_be_lost = kind->on_loss == SECPOOL_ON_LOSS_SIGBUS;
 	for (int i = 0; i < ROUNDS; i++) {
 		if (one_round(bench, pool, kind, &rounds[i]) != 0)
 			return 1;

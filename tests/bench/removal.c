@@ -30,6 +30,7 @@ int removal_open_region(struct bench *bench, struct secpool *pool, const struct 
 		.data = kind->data,
 		.parity = kind->parity,
 		.on_loss = kind->on_loss,
+		.refill = kind->refill,
 		.name = "bench"};
 
 	if (secpool_region_create(pool, &wanted, ret_region) != SECPOOL_OK)

@@ -22,6 +22,7 @@ struct removal_kind {
 	enum secpool_redundancy redundancy;
 	unsigned copies, data, parity;
 	enum secpool_on_loss on_loss;
+	int (*refill)(void *arg, size_t offset, void *buffer, size_t bytes);
 };
 
 /* Opens a region of the kind in the pool. Errors: bench_failed's. */
