@@ -74,12 +74,17 @@ check: all $(TEST_PROGRAMS)
 demo: all
 	$(Q)B=$(B) tests/demo.sh
 
-# everything: plainly, with both sanitizers, then lint
+# everything: plainly, with both sanitizers, then models and lint
 check-all:
 	$(Q)$(MAKE) check
 	$(Q)$(MAKE) check SAN=asan
 	$(Q)$(MAKE) check SAN=tsan
+	$(Q)$(MAKE) models
 	$(Q)$(MAKE) lint
+
+# docs/models by Spin
+models:
+	$(Q)B=$(B) tests/models.sh
 
 lint:
 	$(Q)tests/lint.sh
@@ -109,4 +114,4 @@ fuzz: $(FUZZ_TARGETS)
 bench: all
 	$(Q)B=$(B) tests/bench.sh
 
-.PHONY: check check-all lint fuzz bench demo
+.PHONY: check check-all models lint fuzz bench demo

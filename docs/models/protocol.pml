@@ -115,12 +115,7 @@ inline tell(td, tmark)
 	c_n = 0;
 	do
 	:: c_n < CLIENTS ->
-#ifdef BUG_NOT_TOLD
-		if
-		:: k_session[c_n] && tmark != 0 -> c_news[AT(c_n, td)] = true; c_told[AT(c_n, td)] = tmark
-		:: else
-		fi;
-#else
+#ifndef BUG_NOT_TOLD /* a place that is stored to is seen to be gone all the same, but not when other media are there again */
 		if
 		:: k_session[c_n] -> c_news[AT(c_n, td)] = true; c_told[AT(c_n, td)] = tmark
 		:: else
@@ -803,8 +798,13 @@ proctype client(byte c)
 {
 	mtype got;
 	byte n, away;
-	bool late;
+	bool late, stays;
 
+	/* one that stays never ends by itself: what it waits for must come */
+	if
+	:: stays = true
+	:: stays = false
+	fi;
 	/* secpool_open */
 	d_step { k_up -> k_session[c] = true; k_watched[c] = true;
 		do
@@ -824,6 +824,7 @@ proctype client(byte c)
 	:: else -> c_serves[c] = true
 	fi;
 
+endserves:
 	do
 	/* workers: the first write, then what rebuild and later writes bring to a lane */
 	:: USABLE(c, 0) && !c_valid[LANE(c, 0)] -> store(0)
@@ -870,8 +871,8 @@ proctype client(byte c)
 		:: else
 		fi
 #endif
-	:: goto release
-	:: goto ended
+	:: !stays -> goto release
+	:: !stays -> goto ended
 	od;
 
 release: /* nobody of ours is at work on it from here on */
