@@ -183,7 +183,8 @@ static bool take_places(struct secpool *pool, struct secpool_region *region)
 	if (region_read_places(pool, region) != SECPOOL_OK)
 		return false;
 	after = places_bytes(atomic_load(&region->placement));
-	region->lacks_places = !places_whole(region, atomic_load(&region->placement));
+	region->lacks_places = !places_whole(region, atomic_load(&region->placement)) ||
+			       !places_there(atomic_load(&region->placement));
 	if (!region->lacks_places || after != before)
 		rebuild_start(region);
 	return after > before;

@@ -286,3 +286,22 @@ bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64
 		fill_lost(worker, region, pgno, SECPOOL_CAUSE_REMOVED, NULL);
 	return true;
 }
+
+unsigned mirror_resident_bad(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
+{
+	struct page *page = &region->pages[pgno];
+	unsigned bad;
+
+	if (!page_step(page, &seen, PAGE_EVICT_BEGIN, page_copies(seen), page_version(seen)))
+		return 0;
+	bad = find_bad(redundancy_placement(region), worker, region, pgno, 0);
+	seen = atomic_load(&page->word);
+	/* its copies may have gone meanwhile: then what is resident is all that there is */
+	while (!page_step(page, &seen, page_copies(seen) ? PAGE_EVICT_CLEAN : PAGE_EVICT_UNDO,
+		page_copies(seen), page_version(seen)))
+		;
+	if (seen & PAGE_WAITERS)
+		fault_wake_page(worker, region, pgno);
+	return (unsigned)__builtin_popcount(bad);
+}

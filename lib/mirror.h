@@ -22,4 +22,10 @@ unsigned mirror_missing(const struct secpool_region *region, uint64_t pgno, unsi
  */
 bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen, bool checks);
 
+/*
+ * Reads and checks all copies of a resident, clean page (as `seen`), which stays so. Returns how many are bad; they were told of. 0 too when the page changed meanwhile.
+ * Threads: workers that do not have the page.
+ */
+unsigned mirror_resident_bad(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen);
+
 #endif

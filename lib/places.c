@@ -50,13 +50,22 @@ bool places_whole(const struct secpool_region *region, const struct placement *p
 		uint64_t reached = 0;
 		for (unsigned i = 0; i < placement->count[lane]; i++) {
 			const struct place *place = &placement->places[lane][i];
-			if (place->region_offset != reached || !device_usable(place->device))
+			if (place->region_offset != reached)
 				return false;
 			reached += place->bytes;
 		}
 		if (reached < lane_bytes)
 			return false;
 	}
+	return true;
+}
+
+bool places_there(const struct placement *placement)
+{
+	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+		for (unsigned i = 0; i < placement->count[lane]; i++)
+			if (!device_usable(placement->places[lane][i].device))
+				return false;
 	return true;
 }
 

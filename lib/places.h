@@ -17,8 +17,11 @@ enum secpool_error places_read(struct secpool *pool, const struct secpool_region
  */
 bool places_find(const struct placement *placement, unsigned lane, uint64_t offset, struct device **ret_device, uint64_t *ret_offset);
 
-/* Whether every lane has a place for every byte, on a device that is there: what a new region must have. */
+/* Whether every lane has a place for every byte: what a new region must have. */
 bool places_whole(const struct secpool_region *region, const struct placement *placement);
+
+/* Whether the devices of all places are there. */
+bool places_there(const struct placement *placement);
 
 /* Whether both name the same places. */
 bool places_same(const struct placement *a, const struct placement *b);

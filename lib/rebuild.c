@@ -41,11 +41,24 @@ void rebuild_start(struct secpool_region *region)
 		start(&region->rebuild, false);
 }
 
+/* A clean page is written to all its places again: it becomes dirty, and is flushed here or when it is evicted. */
+static enum outcome rewrite(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen)
+{
+	if (!page_step(&region->pages[pgno], &seen, PAGE_WRITE, 0, page_version(seen)))
+		return LATER;
+	worker_enter(worker);
+	(void)!evict_flush_range(worker, region, pgno, pgno + 1, NULL);
+	worker_leave(worker);
+	return DONE;
+}
+
 static enum outcome do_page(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, bool checks)
 {
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load(&page->word);
+	unsigned bad;
 
 	if (page_busy(seen)) {
 		/* it may end absent, with the copies that it had. Its owner may wait for us to find room: so not for long */
@@ -58,19 +71,19 @@ static enum outcome do_page(
 		return NOTHING;
 	if (page_state(seen) == PAGE_ABSENT && checks)
 		return mirror_rebuild(worker, region, pgno, seen, true) ? DONE : LATER;
+	bad = page_state(seen) == PAGE_CLEAN && checks
+		      ? mirror_resident_bad(worker, region, pgno, seen)
+		      : 0;
+	if (bad) {
+		counter_add(worker, COUNTER_REPAIRS, bad);
+		return rewrite(worker, region, pgno, atomic_load(&page->word));
+	}
 	if (!mirror_missing(region, pgno, page_copies(seen)))
-		return NOTHING;
+		return checks && page_state(seen) == PAGE_CLEAN ? DONE : NOTHING;
 	if (page_state(seen) == PAGE_ABSENT)
 		return mirror_rebuild(worker, region, pgno, seen, false) ? DONE : LATER;
-	if (page_state(seen) == PAGE_CLEAN) {
-		if (!page_step(page, &seen, PAGE_WRITE, 0, page_version(seen)))
-			return LATER;
-		/* dirty now: it is written to all places, here or when it is evicted */
-		worker_enter(worker);
-		(void)!evict_flush_range(worker, region, pgno, pgno + 1, NULL);
-		worker_leave(worker);
-		return DONE;
-	}
+	if (page_state(seen) == PAGE_CLEAN)
+		return rewrite(worker, region, pgno, seen);
 	return NOTHING; /* dirty: who evicts it writes all copies */
 }
 

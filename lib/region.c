@@ -184,7 +184,10 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		error = region_read_places(pool, region);
 	if (!error)
 		error = pins_new(&region->pins);
-	if (!error && !places_whole(region, atomic_load(&region->placement)))
+	if (!error) /* a mirror or a code may begin with less, and is made whole: loss_fill */
+		region->lacks_places = !places_there(atomic_load(&region->placement));
+	if (!error && (!places_whole(region, atomic_load(&region->placement)) ||
+			      (region->lacks_places && region->lanes == 1)))
 		error = err_set(SECPOOL_E_DEVICE_GONE,
 			"a device went while the region was made: try again");
 	if (!error)

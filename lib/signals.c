@@ -32,6 +32,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* Protects: program_ac
 static struct sigaction program_action; /* what the program wants for SIGBUS; read by the handler */
 static _Atomic bool installed;
 static _Atomic uint64_t window_start, window_end;
+static _Atomic bool is_child; /* made by fork, and without the regions */
 
 /* of the library's own threads: where a wake-up goes; -1: nowhere, the interruption is enough */
 enum { NOT_OURS = -2 };
@@ -102,7 +103,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	uint64_t one = 1;
 
 	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
-	if (info->si_code > 0 && (fault_signal(info, context) || guarded_copy_fixup(context))) {
+	if (info->si_code > 0 && ((!atomic_load(&is_child) && fault_signal(info, context)) ||
+					 guarded_copy_fixup(context))) {
 		errno = saved; /* lint: errno as above */
 		return;
 	}
@@ -113,6 +115,23 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 		return;
 	}
 	pass_on(number, info, context);
+}
+
+/*
+ * In a child the regions are not there (MADV_DONTFORK): touching them there is SIGBUS, as everything lost is. Where the window can't be covered (the program has something
+ * else there, a limit), it is SIGSEGV. Only calls that are async-signal-safe.
+ */
+static void after_fork(void)
+{
+	uint64_t start = atomic_load(&window_start);
+	int fd = (int)syscall(SYS_memfd_create, "secpool-gone", MFD_CLOEXEC);
+
+	atomic_store(&is_child, true);
+	if (fd < 0)
+		return;
+	(void)!mmap((void *)(uintptr_t)start, atomic_load(&window_end) - start,
+		PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED_NOREPLACE, fd, 0);
+	syscall(SYS_close, fd);
 }
 
 enum secpool_error signals_install(void)
@@ -127,6 +146,8 @@ enum secpool_error signals_install(void)
 	pthread_mutex_lock(&lock);
 	if (!installed && real_sigaction(SIGBUS, &ours, &program_action) != 0)
 		error = os_error("sigaction SIGBUS");
+	else if (!installed && pthread_atfork(NULL, NULL, after_fork) != 0)
+		error = err_set(SECPOOL_E_NO_MEMORY, "no memory for what a child does first");
 	else
 		installed = true;
 	pthread_mutex_unlock(&lock);

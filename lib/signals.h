@@ -16,7 +16,9 @@
 
 #include "lib/base/err.h"
 
-/* Installs the handler; once for the process, further calls do nothing. */
+/*
+ * Installs the handler; once for the process, further calls do nothing. In a child made by fork or daemon(3) the window becomes a place where each touch is SIGBUS.
+ */
 enum secpool_error signals_install(void) MUST_USE;
 
 /* Address space that munmap, mremap and madvise of the program are kept from. */

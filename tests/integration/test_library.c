@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libsecpool against the real daemons: options, page sizes, the budget, reading and writing, flush, the heap, what is interposed. timeout: 180 */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,30 +232,60 @@ __attribute__((unused)) static int close_everything(void *arg)
 	return 0;
 }
 
-/* The child of a fork has no region: it is stopped, it does not read zeros. */
+static int told = -1;
+
+static void tell_bus(int number)
+{
+	(void)!write(told, "B", 1);
+	_exit(number);
+}
+
+/* The child of a fork, or what a daemon becomes, has no region: each touch is SIGBUS, each call an error, nothing waits, and no zeros are read. */
+static void be_child(const struct secpool *pool, struct secpool_region *region, bool by_daemon)
+{
+	struct secpool_region_options options = {.size = sizeof options, .bytes = MIB};
+	volatile uint8_t *at = secpool_region_address(region);
+	struct secpool_region *other;
+	char byte;
+
+	if (by_daemon && daemon(1, 1) != 0)
+		_exit(3);
+	if (secpool_region_create((struct secpool *)(uintptr_t)pool, &options, &other) !=
+			SECPOOL_E_CLOSED ||
+		secpool_read(region, 0, &byte, 1) != SECPOOL_E_CLOSED ||
+		secpool_pin(region, 0, 4096) != SECPOOL_E_CLOSED ||
+		secpool_flush(region) != SECPOOL_E_CLOSED ||
+		secpool_region_release(region, NULL) != SECPOOL_E_CLOSED)
+		_exit(2);
+	signal(SIGBUS, tell_bus);
+	_exit(at[0] ? 5 : 4);
+}
+
 static int fork_without_region(void *arg)
 {
 	struct secpool *pool = support_open("alpha", LOCAL);
 	struct secpool_region *region = support_region(pool, 4 * MIB, 1);
 	volatile uint8_t *at = secpool_region_address(region);
-	int status;
-	pid_t child;
+	int ends[2], status;
+	char byte = 0;
 
 	(void)arg;
 	at[0] = 1;
-	child = fork();
-	if (child == 0) {
-		struct secpool_region_options options = {.size = sizeof options, .bytes = MIB};
-		if (secpool_region_create(pool, &options, &region) != SECPOOL_E_CLOSED)
-			_exit(2);
-		signal(SIGSEGV, SIG_DFL);
-		_exit(at[0]);
+	for (int by_daemon = 0; by_daemon < 2; by_daemon++) {
+		pid_t child;
+
+		SUPPORT_CHECK(pipe2(ends, O_CLOEXEC) == 0);
+		told = ends[1];
+		child = fork();
+		if (child == 0)
+			be_child(pool, region, by_daemon);
+		close(ends[1]);
+		SUPPORT_CHECK(read(ends[0], &byte, 1) == 1 && byte == 'B');
+		close(ends[0]);
+		SUPPORT_CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
+		SUPPORT_CHECK(WEXITSTATUS(status) == (by_daemon ? 0 : SIGBUS));
 	}
-	if (waitpid(child, &status, 0) != child || !WIFSIGNALED(status) ||
-		WTERMSIG(status) != SIGSEGV)
-		return 1;
-	if (at[0] != 1)
-		return 1;
+	SUPPORT_CHECK(at[0] == 1);
 	secpool_close(pool);
 	return 0;
 }
@@ -268,6 +299,9 @@ int main(void)
 	SUPPORT_CHECK(support_join(support_fork(close_everything, NULL), 60000) == 0);
 #endif
 	SUPPORT_CHECK(support_join(support_fork(fork_without_region, NULL), 60000) == 0);
+	support_fault_mode = SECPOOL_FAULT_INLINE;
+	SUPPORT_CHECK(support_join(support_fork(fork_without_region, NULL), 60000) == 0);
+	support_fault_mode = SECPOOL_FAULT_THREAD;
 	test_options();
 	check_page_size(4096, LOCAL);
 	check_page_size(65536, LOCAL);

@@ -51,6 +51,7 @@ struct board {
 	_Atomic uint64_t operations, skipped, bytes_checked;
 	_Atomic uint64_t wrong_bytes, zero_pages, stale_pages, foreign_bytes, unreported_losses, uncovered_losses, other_errors;
 	_Atomic uint64_t lost_blocks, regions;
+	_Atomic uint64_t barred_blocks; /* accesses that found no room: SIGBUS or SECPOOL_E_NO_SPACE, and no loss */
 	_Atomic uint64_t slowest_ns[BOARD_OPERATIONS];    /* the longest that each operation took */
 	_Atomic uint32_t wounded;                         /* a bit for each device */
 	_Atomic uint64_t exceeded[BOARD_WOUNDS_MOST + 1]; /* [n]: how often more than n were wounded at once */

@@ -69,8 +69,10 @@ static void take_events(void)
 
 	pthread_mutex_lock(&client.events_lock);
 	while (secpool_event_next(client.pool, &event) == SECPOOL_OK) {
-		if (event.type == SECPOOL_EVENT_REGION_LOST && event.region &&
-			!is_ending(event.region))
+		/* pages for which there is no room are told of as NO_SPACE, with their range */
+		if ((event.type == SECPOOL_EVENT_REGION_LOST ||
+			    event.type == SECPOOL_EVENT_NO_SPACE) &&
+			event.region && !is_ending(event.region))
 			note_lost(&event);
 		else if (event.type == SECPOOL_EVENT_OVERFLOW)
 			atomic_store(&client.overflow, true);

@@ -2,8 +2,6 @@
 /*
  * The nemesis: a table of faults, chosen by numbers that follow from the seed. It works in phases: in each, at most so many devices are wounded at once (board.h), one, two, or as many as
  * there are. Before a fault that would wound one more than that, everything is made whole again. Between two phases all devices come back and all is made whole.
- *
- * What it does not do, because of faults of the product that are known (docs/caveats.md), is in one place: keeps_away.
  */
 #include <stdio.h>
 #include <string.h>
@@ -208,7 +206,7 @@ static void calm(struct nemesis *n)
 
 /* ---- choosing ---- */
 
-enum kind { PULLS = 1, PLUGS = 2, DAMAGES = 4, DAEMONS = 8, INJECTS = 16 };
+enum kind { PULLS = 1, PLUGS = 2, DAMAGES = 4, INJECTS = 8 };
 
 static const struct row {
 	const char *name;
@@ -229,9 +227,9 @@ static const struct row {
 	{"replay", 8, 1, DAMAGES, replay},
 	{"slow", 6, 0, INJECTS, slow},
 	{"stuck", 6, 1, PULLS | INJECTS, stuck},
-	{"kill_keymgrd", 7, 0, DAEMONS, kill_keymgrd},
-	{"kill_hotplugd", 7, 0, DAEMONS, kill_hotplugd},
-	{"kill_both", 4, 0, DAEMONS, kill_both},
+	{"kill_keymgrd", 7, 0, 0, kill_keymgrd},
+	{"kill_hotplugd", 7, 0, 0, kill_hotplugd},
+	{"kill_both", 4, 0, 0, kill_both},
 	{"kill_client", 12, 0, 0, kill_client},
 	{"attest", 6, 0, 0, attest_one},
 	{"calm", 6, 0, 0, calm},
@@ -241,16 +239,6 @@ enum { ROWS = sizeof table / sizeof *table };
 const char *nemesis_fault_name(unsigned row)
 {
 	return row < ROWS ? table[row].name : NULL;
-}
-
-/*
- * Known faults of the product, kept away from until they are mended. Each wants all to be whole first:
- * - a device that is pulled and plugged within moments may leave a mirror degraded for ever;
- * - where there is no room for 3 s (no device to write to, or nobody to ask for another one) pages end as lost: no daemon dies while a region lacks something.
- */
-static bool keeps_away(const struct nemesis *n, const struct row *row)
-{
-	return (row->kind & (PLUGS | DAEMONS)) && atomic_load(&n->w.board->wounded) != 0;
 }
 
 /* Whether there are devices for it. */
@@ -270,8 +258,7 @@ static bool is_possible(const struct nemesis *n, const struct row *row)
 
 static bool needs_whole(const struct nemesis *n, const struct row *row)
 {
-	return wounds_count(atomic_load(&n->w.board->wounded)) + row->wounds > n->most ||
-	       keeps_away(n, row);
+	return wounds_count(atomic_load(&n->w.board->wounded)) + row->wounds > n->most;
 }
 
 /* Drawn again when there are no devices for it. */

@@ -39,7 +39,7 @@ const struct region_kind *region_kind_of(uint64_t seed, unsigned client, unsigne
 static bool expected_while_troubled(enum secpool_error error)
 {
 	return error == SECPOOL_E_NO_SPACE || error == SECPOOL_E_NOT_ATTESTED ||
-	       error == SECPOOL_E_DAEMON_GONE;
+	       error == SECPOOL_E_DAEMON_GONE || error == SECPOOL_E_DEVICE_GONE;
 }
 
 static bool make_blocks(struct slot *slot, const struct region_kind *kind)
@@ -235,8 +235,12 @@ void region_mourn(struct client *client, struct slot *slot, size_t block, const 
 
 	if (model->state == BLOCK_LOST)
 		return; /* known already */
-	told = region_told_lost(client, (uintptr_t)slot->memory + offset, &cause) &&
-	       listed(slot, offset);
+	told = region_told_lost(client, (uintptr_t)slot->memory + offset, &cause);
+	if (told && cause == SECPOOL_CAUSE_NO_SPACE && !listed(slot, offset)) {
+		atomic_fetch_add(&board->barred_blocks, 1);
+		return; /* there is no room for it now: it may be touched again, and is checked then */
+	}
+	told = told && listed(slot, offset);
 	atomic_fetch_add(&board->lost_blocks, 1);
 	atomic_fetch_add(&board->unreported_losses, !told);
 	atomic_fetch_add(&board->uncovered_losses, is_covered(client, slot));

@@ -131,6 +131,7 @@ static int print_result(const struct driver *driver)
 		{"regions", atomic_load(&b->regions), false},
 		{"bytes_checked", atomic_load(&b->bytes_checked), false},
 		{"lost_pages", atomic_load(&b->lost_blocks), false},
+		{"barred", atomic_load(&b->barred_blocks), false},
 		{"wrong_bytes", atomic_load(&b->wrong_bytes), true},
 		{"zero_pages", atomic_load(&b->zero_pages), true},
 		{"stale_pages", atomic_load(&b->stale_pages), true},

@@ -45,6 +45,16 @@ static void load_block(const struct task *task, size_t block, const char *how)
 		region_mourn(task->client, task->slot, block, how);
 }
 
+/* A part of it may have been stored. */
+static void store_failed(const struct task *task, size_t block, const char *how)
+{
+	struct block *model = &task->slot->blocks[block];
+
+	region_mourn(task->client, task->slot, block, how);
+	if (model->state == BLOCK_KNOWN)
+		model->state = BLOCK_UNKNOWN;
+}
+
 static void new_generation(struct block *model, uint32_t generation)
 {
 	model->generation = generation;
@@ -73,7 +83,7 @@ static void store_block(const struct task *task)
 	expected.line = PATTERN_NO_LINE;
 	pattern_make(&expected, buffer);
 	if (!touch_copy(at(task, task->block), buffer, sizeof buffer, &bus)) {
-		region_mourn(task->client, task->slot, task->block, "store");
+		store_failed(task, task->block, "store");
 		return;
 	}
 	new_generation(model, expected.generation);
@@ -111,7 +121,7 @@ static void store_line(const struct task *task)
 		    sizeof line, &bus))
 		note_line(&task->slot->blocks[task->block], &expected);
 	else
-		region_mourn(task->client, task->slot, task->block, "store of a line");
+		store_failed(task, task->block, "store of a line");
 }
 
 static void read_block(const struct task *task)
@@ -138,6 +148,13 @@ static void call_failed(const struct task *task, size_t first, size_t count, con
 {
 	bool writes = strcmp(call, "secpool_write") == 0;
 
+	if (error == SECPOOL_E_NO_SPACE) {
+		atomic_fetch_add(&task->client->board->barred_blocks, 1);
+		for (size_t i = first; i < first + count && writes; i++)
+			if (task->slot->blocks[i].state == BLOCK_KNOWN)
+				task->slot->blocks[i].state = BLOCK_UNKNOWN;
+		return;
+	}
 	if (error != SECPOOL_E_LOST) {
 		region_strange(task->client, task->slot, call, error);
 		return;
@@ -150,7 +167,7 @@ static void call_failed(const struct task *task, size_t first, size_t count, con
 			secpool_read(task->slot->region, offset_of(i), buffer, sizeof buffer);
 		if (again == SECPOOL_E_LOST)
 			region_mourn(task->client, task->slot, i, call);
-		else if (again)
+		else if (again && again != SECPOOL_E_NO_SPACE)
 			region_strange(task->client, task->slot, "secpool_read", again);
 		else if (writes)
 			model->state = BLOCK_UNKNOWN;
@@ -296,8 +313,7 @@ static void by_kernel(const struct task *task, size_t count)
 		pattern_make(&expected, buffer);
 		if (pwrite(file, buffer, sizeof buffer, 0) != sizeof buffer ||
 			pread(file, at(task, task->block + i), sizeof buffer, 0) != sizeof buffer)
-			region_mourn(task->client, task->slot, task->block + i,
-				"read(2) into a pinned page");
+			store_failed(task, task->block + i, "read(2) into a pinned page");
 		else if (model->state != BLOCK_LOST)
 			new_generation(model, expected.generation);
 	}
