@@ -30,6 +30,7 @@ enum {
 	OPT_JSON = 'j',
 	OPT_FOLLOW = 'f',
 	OPT_SILENT = 's',
+	OPT_NO_WAIT = 'w',
 	OPT_ANCHOR = 'a',
 	OPT_POLICY = 'p',
 	OPT_DEVICES = 'n',
@@ -45,6 +46,8 @@ static const struct known_option known[] = {
 		"--follow             go on with new ones until interrupted"},
 	{{"silent", optional_argument, NULL, OPT_SILENT}, ARG_SILENT,
 		"--silent [MS]        answer zeros for so long first, as real slots do (500)"},
+	{{"no-wait", no_argument, NULL, OPT_NO_WAIT}, ARG_NO_WAIT,
+		"--no-wait            return when it has begun"},
 	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
 		"--anchor PEM         the host's attestation key, as you know it"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
@@ -143,6 +146,9 @@ static int set_option(const struct command *command, int letter, int argc, char 
 		return ARGS_RUN;
 	case OPT_SILENT:
 		return read_silent(command, argc, argv, &args->silent_ms);
+	case OPT_NO_WAIT:
+		args->no_wait = true;
+		return ARGS_RUN;
 	case OPT_ANCHOR:
 		args->anchor = optarg;
 		return ARGS_RUN;

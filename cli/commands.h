@@ -22,6 +22,7 @@ struct args {
 	const char *anchor;
 	uint64_t devices, device_bytes;
 	bool json, follow;
+	bool no_wait;
 	uint32_t silent_ms; /* 0: not silent */
 	char **words; /* what is no option, NULL beyond the last */
 };
@@ -34,6 +35,7 @@ enum {
 	ARG_SILENT = 8,
 	ARG_ANCHOR = 16,
 	ARG_POLICY = 32,
+	ARG_NO_WAIT = 128,
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
 };
 

@@ -11,6 +11,8 @@
 
 /* How long a verb may take: plug and attest are answered after the attestation. */
 #define VERB_NS (60 * CLOCK_NS_PER_S)
+/* Between two looks at a drain, which takes as long as it takes. */
+#define DRAIN_LOOK_NS (100 * CLOCK_NS_PER_MS)
 
 static const struct table_column columns[] = {
 	{"ID", "id", false},
@@ -80,7 +82,7 @@ int command_device_list(const struct args *args)
 	return status;
 }
 
-static int send_verb(const struct args *args, enum msg_verb verb, const char *done)
+static enum secpool_error ask_verb(const struct args *args, enum msg_verb verb)
 {
 	struct msg msg = {.type = MSG_DEVICE_COMMAND};
 	struct msg_device_command *command = &msg.u.device_command;
@@ -89,8 +91,8 @@ static int send_verb(const struct args *args, enum msg_verb verb, const char *do
 	int fd = -1;
 
 	if (!id[0] || strlen(id) >= sizeof command->id)
-		return command_failed(err_set(SECPOOL_E_INVALID,
-			"'%.80s' is no device: 'secpool device list' shows them", id));
+		return err_set(SECPOOL_E_INVALID,
+			"'%.80s' is no device: 'secpool device list' shows them", id);
 	MSG_SET(command->id, id);
 	command->verb = verb;
 	command->silent_ms = args->silent_ms;
@@ -100,10 +102,34 @@ static int send_verb(const struct args *args, enum msg_verb verb, const char *do
 		error = sock_call(
 			fd, &msg, NULL, 0, MSG_REPLY, NULL, NULL, clock_now_ns() + VERB_NS);
 	os_close(&fd);
+	return error;
+}
+
+static int send_verb(const struct args *args, enum msg_verb verb, const char *done)
+{
+	enum secpool_error error = ask_verb(args, verb);
+
 	if (error)
 		return command_failed(error);
-	printf("%s: %s\n", id, done);
+	printf("%s: %s\n", args->words[0], done);
 	return STATUS_DONE;
+}
+
+/* Whether it is offline; a state that does not lead there is an error. */
+static enum secpool_error look_drained(const struct args *args, bool *ret_done)
+{
+	struct conn_devices devices;
+	enum secpool_error error = conn_devices_read(args->runtime, &devices);
+	const struct msg_device_row *row =
+		error ? NULL : conn_devices_row(&devices, args->words[0]);
+
+	if (!error &&
+		(!row || (row->state != MSG_DEVICE_DRAINING && row->state != MSG_DEVICE_OFFLINE)))
+		error = err_set(SECPOOL_E_DEVICE_GONE, "device %.63s is %s: its drain did not end",
+			args->words[0], row ? msg_device_state_name(row->state) : "gone");
+	*ret_done = !error && row->state == MSG_DEVICE_OFFLINE;
+	conn_devices_done(&devices);
+	return error;
 }
 
 int command_device_pull(const struct args *args)
@@ -123,12 +149,25 @@ int command_device_attest(const struct args *args)
 
 int command_device_drain(const struct args *args)
 {
-	return send_verb(args, MSG_VERB_DRAIN, "drained");
+	enum secpool_error error = SECPOOL_OK;
+	bool done = false;
+
+	if (args->no_wait)
+		return send_verb(args, MSG_VERB_DRAIN, "is being drained");
+	error = ask_verb(args, MSG_VERB_DRAIN);
+	while (!error && !done) {
+		clock_sleep_ns(DRAIN_LOOK_NS);
+		error = look_drained(args, &done);
+	}
+	if (error)
+		return command_failed(error);
+	printf("%s: drained and offline\n", args->words[0]);
+	return STATUS_DONE;
 }
 
 int command_device_scrub(const struct args *args)
 {
-	return send_verb(args, MSG_VERB_SCRUB, "scrubbed");
+	return send_verb(args, MSG_VERB_SCRUB, "what no region uses is being overwritten again");
 }
 
 int command_device_inject(const struct args *args)

@@ -41,6 +41,7 @@ static enum secpool_error look_at(const struct msg_device_row *row, const struct
 		return SECPOOL_OK;
 	case MSG_DEVICE_ABSENT:
 	case MSG_DEVICE_OFFLINE:
+	case MSG_DEVICE_DRAINING:
 	case MSG_DEVICE_LOST:
 		if (!is_new && row) {
 			look->result.away++;

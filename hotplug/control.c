@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hotplug/notify.h"
 #include "hotplug/peer.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -23,6 +24,7 @@ struct client {
 	const struct device *waits_for; /* NULL: nothing is due */
 	bool waits_for_pull;		/* else for an attestation */
 	uint32_t number;		/* of the command that waits */
+	uint32_t asked;			/* 0, or the number of what keymgrd was asked for it */
 	sd_event_source *timer;
 };
 
@@ -71,6 +73,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 		peer_refuse(client->peer, 0, err_set(SECPOOL_E_TIMEOUT, "no HELLO came in time"));
 	} else if (device) {
 		client->waits_for = NULL;
+		client->asked = 0;
 		err_set(SECPOOL_E_TIMEOUT,
 			"device %s is still %s: is keymgrd running? see 'secpool status'",
 			device->identity.id, msg_device_state_name(device->state));
@@ -97,7 +100,7 @@ static void settle(
 		return;
 	msg_set_text(detail, sizeof detail, err_detail());
 	for (struct client *client = control->clients; client; client = client->next) {
-		if (client->waits_for != device || client->waits_for_pull != pull)
+		if (client->waits_for != device || client->waits_for_pull != pull || client->asked)
 			continue;
 		client->waits_for = NULL;
 		client->timer = sd_event_source_disable_unref(client->timer);
@@ -126,6 +129,39 @@ static void wait_for(struct client *client, const struct device *device, uint32_
 	arm(client, WAIT_MS);
 }
 
+/* keymgrd does it, and its answer is the command's. */
+static enum secpool_error ask_scrub(
+	struct client *client, const struct device *device, uint32_t number)
+{
+	struct msg msg = {.type = MSG_DEVICE_SCRUB};
+
+	MSG_SET(msg.u.device_scrub.id, device->identity.id);
+	client->asked = notify_request(client->control->hotplug->notify, &msg);
+	if (client->asked == 0)
+		return err_set(SECPOOL_E_DAEMON_GONE,
+			"device %s can't be scrubbed: keymgrd does not answer",
+			device->identity.id);
+	client->waits_for = device;
+	client->number = number;
+	arm(client, WAIT_MS);
+	return SECPOOL_OK;
+}
+
+void control_answered(struct control *control, uint32_t asked, const struct msg_reply *reply)
+{
+	for (struct client *client = control ? control->clients : NULL; client;
+		client = client->next) {
+		if (asked == 0 || client->asked != asked)
+			continue;
+		client->asked = 0;
+		client->waits_for = NULL;
+		client->timer = sd_event_source_disable_unref(client->timer);
+		peer_reply(client->peer, client->number,
+			err_set(err_from_number(reply->error), "%s", reply->detail));
+		return;
+	}
+}
+
 static enum secpool_error carry_out(struct client *client, struct device *device,
 	const struct msg_device_command *command, uint32_t number)
 {
@@ -142,10 +178,12 @@ static enum secpool_error carry_out(struct client *client, struct device *device
 		wait_for(client, device, number, false);
 		return device_attest(device);
 	case MSG_VERB_DRAIN:
-		return err_set(SECPOOL_E_UNSUPPORTED, "drain is not available yet");
+		error = device_drain(device);
+		if (!error)
+			peer_reply(client->peer, number, SECPOOL_OK);
+		return error;
 	case MSG_VERB_SCRUB:
-		return err_set(SECPOOL_E_UNSUPPORTED,
-			"scrub is not available yet (released space is scrubbed by itself)");
+		return ask_scrub(client, device, number);
 	case MSG_VERB_INJECT:
 		error = device_inject(device, command->argument);
 		if (!error)

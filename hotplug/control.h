@@ -20,6 +20,9 @@ void control_free(struct control *control);
 void control_pulled(
 	struct control *control, const struct device *device, enum secpool_error result);
 
+/* keymgrd's answer to what it was asked for a command (notify_request's number); nothing happens when nobody waits for it. */
+void control_answered(struct control *control, uint32_t asked, const struct msg_reply *reply);
+
 /* Answers those who wait for its attestation (after plug or attest). */
 void control_attested(
 	struct control *control, const struct device *device, enum secpool_error result);

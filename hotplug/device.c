@@ -103,8 +103,14 @@ static void act(struct device *device, enum devstate_action action)
 		arm_renewal(device);
 		break;
 	case DEVSTATE_DO_CONFINE:
-		attest_drop(device);
 		device->timer = sd_event_source_disable_unref(device->timer);
+		if (!device->attest)
+			break;
+		attest_drop(device);
+		/* whoever waits for that exchange would wait in vain */
+		err_set(SECPOOL_E_BUSY, "device %s became %s meanwhile: %.120s",
+			device->identity.id, msg_device_state_name(device->state), device->reason);
+		control_attested(device->hotplug->control, device, SECPOOL_E_BUSY);
 		break;
 	case DEVSTATE_DO_RETRY:
 		arm_retry(device);
@@ -117,6 +123,7 @@ static void act(struct device *device, enum devstate_action action)
 		break;
 	case DEVSTATE_DO_STOP:
 		stop(device);
+		device_drain_forget(device);
 		break;
 	case DEVSTATE_DO_NOTHING:
 	case DEVSTATE_DO_TELL:
@@ -170,6 +177,7 @@ enum secpool_error device_attest(struct device *device)
 			"%.120s/keymgr.sock",
 			device->identity.id, device->hotplug->runtime_dir);
 	health_reset(&device->health);
+	device_drain_forget(device); /* it is to be used again */
 	device_step(device, DEVSTATE_ATTEST, "asked for by command");
 	return SECPOOL_OK;
 }
@@ -181,6 +189,8 @@ void device_attested(
 		device->attested_ns = clock_calendar_ns();
 		device->expires_ns = expires_ns;
 		device_step(device, DEVSTATE_ACCEPTED, "");
+		if (device->state == MSG_DEVICE_ONLINE && device_drain_wanted(device))
+			device_step(device, DEVSTATE_DRAIN, "its drain goes on");
 	} else if (result == SECPOOL_E_ATTESTATION) {
 		device_step(device, DEVSTATE_REFUSED, reason);
 	} else {

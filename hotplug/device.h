@@ -138,6 +138,16 @@ enum secpool_error device_plug(struct device *device) MUST_USE;
 enum secpool_error device_attest(struct device *device) MUST_USE;
 
 /*
+ * Starts a drain: the programs move what they have there, and the device goes offline when nothing is left. It survives a restart of the daemon.
+ * Errors: SECPOOL_E_BUSY naming the state, SECPOOL_E_DAEMON_GONE (no connection to keymgrd), SECPOOL_E_SYSTEM (it can't be noted).
+ */
+enum secpool_error device_drain(struct device *device) MUST_USE;
+
+/* Whether one is under way or done, by the note in the device's folder; and its end. */
+bool device_drain_wanted(const struct device *device);
+void device_drain_forget(const struct device *device);
+
+/*
  * How an exchange of evidence ended (attest.c): SECPOOL_OK with expires_ns of the verdict,
  * SECPOOL_E_ATTESTATION (refused), anything else: it could not be carried out. reason: what to tell
  * people.

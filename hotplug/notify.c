@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hotplug/attest.h"
+#include "hotplug/control.h"
 #include "hotplug/peer.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -128,6 +129,15 @@ static void take_check(struct notify *notify, const struct msg_device_check *che
 		device_check(device, check->cause, check->tenants, check->answer_ms);
 }
 
+/* It may have been told before, or by a keymgrd that is behind. */
+static void take_drained(struct notify *notify, const struct msg_device_drained *drained)
+{
+	struct device *device = device_find(notify->hotplug, drained->id);
+
+	if (device && device->state == MSG_DEVICE_DRAINING)
+		device_step(device, DEVSTATE_DRAINED, "drained: nothing is left there");
+}
+
 static void on_message(struct peer *peer, const struct msg *msg, void *arg)
 {
 	struct notify *notify = arg;
@@ -145,10 +155,14 @@ static void on_message(struct peer *peer, const struct msg *msg, void *arg)
 		if (msg->u.reply.error != SECPOOL_OK)
 			log_event(LOG_LEVEL_WARNING, "keymgr-refused", "error=%s detail=\"%s\"",
 				err_name(err_from_number(msg->u.reply.error)), msg->u.reply.detail);
+		control_answered(notify->hotplug->control, msg->number, &msg->u.reply);
 		attest_answer(notify->hotplug, msg);
 		break;
 	case MSG_DEVICE_CHECK:
 		take_check(notify, &msg->u.device_check);
+		break;
+	case MSG_DEVICE_DRAINED:
+		take_drained(notify, &msg->u.device_drained);
 		break;
 	default:
 		peer_refuse(peer, msg->number,
@@ -232,7 +246,10 @@ void notify_state(struct notify *notify, const struct device *device)
 	state->bytes = device->identity.bytes;
 	state->media = device->mark;
 	MSG_SET(state->cause, device->reason);
-	peer_send(notify->peer, &msg, device->state == MSG_DEVICE_ONLINE ? device->media_fd : -1);
+	peer_send(notify->peer, &msg,
+		device->state == MSG_DEVICE_ONLINE || device->state == MSG_DEVICE_DRAINING
+			? device->media_fd
+			: -1);
 }
 
 uint32_t notify_request(struct notify *notify, struct msg *msg)

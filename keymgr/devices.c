@@ -153,7 +153,8 @@ static void send_row(struct server_connection *connection, const struct devices_
 void devices_tell(struct daemon *daemon, struct server_connection *connection)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++)
-		if (daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE)
+		if (daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE ||
+			daemon->devices->rows[i]->state == MSG_DEVICE_DRAINING)
 			send_row(connection, daemon->devices->rows[i]);
 }
 
@@ -324,7 +325,7 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 	char kind[32] = "device-";
 
 	device->seen = true;
-	if (device->state == state && !was_there)
+	if (device->state == state && (!was_there || state == MSG_DEVICE_DRAINING))
 		return;
 	device->state = state;
 	device->since_ns = clock_now_ns();

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/handlers.h"
 #include "keymgr/hotplug.h"
@@ -89,6 +90,8 @@ static const struct row {
 	{MSG_EXTENTS_GET, CLIENT, SESSION, false, handlers_extents},
 	{MSG_REGION_REPLACE, CLIENT, SESSION, false, handlers_replace},
 	{MSG_REGION_FILL, CLIENT, SESSION, false, handlers_fill},
+	{MSG_REGION_MOVE, CLIENT, SESSION, false, drain_handle_move},
+	{MSG_REGION_MOVED, CLIENT, SESSION, false, drain_handle_moved},
 	{MSG_REGION_RELEASE, CLIENT, SESSION, false, handlers_release},
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
 	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},
@@ -98,6 +101,7 @@ static const struct row {
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},
 	{MSG_DEVICE_STATE, HOTPLUG, READY, true, hotplug_handle_state},
+	{MSG_DEVICE_SCRUB, HOTPLUG, READY, false, drain_handle_scrub},
 };
 
 static const struct row *find_row(uint32_t type)

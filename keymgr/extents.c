@@ -50,10 +50,10 @@ enum secpool_error extents_set_aside_device(
 	if (!error)
 		error = directory_run(directory,
 			"UPDATE extents SET state = CASE state WHEN ?3 THEN ?4 ELSE ?5 END"
-			" WHERE slot = ?1 AND state IN (?2, ?3)",
+			" WHERE slot = ?1 AND state IN (?2, ?3, ?6)",
 			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
 				DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_RELEASING),
-				DIRECTORY_N(EXTENTS_SET_ASIDE)));
+				DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_TARGET)));
 	if (!error)
 		error = directory_run(directory, fill_sql,
 			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(whole),
@@ -97,7 +97,7 @@ enum secpool_error extents_find_free(
 }
 
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
-	uint64_t bytes, uint64_t region, uint64_t lane, uint64_t region_offset)
+	uint64_t bytes, const struct extents_row *as)
 {
 	enum secpool_error error = split_row(directory, row, bytes);
 
@@ -106,16 +106,18 @@ enum secpool_error extents_use_free(struct directory *directory, const struct ex
 	return directory_run(directory,
 		"UPDATE extents SET state = ?2, region = ?3, lane = ?4, region_offset = ?5"
 		" WHERE id = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(EXTENTS_IN_USE),
-			DIRECTORY_N(region), DIRECTORY_N(lane), DIRECTORY_N(region_offset)));
+		DIRECTORY_VALUES(DIRECTORY_N(row->id), DIRECTORY_N(as->state),
+			DIRECTORY_N(as->region), DIRECTORY_N(as->lane),
+			DIRECTORY_N(as->region_offset)));
 }
 
 enum secpool_error extents_release(struct directory *directory, uint64_t region)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = ?2 WHERE region = ?1 AND state IN (?3, ?4)",
+		"UPDATE extents SET state = ?2 WHERE region = ?1 AND state IN (?3, ?4, ?5)",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_RELEASING),
-			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(EXTENTS_SET_ASIDE)));
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(EXTENTS_SET_ASIDE),
+			DIRECTORY_N(EXTENTS_TARGET)));
 }
 
 enum secpool_error extents_restart(struct directory *directory)
@@ -273,19 +275,21 @@ enum secpool_error extents_list(struct directory *directory, uint64_t region, ui
 	struct extents_row *rows, size_t most, size_t *ret_count, uint64_t *ret_total)
 {
 	static const char sql[] = "SELECT id, slot, offset, bytes, region, lane, region_offset,"
-				  " state FROM extents WHERE region = ?1 AND state = ?2"
-				  " ORDER BY lane, region_offset LIMIT ?3 OFFSET ?4";
+				  " state FROM extents WHERE region = ?1 AND state IN (?2, ?5)"
+				  " ORDER BY lane, state, region_offset LIMIT ?3 OFFSET ?4";
 	struct directory_rows *found = NULL;
 	uint64_t total = 0;
 	size_t count = 0;
 	enum secpool_error error = directory_number(directory,
-		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND state = ?2",
-		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE)), &total);
+		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND state IN (?2, ?3)",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(EXTENTS_TARGET)),
+		&total);
 
 	if (!error)
 		error = directory_query(directory, sql,
 			DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE),
-				DIRECTORY_N(most), DIRECTORY_N(first)),
+				DIRECTORY_N(most), DIRECTORY_N(first), DIRECTORY_N(EXTENTS_TARGET)),
 			&found);
 	while (!error && count < most && directory_next(found, &error))
 		read_row(found, &rows[count++]);
@@ -300,14 +304,15 @@ enum secpool_error extents_list(struct directory *directory, uint64_t region, ui
 enum secpool_error extents_count_use(
 	struct directory *directory, uint64_t slot, struct extents_use *ret_use)
 {
-	static const char sql[] =
-		"SELECT IFNULL(SUM(bytes * (state IN (?2, ?3))), 0),"
-		" IFNULL(SUM(bytes * (state = ?4)), 0),"
-		" IFNULL(SUM(bytes * (state NOT IN (?2, ?3, ?4))), 0) FROM extents WHERE slot = ?1";
+	static const char sql[] = "SELECT IFNULL(SUM(bytes * (state IN (?2, ?3, ?5))), 0),"
+				  " IFNULL(SUM(bytes * (state = ?4)), 0),"
+				  " IFNULL(SUM(bytes * (state NOT IN (?2, ?3, ?4, ?5))), 0) FROM "
+				  "extents WHERE slot = ?1";
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
-			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_FREE)),
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_FREE),
+			DIRECTORY_N(EXTENTS_TARGET)),
 		&rows);
 
 	if (!error && directory_next(rows, &error))
@@ -318,4 +323,93 @@ enum secpool_error extents_count_use(
 		};
 	directory_done(rows);
 	return error;
+}
+
+/* What the region has on a device, each row in turn from its `after`-th byte in the order of lanes; SECPOOL_E_NOT_FOUND at the end. */
+static enum secpool_error next_used(
+	struct directory *directory, uint64_t region, uint64_t slot, struct extents_row *row)
+{
+	static const char sql[] =
+		"SELECT id, slot, offset, bytes, region, lane, region_offset,"
+		" state FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3 LIMIT 1";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory, sql,
+		DIRECTORY_VALUES(
+			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
+		&rows);
+
+	if (!error && directory_next(rows, &error))
+		read_row(rows, row);
+	else if (!error)
+		error = SECPOOL_E_NOT_FOUND;
+	directory_done(rows);
+	return error;
+}
+
+/* Bytes of what the region has there, and of its targets of the same parts. */
+static enum secpool_error count_moving(struct directory *directory, uint64_t region, uint64_t slot,
+	uint64_t *ret_used, uint64_t *ret_targets)
+{
+	static const char targets_sql[] =
+		"SELECT IFNULL(SUM(t.bytes), 0) FROM extents t WHERE t.region = ?1 AND t.state = ?3"
+		" AND EXISTS (SELECT 1 FROM extents e WHERE e.region = ?1 AND e.slot = ?2"
+		" AND e.state = ?4 AND e.lane = t.lane AND e.region_offset < t.region_offset + "
+		"t.bytes"
+		" AND e.region_offset + e.bytes > t.region_offset)";
+	enum secpool_error error = directory_number(directory,
+		"SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE region = ?1 AND slot = ?2 AND "
+		"state = ?3",
+		DIRECTORY_VALUES(
+			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
+		ret_used);
+
+	if (error)
+		return error;
+	return directory_number(directory, targets_sql,
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
+			DIRECTORY_N(EXTENTS_TARGET), DIRECTORY_N(EXTENTS_IN_USE)),
+		ret_targets);
+}
+
+enum secpool_error extents_moved(struct directory *directory, uint64_t region, uint64_t slot)
+{
+	uint64_t used = 0, targets = 0;
+	enum secpool_error error = count_moving(directory, region, slot, &used, &targets);
+
+	if (!error && used != targets)
+		error = err_set(SECPOOL_E_BUSY, "%llu bytes are there, and %llu were copied",
+			(unsigned long long)used, (unsigned long long)targets);
+	while (!error) {
+		struct extents_row row;
+
+		error = next_used(directory, region, slot, &row);
+		if (!error)
+			error = merge_around(directory, &row, EXTENTS_UNKNOWN);
+	}
+	if (error != SECPOOL_E_NOT_FOUND)
+		return error;
+	return extents_promote(directory, region);
+}
+
+enum secpool_error extents_drained(struct directory *directory, uint64_t slot, bool *ret_drained)
+{
+	uint64_t left = 0;
+	enum secpool_error error = directory_number(directory,
+		"SELECT COUNT(*) FROM extents WHERE slot = ?1 AND state NOT IN (?2, ?3)",
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_FREE),
+			DIRECTORY_N(EXTENTS_DIFFERED)),
+		&left);
+
+	if (!error)
+		*ret_drained = left == 0;
+	return error;
+}
+
+enum secpool_error extents_scrub_again(struct directory *directory, uint64_t slot)
+{
+	/* neighbours that are unknown need not be one row for the scrub, which takes them one by one; they are one when they are free */
+	return directory_run(directory,
+		"UPDATE extents SET state = ?2 WHERE slot = ?1 AND state IN (?3, ?4)",
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_UNKNOWN),
+			DIRECTORY_N(EXTENTS_FREE), DIRECTORY_N(EXTENTS_DIFFERED)));
 }

@@ -6,6 +6,8 @@
  *   unknown -> scrubbing -> free -> in use -> releasing -> scrubbing -> free
  *                                   in use -> set aside (given up, but its client may still write there) -> releasing
  *                                   in use -> free, when the region never was live: nobody was told its places
+ *                           free -> target (its region copies there what it has on a draining device) -> in use
+ *                                   in use -> unknown, when it was copied
  *
  * Only free space is handed out, and only a scrub with a matching read-back makes space free. All functions that change
  * something are called within a change of the directory (directory_begin). Threads: one (the loop's).
@@ -28,6 +30,7 @@ enum extents_state {
 	EXTENTS_RELEASING = 4,
 	EXTENTS_SET_ASIDE = 5,
 	EXTENTS_DIFFERED = 6, /* the read-back after a scrub differed: never handed out until the media is new */
+	EXTENTS_TARGET = 7,   /* in use as soon as all was copied */
 };
 
 struct extents_row {
@@ -69,7 +72,7 @@ enum secpool_error extents_set_aside_device(
 enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct extents_device *devices, size_t device_count) MUST_USE;
 
-/* Gives up what the region has on a device: the space is set aside until the region ends. */
+/* Gives up what the region has on a device: the space is set aside until the region ends. Targets of what was there are in use from then on. */
 enum secpool_error extents_set_aside(
 	struct directory *directory, uint64_t region, uint64_t slot) MUST_USE;
 
@@ -79,6 +82,26 @@ enum secpool_error extents_set_aside(
  */
 enum secpool_error extents_fill(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct extents_device *devices, size_t device_count) MUST_USE;
+
+/*
+ * Takes targets for all that the region has on a device and that has none yet, in domains that hold no other lane of that part. Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_STORE:
+ * the caller takes the change back.
+ */
+enum secpool_error extents_move(struct directory *directory, uint64_t region, uint64_t slot,
+	const struct extents_device *devices, size_t device_count) MUST_USE;
+
+/*
+ * What the region has on the device was copied: it becomes unknown, and the targets are in use. Errors: SECPOOL_E_BUSY (a part of it has no target: nothing is changed), SECPOOL_E_STORE.
+ */
+enum secpool_error extents_moved(
+	struct directory *directory, uint64_t region, uint64_t slot) MUST_USE;
+
+/* Whether nothing of a region is on the device, and all that can be overwritten is. */
+enum secpool_error extents_drained(
+	struct directory *directory, uint64_t slot, bool *ret_drained) MUST_USE;
+
+/* What no region has there becomes unknown, to be overwritten again. */
+enum secpool_error extents_scrub_again(struct directory *directory, uint64_t slot) MUST_USE;
 
 /* All that the region has or had becomes releasing. */
 enum secpool_error extents_release(struct directory *directory, uint64_t region) MUST_USE;
@@ -107,7 +130,7 @@ enum secpool_error extents_scrub_end(struct directory *directory, const struct e
 /* The device can't be reached: releasing space there becomes unknown, without its region. */
 enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot) MUST_USE;
 
-/* Rows of the region's places in use, in order, from the first-th on; *ret_total is how many there are in all. */
+/* Rows of the region's places in use and of its targets, in order, from the first-th on; *ret_total is how many there are in all. */
 enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
 	struct extents_row *rows, size_t most, size_t *ret_count, uint64_t *ret_total) MUST_USE;
 

@@ -238,7 +238,8 @@ enum secpool_error handlers_extents(
 	out->first = msg->u.extents_get.first;
 	out->count = (uint32_t)count;
 	for (size_t i = 0; i < count; i++) {
-		out->lane[i] = rows[i].lane;
+		out->lane[i] =
+			rows[i].lane | (rows[i].state == EXTENTS_TARGET ? MSG_LANE_TARGET : 0);
 		out->slot[i] = rows[i].slot;
 		out->region_offset[i] = rows[i].region_offset;
 		out->offset[i] = rows[i].offset;

@@ -107,8 +107,8 @@ static void refused_before_online(struct daemon *daemon, const struct msg_device
 		events_record(daemon, "device-quarantined", &about, "%s", state->cause);
 }
 
-/* A step of hotplugd's table that is not `online`. */
-static void take_step(struct daemon *daemon, const struct msg_device_state *state)
+/* A step of hotplugd's table that is not `online`. media_fd: of a device that is draining; taken over where it is needed. */
+static void take_step(struct daemon *daemon, const struct msg_device_state *state, int *media_fd)
 {
 	struct devices_row *row = devices_find(daemon->devices, state->id);
 	bool same = row && (state->media == 0 || state->media == row->media);
@@ -121,6 +121,11 @@ static void take_step(struct daemon *daemon, const struct msg_device_state *stat
 	if ((state->state == MSG_DEVICE_DISCOVERED || state->state == MSG_DEVICE_ATTESTING) &&
 		row->media_fd >= 0 && same && !devices_look(daemon, row))
 		return;
+	/* keymgrd was restarted, or the device was suspect before: what is moved away is overwritten by this */
+	if (state->state == MSG_DEVICE_DRAINING && row->media_fd < 0 && same) {
+		row->media_fd = *media_fd;
+		*media_fd = -1;
+	}
 	devices_leave(daemon, row, state->state, state->cause);
 }
 
@@ -136,11 +141,12 @@ enum secpool_error hotplug_handle_state(
 	if (state->state >= MSG_DEVICE_STATES || !devices_word(state->id))
 		return err_set(
 			SECPOOL_E_PROTOCOL, "hotplugd names a device or state that is not valid");
+	fd = sock_take_fd(extra, 0);
 	if (state->state != MSG_DEVICE_ONLINE) {
-		take_step(daemon, state);
+		take_step(daemon, state, &fd);
+		os_close(&fd);
 		return SECPOOL_OK;
 	}
-	fd = sock_take_fd(extra, 0);
 	error = devices_online(daemon, state, &fd);
 	if (!error)
 		return SECPOOL_OK;

@@ -67,10 +67,11 @@ static size_t count_domains(const struct places *places)
 	return domains;
 }
 
-/* Takes up to `bytes` on one device for this part of the region, as one extent or several; says how much. */
+/* Takes up to `bytes` on one device for the part of the region that `as` names, as one extent or several; says how much. */
 static enum secpool_error take_on_device(struct directory *directory, uint64_t slot, uint64_t bytes,
-	uint64_t region, uint64_t lane, uint64_t region_offset, uint64_t *ret_taken)
+	const struct extents_row *as, uint64_t *ret_taken)
 {
+	struct extents_row part_as = *as;
 	uint64_t taken = 0;
 
 	while (taken < bytes) {
@@ -83,8 +84,8 @@ static enum secpool_error take_on_device(struct directory *directory, uint64_t s
 		if (error)
 			return error;
 		part = row.bytes < bytes - taken ? row.bytes : bytes - taken;
-		error = extents_use_free(
-			directory, &row, part, region, lane, region_offset + taken);
+		part_as.region_offset = as->region_offset + taken;
+		error = extents_use_free(directory, &row, part, &part_as);
 		if (error)
 			return error;
 		taken += part;
@@ -109,13 +110,16 @@ static enum secpool_error lay_lanes(struct directory *directory, uint64_t region
 		if (i == 0 || strcmp(place->domain, places->rows[i - 1].domain) != 0)
 			domain_taken = 0;
 		while (left > 0 && domain_taken < bytes && laid < lanes * bytes) {
+			const struct extents_row as = {.region = region,
+				.lane = laid / bytes,
+				.region_offset = laid % bytes,
+				.state = EXTENTS_IN_USE};
 			uint64_t part = bytes - laid % bytes, taken = 0;
 			enum secpool_error error;
 
 			part = part < left ? part : left;
 			part = part < bytes - domain_taken ? part : bytes - domain_taken;
-			error = take_on_device(directory, place->slot, part, region, laid / bytes,
-				laid % bytes, &taken);
+			error = take_on_device(directory, place->slot, part, &as, &taken);
 			if (error)
 				return error;
 			if (taken != part)
@@ -172,9 +176,10 @@ out:
 	return error;
 }
 
-/* A part of a lane that has no place. */
+/* A part of a lane that has no place, and what is taken for it: places in use, or targets. */
 struct gap {
 	uint64_t region, lane, start, end;
+	enum extents_state state;
 };
 
 /* Whether another lane of this part of the region is in the domain. */
@@ -183,13 +188,13 @@ static enum secpool_error domain_is_taken(
 {
 	static const char sql[] = "SELECT COUNT(*) FROM extents e JOIN devices d ON d.slot = "
 				  "e.slot WHERE e.region = ?1"
-				  " AND e.state = ?2 AND e.lane != ?3 AND d.domain = ?4"
+				  " AND e.state IN (?2, ?7) AND e.lane != ?3 AND d.domain = ?4"
 				  " AND e.region_offset < ?5 AND e.region_offset + e.bytes > ?6";
 	uint64_t count = 0;
 	enum secpool_error error = directory_number(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(EXTENTS_IN_USE),
 			DIRECTORY_N(gap->lane), DIRECTORY_T(domain), DIRECTORY_N(gap->end),
-			DIRECTORY_N(gap->start)),
+			DIRECTORY_N(gap->start), DIRECTORY_N(EXTENTS_TARGET)),
 		&count);
 
 	if (!error)
@@ -207,13 +212,17 @@ static enum secpool_error fill_gap(struct directory *directory, const struct gap
 
 	for (size_t i = 0; i < places.count && !error && left.start < left.end; i++) {
 		const struct place *place = &places.rows[i];
+		const struct extents_row as = {.region = gap->region,
+			.lane = gap->lane,
+			.region_offset = left.start,
+			.state = gap->state};
 		uint64_t taken = 0;
 		bool busy = true;
 
 		error = domain_is_taken(directory, &left, place->domain, &busy);
 		if (!error && !busy)
-			error = take_on_device(directory, place->slot, left.end - left.start,
-				gap->region, gap->lane, left.start, &taken);
+			error = take_on_device(
+				directory, place->slot, left.end - left.start, &as, &taken);
 		left.start += taken;
 	}
 	if (!error && left.start < left.end)
@@ -225,7 +234,7 @@ static enum secpool_error fill_gap(struct directory *directory, const struct gap
 	return error;
 }
 
-/* The first part of a lane, from `from` on, that has no place; empty when there is none. */
+/* The first part of a lane, from `from` up to `bytes`, that has no place (or target, by the gap's state); empty when there is none. */
 static enum secpool_error find_gap(
 	struct directory *directory, struct gap *gap, uint64_t from, uint64_t bytes)
 {
@@ -235,7 +244,7 @@ static enum secpool_error find_gap(
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(gap->lane),
-			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(from)),
+			DIRECTORY_N(gap->state), DIRECTORY_N(from)),
 		&rows);
 
 	gap->start = from;
@@ -244,13 +253,32 @@ static enum secpool_error find_gap(
 		uint64_t offset = directory_get_number(rows, 0);
 
 		if (offset > gap->start) {
-			gap->end = offset;
+			gap->end = offset < bytes ? offset : bytes;
 			break;
 		}
 		gap->start = offset + directory_get_number(rows, 1);
 	}
 	directory_done(rows);
 	return error;
+}
+
+/* Cuts a gap where an extent of another lane begins or ends: which domains are taken is the same for all that is left. */
+static enum secpool_error cut_gap(struct directory *directory, struct gap *gap)
+{
+	static const char sql[] =
+		"SELECT IFNULL(MIN(b), ?5) FROM (SELECT region_offset AS b FROM extents"
+		" WHERE region = ?1 AND lane != ?2 AND state IN (?6, ?7)"
+		" UNION SELECT region_offset + bytes FROM extents"
+		" WHERE region = ?1 AND lane != ?2 AND state IN (?6, ?7))"
+		" WHERE b > ?3 AND b < ?4";
+
+	if (gap->start >= gap->end)
+		return SECPOOL_OK;
+	return directory_number(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(gap->lane),
+			DIRECTORY_N(gap->start), DIRECTORY_N(gap->end), DIRECTORY_N(gap->end),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(EXTENTS_TARGET)),
+		&gap->end);
 }
 
 enum secpool_error extents_fill(struct directory *directory, uint64_t region, uint32_t lanes,
@@ -260,10 +288,12 @@ enum secpool_error extents_fill(struct directory *directory, uint64_t region, ui
 	enum secpool_error error = SECPOOL_OK, lacking = SECPOOL_OK;
 
 	for (uint32_t lane = 0; lane < lanes && !error; lane++) {
-		struct gap gap = {.region = region, .lane = lane};
+		struct gap gap = {.region = region, .lane = lane, .state = EXTENTS_IN_USE};
 
 		for (uint64_t from = 0; !error && from < whole; from = gap.end) {
 			error = find_gap(directory, &gap, from, whole);
+			if (!error)
+				error = cut_gap(directory, &gap);
 			if (error || gap.start >= gap.end)
 				break;
 			error = fill_gap(directory, &gap, devices, device_count);
@@ -276,10 +306,73 @@ enum secpool_error extents_fill(struct directory *directory, uint64_t region, ui
 	return error ? error : lacking;
 }
 
-enum secpool_error extents_set_aside(struct directory *directory, uint64_t region, uint64_t slot)
+enum secpool_error extents_promote(struct directory *directory, uint64_t region)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = ?3 WHERE region = ?1 AND slot = ?2 AND state = ?4",
+		"UPDATE extents AS t SET state = ?2 WHERE region = ?1 AND state = ?3 AND NOT EXISTS"
+		" (SELECT 1 FROM extents e WHERE e.region = ?1 AND e.state = ?2 AND e.lane = t.lane"
+		" AND e.region_offset < t.region_offset + t.bytes"
+		" AND e.region_offset + e.bytes > t.region_offset)",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(EXTENTS_TARGET)));
+}
+
+enum secpool_error extents_set_aside(struct directory *directory, uint64_t region, uint64_t slot)
+{
+	enum secpool_error error = directory_run(directory,
+		"UPDATE extents SET state = ?3 WHERE region = ?1 AND slot = ?2 AND state IN (?4, "
+		"?5)",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
-			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_IN_USE)));
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_IN_USE),
+			DIRECTORY_N(EXTENTS_TARGET)));
+
+	return error ? error : extents_promote(directory, region);
+}
+
+/* The part of its region that the n-th extent of the region on the device is; empty when there are fewer. */
+static enum secpool_error find_source(
+	struct directory *directory, uint64_t slot, uint64_t n, struct gap *gap)
+{
+	static const char sql[] =
+		"SELECT lane, region_offset, bytes FROM extents WHERE region = ?1 AND slot = ?2"
+		" AND state = ?3 ORDER BY lane, region_offset LIMIT 1 OFFSET ?4";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(slot),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(n)),
+		&rows);
+
+	gap->start = gap->end = 0;
+	if (!error && directory_next(rows, &error)) {
+		gap->lane = directory_get_number(rows, 0);
+		gap->start = directory_get_number(rows, 1);
+		gap->end = gap->start + directory_get_number(rows, 2);
+	}
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error extents_move(struct directory *directory, uint64_t region, uint64_t slot,
+	const struct extents_device *devices, size_t device_count)
+{
+	struct gap source = {.region = region, .state = EXTENTS_TARGET};
+	enum secpool_error error = SECPOOL_OK;
+
+	for (uint64_t n = 0; !error; n++) {
+		error = find_source(directory, slot, n, &source);
+		if (error || source.start >= source.end)
+			break;
+		for (struct gap gap = source; !error && gap.start < gap.end;) {
+			uint64_t from = gap.start;
+
+			error = find_gap(directory, &gap, from, source.end);
+			if (!error)
+				error = cut_gap(directory, &gap);
+			if (!error && gap.start < gap.end)
+				error = fill_gap(directory, &gap, devices, device_count);
+			gap.start = gap.end;
+			gap.end = source.end;
+		}
+	}
+	return error;
 }

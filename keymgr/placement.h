@@ -15,8 +15,11 @@ enum { PLACEMENT_DEVICES_MOST = 1024 };
 enum secpool_error extents_find_free(
 	struct directory *directory, uint64_t slot, struct extents_row *ret_row) MUST_USE;
 
-/* The first bytes of a free extent become the region's. */
+/* The first bytes of a free extent become the region's: state, region, lane and region_offset of `as`. */
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
-	uint64_t bytes, uint64_t region, uint64_t lane, uint64_t region_offset) MUST_USE;
+	uint64_t bytes, const struct extents_row *as) MUST_USE;
+
+/* Targets of the region whose part has no place in use any more are in use. */
+enum secpool_error extents_promote(struct directory *directory, uint64_t region) MUST_USE;
 
 #endif

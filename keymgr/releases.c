@@ -8,6 +8,7 @@
 #include "enclave/receipt.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
+#include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/scrub.h"
@@ -193,6 +194,8 @@ static int on_kick(sd_event_source *source, void *arg)
 		error = submit_next(releases);
 	if (error)
 		daemon_fail(releases->daemon, "scrub-failed", error);
+	else
+		drain_look(releases->daemon);
 	return 0;
 }
 

@@ -36,6 +36,7 @@ struct device {
 	_Atomic unsigned holders;
 	bool handled;    /* its loss was dealt with; the service thread's */
 	bool retry;      /* keymgrd said since that it is not online; the service thread's */
+	_Atomic bool draining; /* what regions have there is to be moved (move.h) */
 	_Atomic bool unreplaced; /* it is gone for us, but keymgrd holds it for whole: nothing was given instead */
 	_Atomic bool back;       /* and it answers in time again */
 	struct device *older;

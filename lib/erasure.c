@@ -312,6 +312,37 @@ bool erasure_rebuild(
 	return true;
 }
 
+/* Brings what the lane should hold to its cell. */
+static bool load_to_move(struct hand *hand, unsigned lane)
+{
+	if (lane >= hand->region->data)
+		return stripework_load(hand, lane);
+	stripework_load_data(hand, lane);
+	return (hand->known & 1u << lane) || stripework_gather(hand, 1u << lane);
+}
+
+bool erasure_move(struct worker *worker, struct secpool_region *region, uint64_t number,
+	struct target *target)
+{
+	uint64_t bit = stripe_lane_bit(region->data, target->lane);
+	uint64_t at = target->offset + (number * region->page_bytes - target->region_offset);
+	bool copied = false;
+	struct hand hand;
+
+	stripework_take(&hand, worker, region, number);
+	if (word_of(&hand) & bit)
+		copied = load_to_move(&hand, target->lane) &&
+			 device_write(target->device, at, stripework_cell(&hand, target->lane),
+				 region->page_bytes) == SECPOOL_OK &&
+			 device_seen_alive(target->device);
+	/* release: what was copied */
+	atomic_fetch_add_explicit(&target->moved, region->page_bytes, memory_order_release);
+	if (!copied)
+		stripe_note(hand.stripe, 0, bit);
+	stripework_end(&hand);
+	return true;
+}
+
 void erasure_strike(struct worker *worker, struct secpool_region *region, unsigned lane,
 	uint64_t first, uint64_t end_number, void (*lost)(void *arg, uint64_t pgno), void *arg)
 {

@@ -44,4 +44,7 @@ bool erasure_lacking(const struct secpool_region *region, uint64_t number);
  */
 void erasure_strike(struct worker *worker, struct secpool_region *region, unsigned lane, uint64_t first, uint64_t end, void (*lost)(void *arg, uint64_t pgno), void *arg);
 
+/* As mirror_move, of a stripe, which is waited for: true. What is not included is not copied. */
+bool erasure_move(struct worker *worker, struct secpool_region *region, uint64_t number, struct target *target);
+
 #endif

@@ -145,7 +145,30 @@ static void strike_cells(struct lost_run *run, unsigned lane, uint64_t first, ui
 			add_lost(run, pgno);
 }
 
-/* Strikes what a region has on the device. Returns whether it had any place there. */
+static void strike_bytes(struct lost_run *run, unsigned lane, uint64_t first, uint64_t end)
+{
+	if (first < end)
+		strike_cells(
+			run, lane, first / run->region->page_bytes, end / run->region->page_bytes);
+}
+
+/* Of a place that is moved, only what was not moved yet. */
+static void strike_place(struct lost_run *run, const struct placement *placement, unsigned lane,
+	const struct place *place)
+{
+	uint64_t from = place->region_offset, end = place->region_offset + place->bytes;
+
+	for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+		const struct target *target = placement->targets[lane][i];
+		if (target->region_offset < from || target->region_offset >= end)
+			continue;
+		strike_bytes(run, lane, from, target->region_offset);
+		from = target->region_offset + atomic_load(&target->moved);
+	}
+	strike_bytes(run, lane, from, end);
+}
+
+/* Strikes what a region has on the device. Returns whether it had any place or target there. */
 static bool strike(struct secpool_region *region, const struct device *device)
 {
 	const struct placement *placement = atomic_load(&region->placement);
@@ -154,16 +177,51 @@ static bool strike(struct secpool_region *region, const struct device *device)
 
 	for (unsigned lane = 0; lane < region->lanes; lane++) {
 		for (unsigned i = 0; i < placement->count[lane]; i++) {
-			const struct place *place = &placement->places[lane][i];
-			if (place->device != device)
+			if (placement->places[lane][i].device != device)
 				continue;
 			any = true;
-			strike_cells(&run, lane, place->region_offset / region->page_bytes,
-				(place->region_offset + place->bytes) / region->page_bytes);
+			strike_place(&run, placement, lane, &placement->places[lane][i]);
+		}
+		for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+			const struct target *target = placement->targets[lane][i];
+			if (target->device != device)
+				continue;
+			any = true;
+			strike_bytes(&run, lane, target->region_offset,
+				target->region_offset + atomic_load(&target->moved));
 		}
 	}
 	end_run(&run);
 	return any;
+}
+
+static bool is_place(const struct placement *placement, const struct target *target)
+{
+	struct device *device;
+	uint64_t at;
+
+	return places_find(placement, target->lane, target->region_offset, &device, &at) &&
+	       device == target->device && at == target->offset;
+}
+
+void loss_strike_targets(struct secpool_region *region, const struct placement *next)
+{
+	const struct placement *placement = atomic_load(&region->placement);
+
+	for (unsigned lane = 0; placement && lane < region->lanes; lane++) {
+		for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+			struct target *target = placement->targets[lane][i];
+			struct lost_run run = {.region = region, .device = target->device};
+			uint64_t start = target->region_offset, end = start + target->bytes;
+			uint64_t moved = start + atomic_load(&target->moved);
+			if (places_target(next, lane, start) == target)
+				continue;
+			target->ended = true;
+			strike_bytes(&run, lane, is_place(next, target) ? moved : start,
+				is_place(next, target) ? end : moved);
+			end_run(&run);
+		}
+	}
 }
 
 void loss_strike_gone(struct secpool_region *region)
@@ -315,10 +373,14 @@ static bool has_place_on(const struct secpool_region *region, const struct devic
 {
 	const struct placement *placement = atomic_load(&region->placement);
 
-	for (unsigned lane = 0; lane < region->lanes; lane++)
+	for (unsigned lane = 0; lane < region->lanes; lane++) {
 		for (unsigned i = 0; i < placement->count[lane]; i++)
 			if (placement->places[lane][i].device == device)
 				return true;
+		for (unsigned i = 0; i < placement->target_count[lane]; i++)
+			if (placement->targets[lane][i]->device == device)
+				return true;
+	}
 	return false;
 }
 
@@ -380,4 +442,6 @@ void loss_resume(struct secpool *pool, struct secpool_region *region)
 	for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
 		if (!device_usable(d) && has_place_on(region, d))
 			replace(pool, region, d);
+	if (region->move.from) /* keymgrd may have taken the end of a move before it was killed */
+		take_places(pool, region);
 }

@@ -29,6 +29,11 @@ void loss_orphan(struct worker *worker, struct secpool_region *region, uint64_t 
 /* Strikes the copies on devices that are gone from the region's pages: before a placement that may no longer name them is published. Threads: the service. */
 void loss_strike_gone(struct secpool_region *region);
 
+/*
+ * Before `next` is published: what a target held that is in it no more, or did not hold yet when it became a place, is struck. Threads: the service.
+ */
+void loss_strike_targets(struct secpool_region *region, const struct placement *next);
+
 /* Handles each incarnation that is gone and was not handled yet. Threads: the service. */
 void loss_scan(struct secpool *pool);
 

@@ -305,3 +305,87 @@ unsigned mirror_resident_bad(
 		fault_wake_page(worker, region, pgno);
 	return (unsigned)__builtin_popcount(bad);
 }
+
+/* Reads the copy that is to be moved to worker->ciphertext; any other that is good, if it is not. */
+static bool read_to_move(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, unsigned lane)
+{
+	const struct placement *placement = redundancy_placement(region);
+	struct page *page = &region->pages[pgno];
+	struct redundancy_result result;
+	struct device *device;
+	unsigned good;
+	uint64_t at;
+
+	if (places_find(placement, lane, pgno * region->page_bytes, &device, &at) &&
+		device_read(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK &&
+		pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+			page_version(atomic_load(&page->word)), worker->ciphertext,
+			page->tag) == SECPOOL_OK)
+		return true;
+	if (read_good(worker, region, pgno, worker->plain, &result, &good) != SECPOOL_OK)
+		return false;
+	if (result.bad)
+		loss_tell_bad(worker, region, pgno, result.bad_device, result.bad_at);
+	return true;
+}
+
+static bool copy_to_target(struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	const struct target *target)
+{
+	uint64_t at = target->offset + (pgno * region->page_bytes - target->region_offset);
+
+	if (read_to_move(worker, region, pgno, target->lane) &&
+		device_write(target->device, at, worker->ciphertext, region->page_bytes) ==
+			SECPOOL_OK &&
+		device_seen_alive(target->device))
+		return true;
+	loss_noticed(worker);
+	return false;
+}
+
+/* How a page is taken that is only to stay as it is, by its state. */
+static enum page_event taking(enum page_state state)
+{
+	return state == PAGE_CLEAN || state == PAGE_DIRTY ? PAGE_WRITE_BEGIN
+	       : state == PAGE_LOST			  ? PAGE_REWRITE_BEGIN
+							  : PAGE_FILL_BEGIN;
+}
+
+/* And given back, with the copies that it has now. */
+static enum page_event giving_back(enum page_state before, uint64_t version, unsigned copies)
+{
+	if (before == PAGE_CLEAN && (copies || version == 0))
+		return PAGE_EVICT_CLEAN;
+	if (before == PAGE_CLEAN || before == PAGE_DIRTY)
+		return PAGE_EVICT_UNDO;
+	return before == PAGE_LOST    ? PAGE_FILL_LOST
+	       : before == PAGE_FRESH ? PAGE_FILL_UNDO_FRESH
+				      : PAGE_FILL_UNDO;
+}
+
+bool mirror_move(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, struct target *target)
+{
+	struct page *page = &region->pages[pgno];
+	uint64_t seen = atomic_load(&page->word);
+	enum page_state before = page_state(seen);
+	unsigned bit = 1u << target->lane, dropped = 0, copies;
+
+	if (page_busy(seen) ||
+		!page_step(page, &seen, taking(before), page_copies(seen), page_version(seen)))
+		return false;
+	if ((page_copies(seen) & bit) && !copy_to_target(worker, region, pgno, target))
+		dropped = bit;
+	/* release: what was copied */
+	atomic_fetch_add_explicit(&target->moved, region->page_bytes, memory_order_release);
+	seen = atomic_load(&page->word);
+	do
+		copies = page_copies(seen) & ~dropped;
+	while (!page_step(page, &seen, giving_back(before, page_version(seen), copies), copies,
+		page_version(seen)));
+	if (seen & PAGE_WAITERS)
+		fault_wake_page(worker, region, pgno);
+	loss_orphan(worker, region, pgno); /* if that was the last */
+	return true;
+}

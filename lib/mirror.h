@@ -28,4 +28,10 @@ bool mirror_rebuild(struct worker *worker, struct secpool_region *region, uint64
  */
 unsigned mirror_resident_bad(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t seen);
 
+/*
+ * Copies the lane's cell of a page to its target and raises target->moved over it. A copy that is bad is had from the others; one that can't be had, or written, is struck. Returns false, and does
+ * nothing, when somebody has the page. Threads: the service, which does not have the page.
+ */
+bool mirror_move(struct worker *worker, struct secpool_region *region, uint64_t pgno, struct target *target);
+
 #endif

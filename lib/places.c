@@ -13,11 +13,51 @@ void places_free(struct placement *placement)
 {
 	while (placement) {
 		struct placement *older = placement->older;
-		for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+		for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++) {
 			free(placement->places[lane]);
+			free(placement->targets[lane]);
+		}
 		free(placement);
 		placement = older;
 	}
+}
+
+void places_free_targets(struct secpool_region *region)
+{
+	while (region->all_targets) {
+		struct target *next = region->all_targets->next;
+		free(region->all_targets);
+		region->all_targets = next;
+	}
+}
+
+struct target *places_target(const struct placement *placement, unsigned lane, uint64_t offset)
+{
+	for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+		struct target *target = placement->targets[lane][i];
+		if (offset >= target->region_offset &&
+			offset - target->region_offset < target->bytes)
+			return target;
+	}
+	return NULL;
+}
+
+/* Whether the byte was moved; then that is where it is. Mostly nothing is moved, and that costs one load. */
+static bool find_moved(const struct placement *placement, unsigned lane, uint64_t offset,
+	struct device **ret_device, uint64_t *ret_offset)
+{
+	const struct target *target;
+
+	if (placement->target_count[lane] == 0)
+		return false;
+	target = places_target(placement, lane, offset);
+	/* acquire: what was copied */
+	if (!target || offset - target->region_offset >=
+			       atomic_load_explicit(&target->moved, memory_order_acquire))
+		return false;
+	*ret_device = target->device;
+	*ret_offset = target->offset + (offset - target->region_offset);
+	return true;
 }
 
 bool places_find(const struct placement *placement, unsigned lane, uint64_t offset,
@@ -26,6 +66,8 @@ bool places_find(const struct placement *placement, unsigned lane, uint64_t offs
 	const struct place *places = placement->places[lane];
 	unsigned low = 0, high = placement->count[lane];
 
+	if (find_moved(placement, lane, offset, ret_device, ret_offset))
+		return true;
 	while (low < high) {
 		unsigned middle = low + (high - low) / 2;
 		const struct place *place = &places[middle];
@@ -72,8 +114,12 @@ bool places_there(const struct placement *placement)
 bool places_same(const struct placement *a, const struct placement *b)
 {
 	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++) {
-		if (a->count[lane] != b->count[lane])
+		if (a->count[lane] != b->count[lane] ||
+			a->target_count[lane] != b->target_count[lane])
 			return false;
+		for (unsigned i = 0; i < a->target_count[lane]; i++)
+			if (a->targets[lane][i] != b->targets[lane][i])
+				return false;
 		for (unsigned i = 0; i < a->count[lane]; i++) {
 			const struct place *left = &a->places[lane][i],
 					   *right = &b->places[lane][i];
@@ -106,10 +152,52 @@ static struct device *find_device(struct secpool *pool, uint64_t slot)
 	return NULL;
 }
 
-static enum secpool_error add_place(struct secpool *pool, const struct secpool_region *region,
+/* The one that is known, or a new one. */
+static struct target *find_target(
+	struct secpool_region *region, unsigned lane, const struct place *place)
+{
+	struct target *target;
+
+	for (target = region->all_targets; target; target = target->next)
+		if (target->lane == lane && target->region_offset == place->region_offset &&
+			target->bytes == place->bytes && target->device == place->device &&
+			target->offset == place->offset && !target->ended)
+			return target;
+	target = calloc(1, sizeof *target);
+	if (!target)
+		return NULL;
+	*target = (struct target){.lane = lane,
+		.region_offset = place->region_offset,
+		.bytes = place->bytes,
+		.device = place->device,
+		.offset = place->offset,
+		.next = region->all_targets};
+	region->all_targets = target;
+	return target;
+}
+
+static enum secpool_error add_target(struct secpool_region *region, struct placement *placement,
+	unsigned lane, const struct place *place)
+{
+	unsigned count = placement->target_count[lane];
+	struct target **more = realloc(placement->targets[lane], (count + 1) * sizeof(*more));
+	struct target *target = find_target(region, lane, place);
+
+	if (more)
+		placement->targets[lane] = more;
+	if (!more || !target)
+		return os_error("targets");
+	if (count > 0 &&
+		place->region_offset < more[count - 1]->region_offset + more[count - 1]->bytes)
+		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named overlapping targets");
+	more[placement->target_count[lane]++] = target;
+	return SECPOOL_OK;
+}
+
+static enum secpool_error add_place(struct secpool *pool, struct secpool_region *region,
 	struct placement *placement, const struct msg_extents *rows, uint32_t row)
 {
-	uint64_t lane = rows->lane[row], end_in_region;
+	uint64_t lane = rows->lane[row] & ~MSG_LANE_TARGET, end_in_region;
 	struct place place = {
 		.region_offset = rows->region_offset[row],
 		.bytes = rows->bytes[row],
@@ -128,6 +216,8 @@ static enum secpool_error add_place(struct secpool *pool, const struct secpool_r
 	if (place.offset > place.device->bytes || place.bytes > place.device->bytes - place.offset)
 		return err_set(SECPOOL_E_PROTOCOL, "keymgrd named a place beyond the end of %s",
 			place.device->id);
+	if (rows->lane[row] & MSG_LANE_TARGET)
+		return add_target(region, placement, (unsigned)lane, &place);
 	if (placement->count[lane] > 0) {
 		const struct place *last = &placement->places[lane][placement->count[lane] - 1];
 		if (place.region_offset < last->region_offset + last->bytes)
@@ -142,7 +232,7 @@ static enum secpool_error add_place(struct secpool *pool, const struct secpool_r
 }
 
 enum secpool_error places_read(
-	struct secpool *pool, const struct secpool_region *region, struct placement **ret_placement)
+	struct secpool *pool, struct secpool_region *region, struct placement **ret_placement)
 {
 	struct placement *placement = calloc(1, sizeof *placement);
 	struct msg request, answer;

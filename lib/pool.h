@@ -41,6 +41,20 @@ struct place {
 	uint64_t offset; /* on the device */
 };
 
+/*
+ * Where a part of a lane is copied to, off a draining device (move.h): what lies below `moved` is there, and not in its place any more. It is raised under the ownership of the page or stripe
+ * that was copied, and lives as long as the region.
+ */
+struct target {
+	unsigned lane;
+	uint64_t region_offset, bytes; /* in the lane */
+	struct device *device;
+	uint64_t offset; /* on the device */
+	_Atomic uint64_t moved; /* bytes from region_offset on */
+	bool ended; /* it became a place, or was given up: one that is named again is another. The service's */
+	struct target *next; /* of the region's */
+};
+
 /* A walk over all units of a region, at a rate (rebuild.h). */
 struct walk {
 	bool active;
@@ -48,10 +62,19 @@ struct walk {
 	uint64_t next, began_ns, bytes;
 };
 
+/* A region's move off a draining device (move.h). */
+struct move {
+	const struct device *from; /* NULL: none is under way */
+	bool lacks_room; /* the program was told so */
+	uint64_t began_ns, bytes, due_ns, told_ns;
+};
+
 /* All places of a region; immutable once published. Older ones live as long as the region, for workers that still read them. */
 struct placement {
 	unsigned count[MSG_LANES_MAX];
 	struct place *places[MSG_LANES_MAX]; /* sorted by region_offset */
+	unsigned target_count[MSG_LANES_MAX];
+	struct target **targets[MSG_LANES_MAX]; /* sorted by region_offset */
 	struct placement *older;
 };
 
@@ -85,6 +108,8 @@ struct secpool_region {
 	bool lacks_places; /* parts of lanes have no place: keymgrd is asked for some again */
 	struct walk rebuild, patrol;
 	uint64_t rebuild_told_ns;
+	struct target *all_targets;
+	struct move move;
 	struct pins *pins;     /* pin.c's */
 	bool heap; /* made by the pool's own heap */
 };

@@ -48,6 +48,7 @@ static void free_region(struct secpool_region *region)
 	erasure_done(region);
 	pins_free(region->pins);
 	places_free(atomic_load(&region->placement));
+	places_free_targets(region);
 	pagecipher_free(region->cipher);
 	free(region);
 }
@@ -237,6 +238,7 @@ enum secpool_error region_read_places(struct secpool *pool, struct secpool_regio
 	if (error)
 		return error;
 	loss_strike_gone(region);
+	loss_strike_targets(region, placement);
 	if (atomic_load(&region->placement) &&
 		places_same(placement, atomic_load(&region->placement))) {
 		places_free(placement); /* who waits for space reads this again and again */

@@ -14,6 +14,7 @@
 #include "lib/giveup.h"
 #include "lib/loss.h"
 #include "lib/prober.h"
+#include "lib/move.h"
 #include "lib/rebuild.h"
 #include "lib/refill.h"
 #include "lib/region.h"
@@ -181,7 +182,10 @@ static void take_device(
 			(info->state == MSG_DEVICE_ONLINE && device->media != info->media)) {
 			device_give_up(device, MSG_CAUSE_REMOVED);
 		} else if (device->media == info->media && device_usable(device)) {
-			atomic_store(&device->distrusted, info->state != MSG_DEVICE_ONLINE);
+			atomic_store(
+				&device->distrusted, info->state != MSG_DEVICE_ONLINE &&
+							     info->state != MSG_DEVICE_DRAINING);
+			atomic_store(&device->draining, info->state == MSG_DEVICE_DRAINING);
 			os_close(&fd);
 			return; /* known */
 		}
@@ -422,7 +426,8 @@ static void *service_main(void *arg)
 			giveup_all(pool);
 		if (service->client.kept)
 			continue;
-		due_ns = earlier(earlier(loss_fill(pool), rebuild_some(pool)), refill_expire(pool));
+		due_ns = earlier(earlier(loss_fill(pool), rebuild_some(pool)),
+			earlier(refill_expire(pool), move_some(pool)));
 		wait_for_work(service, atomic_load(&service->look) ? clock_now_ns() : due_ns);
 	}
 	tear_down(service);

@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 3 };
+enum { MSG_VERSION = 4 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -28,6 +28,9 @@ enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RECEIPT_BYTES = 4096 };
 
 /* A region's lanes: copies of a mirror; data and parity of an erasure code (DESIGN.md section 4, issue 4). */
 enum { MSG_COPIES_MAX = 4, MSG_LANES_MAX = 16, MSG_PARITY_MAX = 4 };
+
+/* In a row of EXTENTS: not a place yet, but where one that is on a draining device is copied to. */
+#define MSG_LANE_TARGET (1ull << 32)
 
 /* Pages of an erasure-coded region have at most so many bytes: a stripe of 16 is worked on in private memory. */
 enum { MSG_CODED_PAGE_BYTES_MAX = 128 << 10 };

@@ -68,8 +68,11 @@ expect 0 '1 not online' "$S" up
 expect 0 'online' "$S" device plug dev1
 expect 0 'attested' "$S" device attest dev1
 expect 1 'no device' "$S" device attest nodev
-expect 1 'not available' "$S" device drain dev0
-expect 1 'not available' "$S" device scrub dev0
+expect 0 'overwritten again' "$S" device scrub dev0
+expect 0 'drained and offline' "$S" device drain dev0
+expect 1 'dev0 is offline' "$S" device drain dev0
+expect 1 'only one that is online' "$S" device scrub dev0
+expect 0 'attested and online' "$S" device attest dev0
 expect 1 'expected corrupt' "$S" device inject dev0 sulk
 expect 2 'usage' "$S" device inject dev0
 expect 2 'no command' "$S" bottom

@@ -43,6 +43,7 @@ struct attempt {
 	enum action action;
 	uint64_t request; /* of the clients, that brings it about; 0: none */
 	unsigned pulled;  /* to bring it about; BOARD_DEVICES: none */
+	unsigned drained; /* by the command; BOARD_DEVICES: none */
 	pid_t command;	  /* that brings it about; 0: none */
 };
 
@@ -80,6 +81,14 @@ static void provoke(struct attempt *a)
 	case POINT_BY_CUT: /* hotplugd finds it, and is not asked */
 		a->pulled = (unsigned)a->point % BOARD_DEVICES;
 		wounds_cut(a->w, a->pulled);
+		break;
+	case POINT_BY_DRAIN: /* it ends with the device in use again: recover */
+		a->drained = (unsigned)a->point % BOARD_DEVICES;
+		a->command = stack_begin(
+			a->w->driver, "device", "drain", wounds_id(a->drained), "--no-wait", NULL);
+		break;
+	case POINT_BY_SCRUB:
+		a->command = stack_begin(a->w->driver, "device", "scrub", "dev0", NULL);
 		break;
 	case POINT_BY_ATTEST:
 		a->command = stack_begin(a->w->driver, "device", "attest", "dev0", NULL);
@@ -157,6 +166,9 @@ static void recover(struct attempt *a)
 			a->command); /* its end says nothing: who was to answer may be dead */
 	if (a->request)
 		driver_await(driver, a->request);
+	if (a->drained < BOARD_DEVICES && !(a->w->out & wounds_bit(a->drained)) &&
+		!driver->hopeless)
+		wounds_attest(a->w, a->drained);
 	if (!driver->hopeless)
 		wounds_make_whole(a->w);
 	for (unsigned device = 0; device < BOARD_DEVICES && !driver->hopeless; device++)
@@ -168,7 +180,11 @@ static void recover(struct attempt *a)
 
 static bool attempt(struct wounds *w, enum point point, enum action action)
 {
-	struct attempt a = {.w = w, .point = point, .action = action, .pulled = BOARD_DEVICES};
+	struct attempt a = {.w = w,
+		.point = point,
+		.action = action,
+		.pulled = BOARD_DEVICES,
+		.drained = BOARD_DEVICES};
 	struct driver *driver = w->driver;
 	uint64_t before = driver_findings(driver), begun = clock_now_ns();
 	const char *result = "ok";

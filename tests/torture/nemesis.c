@@ -199,6 +199,17 @@ static void attest_one(struct nemesis *n)
 	wounds_attest(&n->w, pick(n, wounds_present(&n->w), 0));
 }
 
+/* For a while: it may end before all is moved, or after, and then the device is taken into use again. */
+static void drain(struct nemesis *n)
+{
+	unsigned device = pick(n, wounds_present(&n->w), 0);
+
+	if (stack_run(n->w.driver, "device", "drain", wounds_id(device), "--no-wait", NULL) != 0)
+		driver_trouble(n->w.driver, "drain %s: %s", wounds_id(device), stack_said());
+	pause_ms(n, 0, 1500);
+	wounds_attest(&n->w, device);
+}
+
 static void calm(struct nemesis *n)
 {
 	pause_ms(n, 0, 1500);
@@ -232,6 +243,7 @@ static const struct row {
 	{"kill_both", 4, 0, 0, kill_both},
 	{"kill_client", 12, 0, 0, kill_client},
 	{"attest", 6, 0, 0, attest_one},
+	{"drain", 10, 0, 0, drain},
 	{"calm", 6, 0, 0, calm},
 };
 enum { ROWS = sizeof table / sizeof *table };

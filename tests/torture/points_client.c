@@ -149,6 +149,26 @@ bool __wrap_mirror_rebuild(struct worker *worker, struct secpool_region *region,
 	return __real_mirror_rebuild(worker, region, pgno, seen, checks);
 }
 
+WRAP(bool, mirror_move, struct worker *worker, struct secpool_region *region, uint64_t pgno,
+	struct target *target);
+
+bool __wrap_mirror_move(
+	struct worker *worker, struct secpool_region *region, uint64_t pgno, struct target *target)
+{
+	points_at(POINT_MOVE_PAGE);
+	return __real_mirror_move(worker, region, pgno, target);
+}
+
+WRAP(bool, erasure_move, struct worker *worker, struct secpool_region *region, uint64_t number,
+	struct target *target);
+
+bool __wrap_erasure_move(struct worker *worker, struct secpool_region *region, uint64_t number,
+	struct target *target)
+{
+	points_at(POINT_MOVE_STRIPE);
+	return __real_erasure_move(worker, region, number, target);
+}
+
 WRAP(bool, erasure_rebuild, struct worker *worker, struct secpool_region *region, uint64_t number,
 	bool check);
 
@@ -172,11 +192,19 @@ enum secpool_error __wrap_keyclient_call(
 		points_at(POINT_CREATE_ASK);
 	else if (type == MSG_REGION_REPLACE)
 		points_at(POINT_REPLACE_ASK);
+	else if (type == MSG_REGION_MOVE)
+		points_at(POINT_MOVE_ASK);
+	else if (type == MSG_REGION_MOVED)
+		points_at(POINT_MOVED_ASK);
 	error = __real_keyclient_call(client, request, want, ret_answer);
 	if (type == MSG_REGION_CREATE)
 		points_at(POINT_CREATE_ASKED);
 	else if (type == MSG_REGION_REPLACE)
 		points_at(POINT_REPLACE_ASKED);
+	else if (type == MSG_REGION_MOVE)
+		points_at(POINT_MOVE_ASKED);
+	else if (type == MSG_REGION_MOVED)
+		points_at(POINT_MOVED_ASKED);
 	return error;
 }
 

@@ -30,8 +30,8 @@ static const char *const expected[MSG_DEVICE_STATES] = {
 	[MSG_DEVICE_DISCOVERED] = "-t-----td--l",
 	[MSG_DEVICE_ATTESTING] = "--oqq--td--l",
 	[MSG_DEVICE_ONLINE] = "-oososstdg-l",
-	[MSG_DEVICE_DRAINING] = "------ggg-fl",
-	[MSG_DEVICE_OFFLINE] = "-------ff--a",
+	[MSG_DEVICE_DRAINING] = "-t----ggg-fl",
+	[MSG_DEVICE_OFFLINE] = "-t-----ff--a",
 	[MSG_DEVICE_QUARANTINED] = "-t-----tq--a",
 	[MSG_DEVICE_SUSPECT] = "-t----sssg-l",
 	[MSG_DEVICE_LOST] = "d------ll---",
@@ -132,8 +132,8 @@ static const char *const event_words[DEVSTATE_EVENTS] = {
 		"does not answer as it should when looked at",
 	[DEVSTATE_CONNECTED] = "a new connection to keymgrd",
 	[DEVSTATE_DISCONNECTED] = "the connection to keymgrd ended",
-	[DEVSTATE_DRAIN] = "what it holds is to be moved elsewhere (no command raises it yet)",
-	[DEVSTATE_DRAINED] = "it holds nothing any more (nothing raises it yet)",
+	[DEVSTATE_DRAIN] = "what it holds is to be moved elsewhere",
+	[DEVSTATE_DRAINED] = "it holds nothing any more, and what it held is overwritten",
 	[DEVSTATE_REMOVED] = "its media are gone",
 };
 

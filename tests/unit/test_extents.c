@@ -112,7 +112,8 @@ static int tear_down(void **state)
 	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
 }
 
-static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_region)
+static enum secpool_error create_on(uint64_t mib, uint32_t copies, const struct extents_device *on,
+	size_t count, uint64_t *ret_region)
 {
 	struct regions_row row = {.bytes = mib * MIB,
 		.page_bytes = 4096,
@@ -123,10 +124,15 @@ static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_re
 	enum secpool_error error;
 
 	MSG_SET(row.tenant, "t");
-	error = regions_create(directory, &row, BASE, 1ull << 40, devices, 3);
+	error = regions_create(directory, &row, BASE, 1ull << 40, on, count);
 	if (!error)
 		*ret_region = row.id;
 	return error;
+}
+
+static enum secpool_error create(uint64_t mib, uint32_t copies, uint64_t *ret_region)
+{
+	return create_on(mib, copies, devices, 3, ret_region);
 }
 
 /* What the region has on a device is given up, and space for it taken on others. */
@@ -457,6 +463,104 @@ static void test_region_numbers_and_receipts(void **state)
 	assert_int_equal(row.address, BASE);
 }
 
+/* What is to be placed anew meets the other lane in one domain first, then in the other. */
+static void test_a_gap_beside_two_domains(void **state)
+{
+	uint64_t region, filler[2];
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create_on(312, 1, &devices[1], 1, &filler[0]), SECPOOL_OK);
+	assert_int_equal(create_on(312, 1, &devices[2], 1, &filler[1]), SECPOOL_OK);
+	assert_int_equal(create(300, 2, &region), SECPOOL_OK);
+	assert_int_equal(use_of(1).used, 300 * MIB);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(CHANGE(extents_release(directory, filler[i])), SECPOOL_OK);
+	scrub_all(2);
+	scrub_all(3);
+	assert_int_equal(CHANGE(replace(region, 1, &devices[1], 2)), SECPOOL_OK);
+	check_copies(region, 300 * MIB, 2);
+}
+
+static bool drained(uint64_t slot)
+{
+	bool is = false;
+
+	assert_int_equal(extents_drained(directory, slot, &is), SECPOOL_OK);
+	return is;
+}
+
+static size_t count_rows(uint64_t region, enum extents_state state)
+{
+	struct extents_row rows[64];
+	size_t count = 0, found = 0;
+	uint64_t total = 0;
+
+	assert_int_equal(extents_list(directory, region, 0, rows, 64, &count, &total), SECPOOL_OK);
+	for (size_t i = 0; i < count; i++)
+		found += rows[i].state == state;
+	return found;
+}
+
+static void test_a_move(void **state)
+{
+	uint64_t region, other;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create_on(100, 1, devices, 1, &region), SECPOOL_OK);
+	assert_int_equal(create_on(500, 1, &devices[1], 1, &other), SECPOOL_OK);
+	/* no room: nothing is kept */
+	assert_int_equal(
+		CHANGE(extents_move(directory, region, 1, &devices[1], 1)), SECPOOL_E_NO_SPACE);
+	assert_int_equal(count_rows(region, EXTENTS_TARGET), 0);
+	assert_int_equal(CHANGE(extents_moved(directory, region, 1)), SECPOOL_E_BUSY);
+	/* on both others, and no more when it is asked again */
+	assert_int_equal(CHANGE(extents_move(directory, region, 1, &devices[1], 2)), SECPOOL_OK);
+	assert_int_equal(count_rows(region, EXTENTS_TARGET), 1);
+	assert_int_equal(CHANGE(extents_move(directory, region, 1, &devices[1], 2)), SECPOOL_OK);
+	assert_int_equal(count_rows(region, EXTENTS_TARGET), 1);
+	assert_int_equal(use_of(3).used, 100 * MIB);
+	assert_false(drained(1));
+	/* the target is lost, and another one is found */
+	assert_int_equal(CHANGE(extents_set_aside(directory, region, 3)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_moved(directory, region, 1)), SECPOOL_E_BUSY);
+	assert_int_equal(CHANGE(extents_move(directory, region, 1, &devices[2], 1)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_moved(directory, region, 1)), SECPOOL_OK);
+	check_copies(region, 100 * MIB, 1);
+	assert_int_equal(use_of(1).used, 0);
+	assert_false(drained(1));
+	scrub_all(1);
+	assert_true(drained(1));
+	assert_int_equal(CHANGE(extents_scrub_again(directory, 1)), SECPOOL_OK);
+	assert_int_equal(use_of(1).unscrubbed, 512 * MIB);
+	scrub_all(1);
+	assert_true(drained(1));
+}
+
+/* The old place is lost in the middle: the target is the place; and a region that ends takes both with it. */
+static void test_a_move_that_is_cut_short(void **state)
+{
+	uint64_t region;
+
+	(void)state;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
+	assert_int_equal(create_on(100, 1, devices, 1, &region), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_move(directory, region, 1, &devices[1], 2)), SECPOOL_OK);
+	assert_int_equal(CHANGE(replace(region, 1, &devices[1], 2)), SECPOOL_OK);
+	check_copies(region, 100 * MIB, 1);
+	assert_int_equal(count_rows(region, EXTENTS_TARGET), 0);
+	assert_int_equal(CHANGE(extents_move(directory, region, 2, &devices[2], 1)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_release(directory, region)), SECPOOL_OK);
+	for (uint64_t slot = 1; slot <= 3; slot++) {
+		scrub_all(slot);
+		assert_int_equal(use_of(slot).free, 512 * MIB);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -474,6 +578,9 @@ int main(void)
 		TEST(test_new_media_lose_all_places),
 		TEST(test_new_contents_of_one_file_keep_what_is_mapped),
 		TEST(test_region_numbers_and_receipts),
+		TEST(test_a_gap_beside_two_domains),
+		TEST(test_a_move),
+		TEST(test_a_move_that_is_cut_short),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,3 +31,11 @@ void __wrap_notify_state(struct notify *notify, const struct device *device)
 	points_at(POINT_HOTPLUG_STATE);
 	__real_notify_state(notify, device);
 }
+
+WRAP(enum secpool_error, device_drain, struct device *device);
+
+enum secpool_error __wrap_device_drain(struct device *device)
+{
+	points_at(POINT_HOTPLUG_DRAIN);
+	return __real_device_drain(device);
+}

@@ -32,6 +32,33 @@ enum secpool_error __wrap_extents_fill(struct directory *directory, uint64_t reg
 	return __real_extents_fill(directory, region, lanes, bytes, devices, device_count);
 }
 
+WRAP(enum secpool_error, extents_move, struct directory *directory, uint64_t region, uint64_t slot,
+	const struct extents_device *devices, size_t device_count);
+
+enum secpool_error __wrap_extents_move(struct directory *directory, uint64_t region, uint64_t slot,
+	const struct extents_device *devices, size_t device_count)
+{
+	points_at(POINT_KEYMGR_MOVE);
+	return __real_extents_move(directory, region, slot, devices, device_count);
+}
+
+WRAP(enum secpool_error, extents_moved, struct directory *directory, uint64_t region,
+	uint64_t slot);
+
+enum secpool_error __wrap_extents_moved(struct directory *directory, uint64_t region, uint64_t slot)
+{
+	points_at(POINT_KEYMGR_MOVED);
+	return __real_extents_moved(directory, region, slot);
+}
+
+WRAP(enum secpool_error, extents_scrub_again, struct directory *directory, uint64_t slot);
+
+enum secpool_error __wrap_extents_scrub_again(struct directory *directory, uint64_t slot)
+{
+	points_at(POINT_KEYMGR_SCRUB_AGAIN);
+	return __real_extents_scrub_again(directory, slot);
+}
+
 WRAP(enum secpool_error, wraps_put, struct wraps *wraps, const uint8_t *bytes, size_t count,
 	uint64_t *ret_slot);
 

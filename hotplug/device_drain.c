@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Draining. That a device is to be drained is kept in its folder, so that a restarted daemon goes on; it ends when the device is removed, or attested again by an operator after it was drained.
+ */
+#include "hotplug/device.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "hotplug/notify.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+enum { MARK_MODE = 0600 };
+
+static bool mark_path(const struct device *device, char path[PATH_MAX])
+{
+	return snprintf(path, PATH_MAX, "%s/drain", device->folder) < PATH_MAX;
+}
+
+bool device_drain_wanted(const struct device *device)
+{
+	char path[PATH_MAX];
+
+	return mark_path(device, path) && access(path, F_OK) == 0;
+}
+
+void device_drain_forget(const struct device *device)
+{
+	char path[PATH_MAX];
+
+	if (device_drain_wanted(device) && mark_path(device, path) && unlink(path) != 0)
+		log_event(LOG_LEVEL_ERROR, "drain-not-forgotten", "path=%s", path);
+}
+
+enum secpool_error device_drain(struct device *device)
+{
+	enum devstate_action action;
+	enum secpool_error error;
+	char path[PATH_MAX];
+	enum msg_state next;
+
+	if (device->pulling || devstate_next(device->state, DEVSTATE_DRAIN, &next, &action))
+		return err_set(SECPOOL_E_BUSY,
+			"device %s is %s: only one that is online or suspect is drained",
+			device->identity.id,
+			device->pulling ? "being pulled" : msg_device_state_name(device->state));
+	if (!notify_connected(device->hotplug->notify))
+		return err_set(SECPOOL_E_DAEMON_GONE,
+			"device %s can't be drained: keymgrd does not answer at %.120s/keymgr.sock",
+			device->identity.id, device->hotplug->runtime_dir);
+	if (!mark_path(device, path))
+		return err_set(SECPOOL_E_LIMIT, "path too long: %s", device->folder);
+	error = os_write_file_durable(path, "", 0, MARK_MODE);
+	if (error)
+		return error;
+	device_step(device, DEVSTATE_DRAIN, "drained by command");
+	return SECPOOL_OK;
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/move.h"
+
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/erasure.h"
+#include "lib/mirror.h"
+#include "lib/places.h"
+#include "lib/rebuild.h"
+#include "lib/region.h"
+#include "lib/service.h"
+
+/* Units copied in one piece: the service has other things to do between. How long until a page that somebody has is looked at again; until keymgrd is asked again; between two reports. */
+enum { PIECE_UNITS = 32 };
+#define LATER_NS (1ull * 1000000)
+#define ASK_NS	 (500ull * 1000000)
+#define TELL_NS	 (100ull * 1000000)
+
+static bool has_place_on(const struct secpool_region *region, const struct device *device)
+{
+	const struct placement *placement = atomic_load(&region->placement);
+
+	for (unsigned lane = 0; lane < region->lanes; lane++)
+		for (unsigned i = 0; i < placement->count[lane]; i++)
+			if (placement->places[lane][i].device == device)
+				return true;
+	return false;
+}
+
+static void tell_no_room(struct secpool *pool, struct secpool_region *region)
+{
+	struct secpool_event event = {.type = SECPOOL_EVENT_NO_SPACE,
+		.cause = SECPOOL_CAUSE_NO_SPACE,
+		.region = region,
+		.range = {.offset = 0, .bytes = region->bytes}};
+
+	memcpy(event.device, region->move.from->id, sizeof event.device);
+	events_add(&pool->events, &event);
+}
+
+/* Asks for targets, and takes them. False: not now. */
+static bool begin(struct secpool *pool, struct secpool_region *region, const struct device *device)
+{
+	struct msg request = {.type = MSG_REGION_MOVE};
+	bool told = region->move.lacks_room;
+	enum secpool_error error;
+
+	request.u.region_move.region = region->id;
+	request.u.region_move.slot = device->slot;
+	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
+	region->move = (struct move){.from = device,
+		.began_ns = clock_now_ns(),
+		.lacks_room = error == SECPOOL_E_NO_SPACE};
+	if (region->move.lacks_room && !told)
+		tell_no_room(pool, region);
+	if (!error)
+		error = region_read_places(pool, region);
+	if (error) {
+		region->move.from = NULL;
+		region->move.due_ns = clock_now_ns() + ASK_NS;
+	}
+	return !error;
+}
+
+/* The first target that is not wholly copied; NULL: all are. */
+static struct target *next_target(const struct placement *placement, unsigned lanes)
+{
+	for (unsigned lane = 0; lane < lanes; lane++)
+		for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+			struct target *target = placement->targets[lane][i];
+			if (atomic_load(&target->moved) < target->bytes)
+				return target;
+		}
+	return NULL;
+}
+
+static void count_moved(
+	const struct placement *placement, unsigned lanes, struct msg_region_progress *progress)
+{
+	for (unsigned lane = 0; lane < lanes; lane++)
+		for (unsigned i = 0; i < placement->target_count[lane]; i++) {
+			progress->done_bytes += atomic_load(&placement->targets[lane][i]->moved);
+			progress->all_bytes += placement->targets[lane][i]->bytes;
+		}
+}
+
+static void tell_progress(struct secpool *pool, struct secpool_region *region, bool all)
+{
+	struct msg msg = {.type = MSG_REGION_PROGRESS};
+	uint64_t now = clock_now_ns();
+
+	if (!all && now - region->move.told_ns < TELL_NS)
+		return;
+	region->move.told_ns = now;
+	msg.u.region_progress.region = region->id;
+	count_moved(atomic_load(&region->placement), region->lanes, &msg.u.region_progress);
+	(void)!keyclient_send(
+		&pool->service->client, &msg, NULL); /* who can't be told does not ask */
+}
+
+/* Nobody uses the old places any more: the targets are the places. */
+static void end(struct secpool *pool, struct secpool_region *region)
+{
+	struct msg request = {.type = MSG_REGION_MOVED};
+	enum secpool_error error;
+
+	tell_progress(pool, region, true);
+	workers_await(pool);
+	request.u.region_moved.region = region->id;
+	request.u.region_moved.slot = region->move.from->slot;
+	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
+	if (!error ||
+		error ==
+			SECPOOL_E_BUSY) /* a part has no target, since its device was lost: it is asked for again */
+		error = region_read_places(pool, region);
+	region->move.from = NULL;
+	region->move.due_ns = error ? clock_now_ns() + ASK_NS : 0;
+	rebuild_start(region); /* what could not be copied is had from the others */
+}
+
+/* Copies one unit to the target. False: somebody has it. */
+static bool move_unit(struct worker *worker, struct secpool_region *region, struct target *target)
+{
+	uint64_t number =
+		(target->region_offset + atomic_load(&target->moved)) / region->page_bytes;
+
+	if (number >= (region->data > 1 ? region->stripe_count : region->page_count)) {
+		atomic_store(&target->moved, target->bytes); /* what rounding added */
+		return true;
+	}
+	return region->data > 1 ? erasure_move(worker, region, number, target)
+				: mirror_move(worker, region, number, target);
+}
+
+static uint64_t next_allowed(const struct secpool *pool, const struct move *move)
+{
+	uint64_t rate = pool->service->client.session.rebuild_bytes_per_second;
+
+	return rate == 0 ? move->began_ns
+			 : move->began_ns + (uint64_t)((double)move->bytes / (double)rate *
+						       (double)CLOCK_NS_PER_S);
+}
+
+/* A piece of the move. Returns when to go on. */
+static uint64_t go_on(struct secpool *pool, struct secpool_region *region)
+{
+	uint64_t due = next_allowed(pool, &region->move);
+
+	for (unsigned i = 0; i < PIECE_UNITS && clock_now_ns() >= due; i++) {
+		struct target *target = next_target(atomic_load(&region->placement), region->lanes);
+		if (!target) {
+			end(pool, region);
+			return clock_now_ns();
+		}
+		/* where it goes is gone, or what it comes from: the service handles that first */
+		if (!device_usable(target->device) || !device_usable(region->move.from)) {
+			service_look(pool->service);
+			return clock_now_ns() + LATER_NS;
+		}
+		if (!move_unit(pool_service_worker(pool), region, target))
+			return clock_now_ns() + LATER_NS;
+		region->move.bytes += region->page_bytes;
+		due = next_allowed(pool, &region->move);
+	}
+	tell_progress(pool, region, false);
+	return due;
+}
+
+static uint64_t move_region(struct secpool *pool, struct secpool_region *region)
+{
+	struct device *d;
+
+	/* a loss may have ended it */
+	if (region->move.from && !has_place_on(region, region->move.from))
+		region->move.from = NULL;
+	if (region->move.from)
+		return go_on(pool, region);
+	for (d = atomic_load(&pool->devices); d; d = d->older)
+		if (device_usable(d) && atomic_load(&d->draining) && has_place_on(region, d))
+			break;
+	if (!d)
+		return 0;
+	if (clock_now_ns() < region->move.due_ns || !begin(pool, region, d))
+		return region->move.due_ns;
+	return clock_now_ns();
+}
+
+uint64_t move_some(struct secpool *pool)
+{
+	uint64_t due = 0;
+
+	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
+		struct secpool_region *region = pool->regions[slot];
+		uint64_t next;
+		if (!region || atomic_load(&region->ended) || pool->service->client.fd < 0)
+			continue;
+		next = move_region(pool, region);
+		due = due == 0 || (next != 0 && next < due) ? next : due;
+	}
+	return due;
+}
