@@ -8,6 +8,7 @@
 #include "keymgr/directory.h"
 #include "keymgr/devstore.h"
 #include "keymgr/events.h"
+#include "keymgr/lostkeys.h"
 #include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
@@ -336,8 +337,10 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 		void_evidence(daemon, device);
 	msg_set_text(kind + 7, sizeof kind - 7, msg_device_state_name(state));
 	events_record(daemon, kind, &about, "%s", cause);
-	if (was_there && device->media_fd < 0)
+	if (was_there && device->media_fd < 0) {
 		record_failovers(daemon, device);
+		lostkeys_destroy(daemon, device);
+	}
 	releases_kick(daemon);
 }
 

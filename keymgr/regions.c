@@ -203,6 +203,29 @@ enum secpool_error regions_touch(struct directory *directory, const struct regio
 	return error;
 }
 
+enum secpool_error regions_forget_keys(struct directory *directory, uint64_t slot,
+	struct regions_row *rows, size_t most, size_t *ret_count)
+{
+	struct directory_rows *found = NULL;
+	size_t count = 0;
+	enum secpool_error error = directory_query(directory,
+		COLUMNS "WHERE state = ?1 AND wrap != 0 AND id IN"
+			" (SELECT region FROM extents WHERE slot = ?2) ORDER BY id LIMIT ?3",
+		DIRECTORY_VALUES(
+			DIRECTORY_N(MSG_REGION_LIVE), DIRECTORY_N(slot), DIRECTORY_N(most)),
+		&found);
+
+	while (!error && count < most && directory_next(found, &error))
+		read_row(found, &rows[count++]);
+	directory_done(found);
+	for (size_t i = 0; i < count && !error; i++)
+		error = directory_run(directory, "UPDATE regions SET wrap = 0 WHERE id = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(rows[i].id)));
+	if (!error)
+		*ret_count = count;
+	return error;
+}
+
 enum secpool_error regions_set_destroyed(
 	struct directory *directory, uint64_t region, uint64_t destroyed_ns, uint64_t generation)
 {

@@ -63,6 +63,13 @@ enum secpool_error regions_next(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
 
 /*
+ * Up to `most` live regions that have or had space on the device and whose wrapped key is stored: their rows name it no more. The caller overwrites the slots (wraps_erase_all), as with regions_release. Their programs
+ * have the key themselves and go on. ret_rows: what they were before. Called until it finds none.
+ */
+enum secpool_error regions_forget_keys(struct directory *directory, uint64_t slot,
+	struct regions_row *rows, size_t most, size_t *ret_count) MUST_USE;
+
+/*
  * The row names its wrapped key no more and all space becomes releasing, in one change: from here on there is no way back. The caller then
  * overwrites the key (wraps_erase); after a crash before that, wraps_open does.
  * A region that is releasing already stays as it is.

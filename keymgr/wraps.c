@@ -173,19 +173,30 @@ enum secpool_error wraps_put(
 	return err_set(error, "%.255s", reason);
 }
 
+enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, size_t count)
+{
+	enum secpool_error error = SECPOOL_OK;
+	size_t erased = 0;
+
+	for (size_t i = 0; i < count && !error; i++) {
+		if (slots[i] == 0)
+			continue;
+		erased++;
+		if (slots[i] > wraps->count || !wraps->used[slots[i] - 1])
+			error = err_set(SECPOOL_E_INVALID, "%s has no key in slot %llu",
+				wraps->path, (unsigned long long)slots[i]);
+		else
+			error = overwrite(wraps, slots[i]);
+	}
+	if (!error && erased > 0)
+		error = sync_file(wraps);
+	for (size_t i = 0; i < count && !error; i++)
+		if (slots[i] != 0)
+			wraps->used[slots[i] - 1] = false;
+	return error;
+}
+
 enum secpool_error wraps_erase(struct wraps *wraps, uint64_t slot)
 {
-	enum secpool_error error;
-
-	if (slot == 0)
-		return SECPOOL_OK;
-	if (slot > wraps->count || !wraps->used[slot - 1])
-		return err_set(SECPOOL_E_INVALID, "%s has no key in slot %llu", wraps->path,
-			(unsigned long long)slot);
-	error = overwrite(wraps, slot);
-	if (!error)
-		error = sync_file(wraps);
-	if (!error)
-		wraps->used[slot - 1] = false;
-	return error;
+	return wraps_erase_all(wraps, &slot, 1);
 }

@@ -42,4 +42,8 @@ enum secpool_error wraps_put(
  */
 enum secpool_error wraps_erase(struct wraps *wraps, uint64_t slot) MUST_USE;
 
+/* The same for several, with one wait for the disk. On error any of them may still hold its key. */
+enum secpool_error wraps_erase_all(
+	struct wraps *wraps, const uint64_t *slots, size_t count) MUST_USE;
+
 #endif
