@@ -31,6 +31,7 @@ enum {
 	OPT_FOLLOW = 'f',
 	OPT_SILENT = 's',
 	OPT_NO_WAIT = 'w',
+	OPT_EVIDENCE = 'e',
 	OPT_ANCHOR = 'a',
 	OPT_POLICY = 'p',
 	OPT_DEVICES = 'n',
@@ -48,6 +49,8 @@ static const struct known_option known[] = {
 		"--silent [MS]        answer zeros for so long first, as real slots do (500)"},
 	{{"no-wait", no_argument, NULL, OPT_NO_WAIT}, ARG_NO_WAIT,
 		"--no-wait            return when it has begun"},
+	{{"evidence", required_argument, NULL, OPT_EVIDENCE}, ARG_EVIDENCE,
+		"--evidence DIR       write what it proved itself with there"},
 	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
 		"--anchor PEM         the host's attestation key, as you know it"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
@@ -148,6 +151,9 @@ static int set_option(const struct command *command, int letter, int argc, char 
 		return read_silent(command, argc, argv, &args->silent_ms);
 	case OPT_NO_WAIT:
 		args->no_wait = true;
+		return ARGS_RUN;
+	case OPT_EVIDENCE:
+		args->evidence = optarg;
 		return ARGS_RUN;
 	case OPT_ANCHOR:
 		args->anchor = optarg;

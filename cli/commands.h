@@ -21,8 +21,8 @@ struct args {
 	const char *policy;     /* NULL: not given */
 	const char *anchor;
 	uint64_t devices, device_bytes;
-	bool json, follow;
-	bool no_wait;
+	bool json, follow, no_wait;
+	const char *evidence;   /* a folder; NULL: not given */
 	uint32_t silent_ms; /* 0: not silent */
 	char **words; /* what is no option, NULL beyond the last */
 };
@@ -36,6 +36,7 @@ enum {
 	ARG_ANCHOR = 16,
 	ARG_POLICY = 32,
 	ARG_NO_WAIT = 128,
+	ARG_EVIDENCE = 256,
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
 };
 

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/conn.h"
+#include "cli/evidence.h"
 #include "cli/table.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
@@ -82,7 +83,8 @@ int command_device_list(const struct args *args)
 	return status;
 }
 
-static enum secpool_error ask_verb(const struct args *args, enum msg_verb verb)
+static enum secpool_error ask_verb(
+	const struct args *args, enum msg_verb verb, uint32_t want, struct msg *ret_answer)
 {
 	struct msg msg = {.type = MSG_DEVICE_COMMAND};
 	struct msg_device_command *command = &msg.u.device_command;
@@ -100,19 +102,29 @@ static enum secpool_error ask_verb(const struct args *args, enum msg_verb verb)
 	error = conn_open(args->runtime, "hotplug.sock", &fd);
 	if (!error)
 		error = sock_call(
-			fd, &msg, NULL, 0, MSG_REPLY, NULL, NULL, clock_now_ns() + VERB_NS);
+			fd, &msg, NULL, 0, want, ret_answer, NULL, clock_now_ns() + VERB_NS);
 	os_close(&fd);
 	return error;
 }
 
 static int send_verb(const struct args *args, enum msg_verb verb, const char *done)
 {
-	enum secpool_error error = ask_verb(args, verb);
+	enum secpool_error error = ask_verb(args, verb, MSG_REPLY, NULL);
 
 	if (error)
 		return command_failed(error);
 	printf("%s: %s\n", args->words[0], done);
 	return STATUS_DONE;
+}
+
+/* As tpm2_checkquote wants them (tpm2-tools 5.4). Errors: SECPOOL_E_NOT_ATTESTED, SECPOOL_E_SYSTEM naming the file. */
+static enum secpool_error save_evidence(const struct args *args)
+{
+	enum secpool_error error;
+	struct msg answer;
+
+	error = ask_verb(args, MSG_VERB_EVIDENCE, MSG_DEVICE_EVIDENCE, &answer);
+	return error ? error : evidence_write(args->evidence, &answer.u.device_evidence);
 }
 
 /* Whether it is offline; a state that does not lead there is an error. */
@@ -144,7 +156,17 @@ int command_device_plug(const struct args *args)
 
 int command_device_attest(const struct args *args)
 {
-	return send_verb(args, MSG_VERB_ATTEST, "attested and online");
+	enum secpool_error error;
+
+	if (!args->evidence)
+		return send_verb(args, MSG_VERB_ATTEST, "attested and online");
+	error = ask_verb(args, MSG_VERB_ATTEST, MSG_REPLY, NULL);
+	if (!error)
+		error = save_evidence(args);
+	if (error)
+		return command_failed(error);
+	printf("%s: attested and online; its evidence is in %s\n", args->words[0], args->evidence);
+	return STATUS_DONE;
 }
 
 int command_device_drain(const struct args *args)
@@ -154,7 +176,7 @@ int command_device_drain(const struct args *args)
 
 	if (args->no_wait)
 		return send_verb(args, MSG_VERB_DRAIN, "is being drained");
-	error = ask_verb(args, MSG_VERB_DRAIN);
+	error = ask_verb(args, MSG_VERB_DRAIN, MSG_REPLY, NULL);
 	while (!error && !done) {
 		clock_sleep_ns(DRAIN_LOOK_NS);
 		error = look_drained(args, &done);

@@ -30,7 +30,7 @@ static const struct command commands[] = {
 	{"device", "plug", ARG_RUNTIME, 1, "ID",
 		"Puts a pulled emulated device back; returns when it is online or refused.",
 		command_device_plug},
-	{"device", "attest", ARG_RUNTIME, 1, "ID",
+	{"device", "attest", ARG_RUNTIME | ARG_EVIDENCE, 1, "ID [--evidence DIR]",
 		"Asks a device for fresh evidence; returns with the verdict.",
 		command_device_attest},
 	{"device", "drain", ARG_RUNTIME | ARG_NO_WAIT, 1, "ID [--no-wait]",

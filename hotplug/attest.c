@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "enclave/eventlog.h"
 #include "enclave/tpm.h"
 #include "hotplug/notify.h"
 #include "lib/base/clock.h"
@@ -340,8 +341,45 @@ static void take_challenge(struct attest *attest, const struct msg_attest_challe
 	go(attest, PHASE_QUOTE);
 }
 
+/* For whoever wants to see it. Without memory there is none to see. */
+static void keep_evidence(const struct attest *attest)
+{
+	const struct msg_attest_evidence *from = &attest->evidence;
+	struct device *device = attest->device;
+	struct identity_measured measured;
+	struct msg_device_evidence *to;
+	size_t bytes = 0;
+
+	free(device->evidence);
+	device->evidence = to = calloc(1, sizeof *to);
+	if (!to)
+		return;
+	identity_measure(&device->identity, &measured);
+	const struct eventlog_event events[] = {
+		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
+		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
+	};
+	MSG_SET(to->id, device->identity.id);
+	to->ak_bytes = (uint32_t)attest->ak.bytes;
+	memcpy(to->ak, attest->ak.area, attest->ak.bytes);
+	to->attest_bytes = from->attest_bytes;
+	memcpy(to->attest, from->attest, sizeof to->attest);
+	to->signature_bytes = from->signature_bytes;
+	memcpy(to->signature, from->signature, sizeof to->signature);
+	memcpy(to->nonce, attest->challenge.nonce, sizeof to->nonce);
+	to->pcrs = attest->challenge.pcrs;
+	to->pcr_count = from->pcr_count;
+	memcpy(to->pcr_values, from->pcr_values, sizeof to->pcr_values);
+	if (eventlog_make(events, sizeof events / sizeof *events, to->log, &bytes))
+		log_event(LOG_LEVEL_WARNING, "no-event-log", "device=%s detail=\"%s\"", to->id,
+			err_detail());
+	to->log_bytes = (uint32_t)bytes;
+}
+
 static void take_verdict(struct attest *attest, const struct msg_attest_verdict *verdict)
 {
+	if (verdict->error == SECPOOL_OK)
+		keep_evidence(attest);
 	if (verdict->error == SECPOOL_OK)
 		finish(attest, SECPOOL_OK, "", verdict->expires_ns);
 	else

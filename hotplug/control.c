@@ -129,6 +129,19 @@ static void wait_for(struct client *client, const struct device *device, uint32_
 	arm(client, WAIT_MS);
 }
 
+static enum secpool_error send_evidence(
+	struct client *client, const struct device *device, uint32_t number)
+{
+	struct msg msg = {.type = MSG_DEVICE_EVIDENCE, .number = number};
+
+	if (!device->evidence)
+		return err_set(SECPOOL_E_NOT_ATTESTED,
+			"device %s has no evidence that was accepted", device->identity.id);
+	msg.u.device_evidence = *device->evidence;
+	peer_send(client->peer, &msg, -1);
+	return SECPOOL_OK;
+}
+
 /* keymgrd does it, and its answer is the command's. */
 static enum secpool_error ask_scrub(
 	struct client *client, const struct device *device, uint32_t number)
@@ -184,6 +197,8 @@ static enum secpool_error carry_out(struct client *client, struct device *device
 		return error;
 	case MSG_VERB_SCRUB:
 		return ask_scrub(client, device, number);
+	case MSG_VERB_EVIDENCE:
+		return send_evidence(client, device, number);
 	case MSG_VERB_INJECT:
 		error = device_inject(device, command->argument);
 		if (!error)

@@ -83,6 +83,8 @@ static void stop(struct device *device)
 	device->timer = sd_event_source_disable_unref(device->timer);
 	device->attested_ns = 0;
 	device->expires_ns = 0;
+	free(device->evidence);
+	device->evidence = NULL;
 	os_close(&device->media_fd);
 	vtpm_stop(device->vtpm);
 }
@@ -230,6 +232,7 @@ void device_free_all(struct hotplug *hotplug)
 	while ((device = hotplug->devices) != NULL) {
 		hotplug->devices = device->next;
 		vtpm_free(device->vtpm, deadline_ns);
+		free(device->evidence);
 		free(device);
 	}
 	hotplug->device_count = 0;

@@ -20,6 +20,7 @@
 #include "lib/base/err.h"
 
 struct attest;
+struct msg_device_evidence;
 struct control;
 struct hotplug;
 struct notify;
@@ -55,6 +56,7 @@ struct device {
 	bool attest_again;	/* start another when that one's thread is done */
 	uint64_t attested_ns;	/* of the last good verdict: since 1970; 0: none */
 	uint64_t expires_ns;	/* of that verdict: clock_now_ns */
+	struct msg_device_evidence *evidence; /* what it was given on; NULL: none */
 	sd_event_source *timer; /* renewal or retry */
 	unsigned retries;
 	struct health health;

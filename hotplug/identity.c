@@ -182,3 +182,11 @@ enum secpool_error identity_load(const char *folder, const char *id, struct iden
 	free(text);
 	return error;
 }
+
+void identity_measure(const struct identity *identity, struct identity_measured *ret_measured)
+{
+	snprintf(ret_measured->firmware, sizeof ret_measured->firmware, "firmware:%s",
+		identity->firmware);
+	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu", identity->id,
+		(unsigned long long)identity->bytes);
+}

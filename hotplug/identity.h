@@ -33,6 +33,12 @@ struct identity {
 	uint64_t bytes;
 };
 
+/* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id and capacity into PCR 2. */
+struct identity_measured {
+	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + 48];
+};
+void identity_measure(const struct identity *identity, struct identity_measured *ret_measured);
+
 /* Whether a text may be a device's id. */
 bool identity_id_allowed(const char *id);
 

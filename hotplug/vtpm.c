@@ -2,7 +2,6 @@
 #include "hotplug/vtpm.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -130,19 +129,20 @@ static bool is_new(const char *state)
 
 struct texts {
 	char state[PATH_MAX], socket[PATH_MAX];
-	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + 48];
+	char firmware[sizeof((struct identity_measured *)0)->firmware + 2];
+	char device[sizeof((struct identity_measured *)0)->device + 2];
 };
 
 static enum secpool_error fill_texts(const struct vtpm *vtpm, struct texts *texts)
 {
-	const struct identity *identity = &vtpm->identity;
+	struct identity_measured measured;
 
+	identity_measure(&vtpm->identity, &measured);
 	if (snprintf(texts->state, PATH_MAX, "%s/tpm", vtpm->folder) >= PATH_MAX ||
 		snprintf(texts->socket, PATH_MAX, "%s/tpm.sock", vtpm->folder) >= PATH_MAX)
 		return err_set(SECPOOL_E_LIMIT, "path too long: %s", vtpm->folder);
-	snprintf(texts->firmware, sizeof texts->firmware, "0:firmware:%s", identity->firmware);
-	snprintf(texts->device, sizeof texts->device, "2:device:%s:%" PRIu64, identity->id,
-		identity->bytes);
+	snprintf(texts->firmware, sizeof texts->firmware, "0:%s", measured.firmware);
+	snprintf(texts->device, sizeof texts->device, "2:%s", measured.device);
 	return SECPOOL_OK;
 }
 

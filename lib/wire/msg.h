@@ -62,6 +62,7 @@ enum msg_verb {
 	MSG_VERB_DRAIN = 4,
 	MSG_VERB_SCRUB = 5,
 	MSG_VERB_INJECT = 6,
+	MSG_VERB_EVIDENCE = 7, /* answered by DEVICE_EVIDENCE */
 };
 /* hotplugd's device states (DESIGN.md section 6); hotplug/devstate.h holds the table over them */
 enum msg_state {

@@ -77,7 +77,7 @@ expect 1 'expected corrupt' "$S" device inject dev0 sulk
 expect 2 'usage' "$S" device inject dev0
 expect 2 'no command' "$S" bottom
 expect 2 'usage' "$S" device pull
-expect 2 'no option' "$S" device attest dev0 --evidence /tmp
+expect 2 'no option' "$S" device plug dev0 --evidence /tmp
 expect 1 'another policy' "$S" up --policy policy/example.yaml
 
 kill -9 "$(pid_of keymgrd)"
