@@ -32,6 +32,9 @@ enum {
 	OPT_SILENT = 's',
 	OPT_NO_WAIT = 'w',
 	OPT_EVIDENCE = 'e',
+	OPT_TENANT = 't',
+	OPT_USER = 'u',
+	OPT_ACTION = 'x',
 	OPT_ANCHOR = 'a',
 	OPT_POLICY = 'p',
 	OPT_DEVICES = 'n',
@@ -51,6 +54,12 @@ static const struct known_option known[] = {
 		"--no-wait            return when it has begun"},
 	{{"evidence", required_argument, NULL, OPT_EVIDENCE}, ARG_EVIDENCE,
 		"--evidence DIR       write what it proved itself with there"},
+	{{"tenant", required_argument, NULL, OPT_TENANT}, ARG_EXPLAIN,
+		"--tenant T           of whom"},
+	{{"user", required_argument, NULL, OPT_USER}, ARG_EXPLAIN,
+		"--user U             who wants it: a name or a number"},
+	{{"action", required_argument, NULL, OPT_ACTION}, ARG_EXPLAIN,
+		"--action A           session, or create:SIZE[,REDUNDANCY[,ON_LOSS]]"},
 	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
 		"--anchor PEM         the host's attestation key, as you know it"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
@@ -154,6 +163,15 @@ static int set_option(const struct command *command, int letter, int argc, char 
 		return ARGS_RUN;
 	case OPT_EVIDENCE:
 		args->evidence = optarg;
+		return ARGS_RUN;
+	case OPT_TENANT:
+		args->tenant = optarg;
+		return ARGS_RUN;
+	case OPT_USER:
+		args->user = optarg;
+		return ARGS_RUN;
+	case OPT_ACTION:
+		args->action = optarg;
 		return ARGS_RUN;
 	case OPT_ANCHOR:
 		args->anchor = optarg;

@@ -23,6 +23,7 @@ struct args {
 	uint64_t devices, device_bytes;
 	bool json, follow, no_wait;
 	const char *evidence;   /* a folder; NULL: not given */
+	const char *tenant, *user, *action;
 	uint32_t silent_ms; /* 0: not silent */
 	char **words; /* what is no option, NULL beyond the last */
 };
@@ -37,6 +38,7 @@ enum {
 	ARG_POLICY = 32,
 	ARG_NO_WAIT = 128,
 	ARG_EVIDENCE = 256,
+	ARG_EXPLAIN = 512, /* --tenant, --user, --action */
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
 };
 
@@ -45,6 +47,7 @@ int command_down(const struct args *args);
 int command_status(const struct args *args);
 int command_top(const struct args *args);
 int command_policy_check(const struct args *args);
+int command_policy_explain(const struct args *args);
 int command_device_list(const struct args *args);
 int command_device_pull(const struct args *args);
 int command_device_plug(const struct args *args);

@@ -73,6 +73,13 @@ expect 0 'drained and offline' "$S" device drain dev0
 expect 1 'dev0 is offline' "$S" device drain dev0
 expect 1 'only one that is online' "$S" device scrub dev0
 expect 0 'attested and online' "$S" device attest dev0
+expect 0 'allowed by .*policy.yaml, tenants.0. .default.' "$S" policy explain --tenant default --user "$(id -u)" --action session
+expect 0 'mirror:2, on_loss: failover' "$S" policy explain --tenant default --user "$(id -u)" --action create:1G,mirror:2
+expect 3 'refused by .*may not be tenant' "$S" policy explain --tenant default --user 4000000 --action session
+expect 3 'is more than tenant' "$S" policy explain --tenant default --user "$(id -u)" --action create:60T
+expect 3 'no tenant' "$S" policy explain --tenant nobody --user "$(id -u)" --action session
+expect 1 'expected .session' "$S" policy explain --tenant default --user "$(id -u)" --action dance
+expect 1 'all needed' "$S" policy explain --tenant default
 expect 1 'expected corrupt' "$S" device inject dev0 sulk
 expect 2 'usage' "$S" device inject dev0
 expect 2 'no command' "$S" bottom

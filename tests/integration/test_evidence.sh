@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # `secpool device attest --evidence`: tpm2_checkquote of tpm2-tools accepts the files, and none of them changed; the event log replays to the quoted PCRs. timeout: 120
 set -u
-B=${B:-build}
-S=$PWD/$B/bin/secpool
+B=$(cd "${B:-build}" && pwd)
+S=$B/bin/secpool
 work=$(mktemp -d /dev/shm/spe.XXXXXX)
 export SECPOOL_RUNTIME_DIR=$work/run
 trap '"$S" down >/dev/null 2>&1; rm -rf "$work"' EXIT
