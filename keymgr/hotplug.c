@@ -162,13 +162,16 @@ enum secpool_error hotplug_handle_state(
 void hotplug_check(
 	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants)
 {
+	const struct policy_settings *settings = policy_settings(daemon->policy);
 	struct msg msg = {.type = MSG_DEVICE_CHECK};
 
 	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
 		return;
 	msg.u.device_check.cause = cause;
 	msg.u.device_check.tenants = tenants;
-	msg.u.device_check.answer_ms = policy_settings(daemon->policy)->gone_after_ms;
+	msg.u.device_check.answer_ms = settings->gone_after_ms;
+	msg.u.device_check.suspect_tenants = settings->suspect_tenants;
+	msg.u.device_check.suspect_faults = settings->suspect_faults;
 	MSG_SET(msg.u.device_check.id, device->id);
 	server_send(daemon->devices->hotplug, &msg, -1);
 }
