@@ -137,6 +137,7 @@ static void act(struct device *device, enum devstate_action action)
 	case DEVSTATE_DO_STOP:
 		stop(device);
 		device_drain_forget(device);
+		device_bad_forget(device);
 		break;
 	case DEVSTATE_DO_NOTHING:
 	case DEVSTATE_DO_TELL:
@@ -162,6 +163,8 @@ void device_step(struct device *device, enum devstate_event event, const char *r
 	msg_set_text(why, sizeof why, reason);
 	memcpy(device->reason, why, sizeof why);
 	device->state = next;
+	if (next == MSG_DEVICE_SUSPECT && event == DEVSTATE_ERRORS && next != before)
+		device_bad_note(device);
 	if (next != before)
 		log_event(LOG_LEVEL_INFO, "device-state",
 			"device=%s from=%s to=%s event=%s reason=\"%s\"", device->identity.id,
@@ -192,6 +195,7 @@ enum secpool_error device_attest(struct device *device)
 	health_reset(&device->health);
 	holdoff_forget(&device->holdoff);
 	device_drain_forget(device); /* it is to be used again */
+	device_bad_forget(device);
 	device_step(device, DEVSTATE_ATTEST, "asked for by command");
 	return SECPOOL_OK;
 }
@@ -205,6 +209,9 @@ void device_attested(
 		device_step(device, DEVSTATE_ACCEPTED, "");
 		if (device->state == MSG_DEVICE_ONLINE && device_drain_wanted(device))
 			device_step(device, DEVSTATE_DRAIN, "its drain goes on");
+		if (device->state == MSG_DEVICE_ONLINE && device_is_bad(device))
+			device_step(device, DEVSTATE_ERRORS,
+				"it was suspect before the daemon was started again");
 	} else if (result == SECPOOL_E_ATTESTATION) {
 		device_step(device, DEVSTATE_REFUSED, reason);
 	} else {

@@ -152,6 +152,14 @@ bool device_drain_wanted(const struct device *device);
 void device_drain_forget(const struct device *device);
 
 /*
+ * Whether it was found suspect for what it did (DEVSTATE_ERRORS): good evidence does not change that, so it is noted in the device's folder and survives a restart of the daemon. It ends when the
+ * device is removed, or an operator asks to attest it.
+ */
+bool device_is_bad(const struct device *device);
+void device_bad_note(const struct device *device);
+void device_bad_forget(const struct device *device);
+
+/*
  * How an exchange of evidence ended (attest.c): SECPOOL_OK with expires_ns of the verdict,
  * SECPOOL_E_ATTESTATION (refused), anything else: it could not be carried out. reason: what to tell
  * people.

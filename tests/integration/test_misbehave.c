@@ -245,6 +245,37 @@ static void reports_are_counted(void **state)
 	PLAY_CHECK(row_of_dev0().looks == 0);
 }
 
+/* Good evidence says nothing of what it did: who was suspect is so after a restart, until an operator asks, or it is out. */
+static void suspicion_survives_a_kill(void **state)
+{
+	(void)state;
+	play_begin(1);
+	play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	threshold_faults = 1;
+	for (int round = 0; round < 2; round++) {
+		unsigned online = play_device("dev0")->online_count;
+
+		check("dev0", MSG_CAUSE_FAULT, 1);
+		play_wait("dev0", MSG_DEVICE_SUSPECT, online);
+		kill(play.pid, SIGKILL);
+		play_wait_pid(play.pid);
+		os_close(&play.command);
+		play_start_daemon();
+		play_wait("dev0", MSG_DEVICE_SUSPECT, online + 1);
+		play_connect();
+		if (round == 0) {
+			PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+		} else {
+			PLAY_OK(play_command("dev0", MSG_VERB_PULL));
+			PLAY_OK(play_command("dev0", MSG_VERB_PLUG));
+		}
+		play_wait("dev0", MSG_DEVICE_ONLINE, online + 2);
+		play_until(play_never, NULL, 200);
+		PLAY_CHECK(play_device("dev0")->state == MSG_DEVICE_ONLINE);
+	}
+	threshold_faults = 0;
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_teardown(f, tear_down)
@@ -255,6 +286,7 @@ int main(void)
 		TEST(short_media_are_gone),
 		TEST(flapping),
 		TEST(reports_are_counted),
+		TEST(suspicion_survives_a_kill),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
