@@ -152,11 +152,26 @@ static void send_row(struct server_connection *connection, const struct devices_
 	server_send(connection, &msg, row->state == MSG_DEVICE_ONLINE ? row->media_fd : -1);
 }
 
+/* Also what a client that was away, or keymgrd, has not heard yet: it may use the device still. On the way to online is no news. */
+static bool is_told(const struct devices_row *row)
+{
+	switch (row->state) {
+	case MSG_DEVICE_ONLINE:
+	case MSG_DEVICE_DRAINING:
+		return true;
+	case MSG_DEVICE_SUSPECT:
+	case MSG_DEVICE_QUARANTINED:
+	case MSG_DEVICE_LOST:
+		return row->seen && row->slot != 0;
+	default:
+		return false;
+	}
+}
+
 void devices_tell(struct daemon *daemon, struct server_connection *connection)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++)
-		if (daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE ||
-			daemon->devices->rows[i]->state == MSG_DEVICE_DRAINING)
+		if (is_told(daemon->devices->rows[i]))
 			send_row(connection, daemon->devices->rows[i]);
 }
 
@@ -361,8 +376,9 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 	events_record(daemon, kind, &about, "%s", cause);
 	if (was_there && device->media_fd < 0)
 		record_failovers(daemon, device);
-	/* a loss that is known only after a start is one as well */
-	if ((was_there || state == MSG_DEVICE_LOST) && device->media_fd < 0)
+	/* what is lost or refused only after a start is so as well */
+	if ((was_there || state == MSG_DEVICE_LOST || state == MSG_DEVICE_QUARANTINED) &&
+		device->media_fd < 0)
 		lostkeys_destroy(daemon, device);
 	releases_kick(daemon);
 }

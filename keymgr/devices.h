@@ -104,7 +104,7 @@ enum secpool_error devices_fresh(struct daemon *daemon, const char *id) MUST_USE
 enum secpool_error devices_usable(
 	struct daemon *daemon, struct extents_device *list, size_t *ret_count) MUST_USE;
 
-/* One DEVICE message for each online device. */
+/* One DEVICE message for each device that is online or draining, or that is suspect, refused or lost since the daemon's start. */
 void devices_tell(struct daemon *daemon, struct server_connection *connection);
 
 #endif
