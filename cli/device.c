@@ -26,6 +26,11 @@ static const struct table_column columns[] = {
 	{"FREE", "free_bytes", true},
 	{"UNSCRUBBED", "unscrubbed_bytes", true},
 	{"EVIDENCE", "evidence_seconds", true},
+	{NULL, "returns", true},
+	{NULL, "held_seconds", true},
+	{NULL, "tag_failures", true},
+	{NULL, "faults", true},
+	{NULL, "looks", true},
 	{"REASON", "reason", false},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
@@ -53,6 +58,11 @@ static void add_row(
 		table_number(table, row->expires_s);
 	else
 		table_none(table);
+	table_number(table, row->returns);
+	table_number(table, row->held_s);
+	table_number(table, row->tag_failures);
+	table_number(table, row->faults);
+	table_number(table, row->looks);
 	table_text(table, row->reason);
 }
 

@@ -186,7 +186,7 @@ static enum secpool_error carry_out(struct client *client, struct device *device
 		return device_pull(device, command->silent_ms);
 	case MSG_VERB_PLUG:
 		wait_for(client, device, number, false);
-		return device_plug(device);
+		return device_plug(device, false);
 	case MSG_VERB_ATTEST:
 		wait_for(client, device, number, false);
 		return device_attest(device);
@@ -252,6 +252,12 @@ static void send_row(struct client *client, const struct device *device, uint32_
 		row->expires_s = (device->expires_ns - now) / CLOCK_NS_PER_S < UINT32_MAX
 					 ? (uint32_t)((device->expires_ns - now) / CLOCK_NS_PER_S)
 					 : UINT32_MAX;
+	row->returns = device->holdoff.returns;
+	row->held_s = (uint32_t)((holdoff_left(&device->holdoff, now) + CLOCK_NS_PER_S - 1) /
+				 CLOCK_NS_PER_S);
+	row->tag_failures = device->health.tags;
+	row->faults = device->health.faults;
+	row->looks = device->health.looks;
 	MSG_SET(row->reason, device->reason);
 	peer_send(client->peer, &msg, -1);
 }

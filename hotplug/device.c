@@ -28,6 +28,8 @@ struct device *device_find(const struct hotplug *hotplug, const char *id)
 	return device;
 }
 
+static void arm(struct device *device, uint64_t wait_ns);
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct device *device = arg;
@@ -36,8 +38,10 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 	(void)usec;
 	device->timer = sd_event_source_disable_unref(device->timer);
 	if (!notify_connected(device->hotplug->notify))
-		return 0; /* a new connection asks anyway */
-	if (device->state == MSG_DEVICE_ONLINE && clock_now_ns() >= device->expires_ns)
+		return 0;	 /* a new connection asks anyway */
+	if (device_held(device)) /* the loop's clock is coarser than ours */
+		arm(device, holdoff_left(&device->holdoff, clock_now_ns()));
+	else if (device->state == MSG_DEVICE_ONLINE && clock_now_ns() >= device->expires_ns)
 		device_step(device, DEVSTATE_EXPIRED,
 			device->reason[0] ? device->reason : "its evidence expired");
 	else
@@ -77,6 +81,11 @@ static void arm_retry(struct device *device)
 	arm(device, wait_ns);
 }
 
+bool device_held(const struct device *device)
+{
+	return holdoff_left(&device->holdoff, clock_now_ns()) > 0;
+}
+
 static void stop(struct device *device)
 {
 	attest_drop(device);
@@ -96,6 +105,8 @@ static void act(struct device *device, enum devstate_action action)
 		device->retries = 0;
 		health_reset(&device->health);
 		vtpm_start(device->vtpm, &device->identity);
+		if (device_held(device))
+			arm(device, holdoff_left(&device->holdoff, clock_now_ns()));
 		break;
 	case DEVSTATE_DO_ATTEST:
 		device->timer = sd_event_source_disable_unref(device->timer);
@@ -126,6 +137,7 @@ static void act(struct device *device, enum devstate_action action)
 	case DEVSTATE_DO_STOP:
 		stop(device);
 		device_drain_forget(device);
+		device_bad_forget(device);
 		break;
 	case DEVSTATE_DO_NOTHING:
 	case DEVSTATE_DO_TELL:
@@ -151,6 +163,8 @@ void device_step(struct device *device, enum devstate_event event, const char *r
 	msg_set_text(why, sizeof why, reason);
 	memcpy(device->reason, why, sizeof why);
 	device->state = next;
+	if (next == MSG_DEVICE_SUSPECT && event == DEVSTATE_ERRORS && next != before)
+		device_bad_note(device);
 	if (next != before)
 		log_event(LOG_LEVEL_INFO, "device-state",
 			"device=%s from=%s to=%s event=%s reason=\"%s\"", device->identity.id,
@@ -179,7 +193,9 @@ enum secpool_error device_attest(struct device *device)
 			"%.120s/keymgr.sock",
 			device->identity.id, device->hotplug->runtime_dir);
 	health_reset(&device->health);
+	holdoff_forget(&device->holdoff);
 	device_drain_forget(device); /* it is to be used again */
+	device_bad_forget(device);
 	device_step(device, DEVSTATE_ATTEST, "asked for by command");
 	return SECPOOL_OK;
 }
@@ -193,6 +209,9 @@ void device_attested(
 		device_step(device, DEVSTATE_ACCEPTED, "");
 		if (device->state == MSG_DEVICE_ONLINE && device_drain_wanted(device))
 			device_step(device, DEVSTATE_DRAIN, "its drain goes on");
+		if (device->state == MSG_DEVICE_ONLINE && device_is_bad(device))
+			device_step(device, DEVSTATE_ERRORS,
+				"it was suspect before the daemon was started again");
 	} else if (result == SECPOOL_E_ATTESTATION) {
 		device_step(device, DEVSTATE_REFUSED, reason);
 	} else {
@@ -202,17 +221,25 @@ void device_attested(
 	control_attested(device->hotplug->control, device, result);
 }
 
-void device_check(struct device *device, uint32_t cause, uint32_t tenants, uint32_t answer_ms)
+void device_check(struct device *device, const struct msg_device_check *check)
 {
+	const struct health_limits limits = {
+		.tenants = check->suspect_tenants, .faults = check->suspect_faults};
+
 	if (device->media_fd < 0 || device_look(device, "found removed after a client's report"))
 		return;
 	/* whoever says so: what is found here counts */
-	if (cause == MSG_CAUSE_STUCK || cause == MSG_CAUSE_SILENT)
-		device_probe(device, answer_ms);
-	if (health_report(&device->health, cause, tenants))
+	if (check->cause == MSG_CAUSE_STUCK || check->cause == MSG_CAUSE_SILENT)
+		device_probe(device, check->answer_ms);
+	if (!health_report(&device->health, check->cause, check->tenants, &limits))
+		return;
+	if (check->cause == MSG_CAUSE_FAULT)
 		device_step(device, DEVSTATE_ERRORS,
-			tenants ? "bytes of more than one tenant failed their check"
-				: "keymgrd found that it does not keep what is written");
+			"as many accesses failed as devices.suspect_faults allows");
+	else
+		device_step(device, DEVSTATE_ERRORS,
+			check->tenants ? "bytes of more than one tenant failed their check"
+				       : "keymgrd found that it does not keep what is written");
 }
 
 void device_stop_all(struct hotplug *hotplug)

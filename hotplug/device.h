@@ -15,6 +15,7 @@
 
 #include "hotplug/devstate.h"
 #include "hotplug/health.h"
+#include "hotplug/holdoff.h"
 #include "hotplug/identity.h"
 #include "hotplug/work.h"
 #include "lib/base/err.h"
@@ -60,6 +61,7 @@ struct device {
 	sd_event_source *timer; /* renewal or retry */
 	unsigned retries;
 	struct health health;
+	struct holdoff holdoff;
 	struct work_item save; /* a pull's copy */
 	bool pulling;	       /* its silence, or save, is under way */
 	sd_event_source *silence; /* when a silent pull's save begins */
@@ -127,10 +129,10 @@ void device_probe(struct device *device, uint32_t most_ms);
 
 /*
  * Gives the media back and steps the state; attestation follows (control_attested). identity.json
- * is read again. Errors: SECPOOL_E_BUSY naming the state; those of identity_load and
+ * is read again. by_itself: nobody asked for it, as a device that flaps (holdoff.h). Errors: SECPOOL_E_BUSY naming the state; those of identity_load and
  * emulator_restore. The device is then as it was.
  */
-enum secpool_error device_plug(struct device *device) MUST_USE;
+enum secpool_error device_plug(struct device *device, bool by_itself) MUST_USE;
 
 /*
  * Asks for new evidence (control_attested follows); joins an exchange that runs.
@@ -150,6 +152,14 @@ bool device_drain_wanted(const struct device *device);
 void device_drain_forget(const struct device *device);
 
 /*
+ * Whether it was found suspect for what it did (DEVSTATE_ERRORS): good evidence does not change that, so it is noted in the device's folder and survives a restart of the daemon. It ends when the
+ * device is removed, or an operator asks to attest it.
+ */
+bool device_is_bad(const struct device *device);
+void device_bad_note(const struct device *device);
+void device_bad_forget(const struct device *device);
+
+/*
  * How an exchange of evidence ended (attest.c): SECPOOL_OK with expires_ns of the verdict,
  * SECPOOL_E_ATTESTATION (refused), anything else: it could not be carried out. reason: what to tell
  * people.
@@ -157,9 +167,12 @@ void device_drain_forget(const struct device *device);
 void device_attested(
 	struct device *device, enum secpool_error result, const char *reason, uint64_t expires_ns);
 
-/* There was trouble (DEVICE_CHECK); cause: enum msg_cause; tenants: as for health_report; answer_ms:
- * as for device_probe. */
-void device_check(struct device *device, uint32_t cause, uint32_t tenants, uint32_t answer_ms);
+/* There was trouble (DEVICE_CHECK): looks at the device, and counts it (health.h). */
+void device_check(struct device *device, const struct msg_device_check *check);
+
+/* Whether it is held off still (holdoff.h): then it is attested when that is over, or when an
+ * operator asks. */
+bool device_held(const struct device *device);
 
 /* The daemon's end, first part: drops all exchanges and tells all TPMs to end. The states stay;
  * nobody is told. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Draining. That a device is to be drained is kept in its folder, so that a restarted daemon goes on; it ends when the device is removed, or attested again by an operator after it was drained.
+ * Draining, and what is kept of a state in the device's folder. That a device is to be drained is kept there, so that a restarted daemon goes on; it ends when the device is removed, or attested again by an operator after it was drained.
  */
 #include "hotplug/device.h"
 
@@ -12,25 +12,57 @@
 #include "lib/base/os.h"
 
 enum { MARK_MODE = 0600 };
+static const char DRAIN[] = "drain", SUSPECT[] = "suspect";
 
-static bool mark_path(const struct device *device, char path[PATH_MAX])
+static bool mark_path(const struct device *device, const char *mark, char path[PATH_MAX])
 {
-	return snprintf(path, PATH_MAX, "%s/drain", device->folder) < PATH_MAX;
+	return snprintf(path, PATH_MAX, "%s/%s", device->folder, mark) < PATH_MAX;
+}
+
+static bool has_mark(const struct device *device, const char *mark)
+{
+	char path[PATH_MAX];
+
+	return mark_path(device, mark, path) && access(path, F_OK) == 0;
+}
+
+static void forget_mark(const struct device *device, const char *mark)
+{
+	char path[PATH_MAX];
+
+	if (has_mark(device, mark) && mark_path(device, mark, path) && unlink(path) != 0)
+		log_event(LOG_LEVEL_ERROR, "mark-not-forgotten", "path=%s", path);
 }
 
 bool device_drain_wanted(const struct device *device)
 {
-	char path[PATH_MAX];
-
-	return mark_path(device, path) && access(path, F_OK) == 0;
+	return has_mark(device, DRAIN);
 }
 
 void device_drain_forget(const struct device *device)
 {
+	forget_mark(device, DRAIN);
+}
+
+bool device_is_bad(const struct device *device)
+{
+	return has_mark(device, SUSPECT);
+}
+
+void device_bad_forget(const struct device *device)
+{
+	forget_mark(device, SUSPECT);
+}
+
+void device_bad_note(const struct device *device)
+{
+	enum secpool_error error = SECPOOL_E_LIMIT;
 	char path[PATH_MAX];
 
-	if (device_drain_wanted(device) && mark_path(device, path) && unlink(path) != 0)
-		log_event(LOG_LEVEL_ERROR, "drain-not-forgotten", "path=%s", path);
+	if (mark_path(device, SUSPECT, path))
+		error = os_write_file_durable(path, "", 0, MARK_MODE);
+	if (error)
+		log_error("suspicion-not-noted", error);
 }
 
 enum secpool_error device_drain(struct device *device)
@@ -49,7 +81,7 @@ enum secpool_error device_drain(struct device *device)
 		return err_set(SECPOOL_E_DAEMON_GONE,
 			"device %s can't be drained: keymgrd does not answer at %.120s/keymgr.sock",
 			device->identity.id, device->hotplug->runtime_dir);
-	if (!mark_path(device, path))
+	if (!mark_path(device, DRAIN, path))
 		return err_set(SECPOOL_E_LIMIT, "path too long: %s", device->folder);
 	error = os_write_file_durable(path, "", 0, MARK_MODE);
 	if (error)

@@ -40,7 +40,7 @@ static int on_flap(sd_event_source *source, uint64_t usec, void *arg)
 		device->flaps_left--;
 		error = device_pull(device, 0);
 	} else if (!device->pulling && !was_in) {
-		error = device_plug(device);
+		error = device_plug(device, true);
 	}
 	if (error) {
 		log_error("flap-ended", error);

@@ -14,6 +14,7 @@
 #include "hotplug/notify.h"
 #include "hotplug/vtpm.h"
 #include "hotplug/watch.h"
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
@@ -35,7 +36,7 @@ static void on_powered(void *arg)
 {
 	struct device *device = arg;
 
-	if (notify_connected(device->hotplug->notify) &&
+	if (notify_connected(device->hotplug->notify) && !device_held(device) &&
 		(device->state == MSG_DEVICE_DISCOVERED || device->state == MSG_DEVICE_ONLINE))
 		device_step(device, DEVSTATE_ATTEST, "");
 }
@@ -114,6 +115,18 @@ static void insert(struct hotplug *hotplug, struct device *device)
 	hotplug->device_count++;
 }
 
+/* A device that was there before is back, and nobody asked for it: it may have to wait. Writes why. */
+static void note_return(struct device *device, char why[DEVICE_REASON_BYTES])
+{
+	uint64_t wait_ns = holdoff_returned(&device->holdoff, clock_now_ns());
+
+	if (wait_ns > 0)
+		snprintf(why, DEVICE_REASON_BYTES,
+			"held off for %llu s: it came back %u times in a row ('secpool device "
+			"attest' ends the wait)",
+			(unsigned long long)(wait_ns / CLOCK_NS_PER_S), device->holdoff.returns);
+}
+
 /* The media are open: from here on the device is there. */
 static void found(struct device *device, int media_fd, uint64_t mark, const char *reason)
 {
@@ -155,8 +168,12 @@ void device_discover(struct hotplug *hotplug, const char *id)
 	}
 	error = emulator_open(folder, identity.bytes, &media_fd, &mark);
 	if (!error) {
+		char why[DEVICE_REASON_BYTES] = "found";
+
 		device->identity = identity;
-		found(device, media_fd, mark, "found");
+		if (device->state == MSG_DEVICE_LOST)
+			note_return(device, why);
+		found(device, media_fd, mark, why);
 	} else if (device->state == MSG_DEVICE_ABSENT) {
 		log_error("device-without-media", error);
 		device_step(device, DEVSTATE_REMOVED, err_detail());
@@ -222,8 +239,9 @@ enum secpool_error device_pull(struct device *device, uint32_t silent_ms)
 	return SECPOOL_OK;
 }
 
-enum secpool_error device_plug(struct device *device)
+enum secpool_error device_plug(struct device *device, bool by_itself)
 {
+	char why[DEVICE_REASON_BYTES] = "plugged in by command";
 	struct identity identity;
 	enum secpool_error error;
 	uint64_t mark;
@@ -237,6 +255,10 @@ enum secpool_error device_plug(struct device *device)
 	if (error)
 		return error;
 	device->identity = identity;
-	found(device, media_fd, mark, "plugged in by command");
+	if (by_itself)
+		note_return(device, why);
+	else
+		holdoff_forget(&device->holdoff);
+	found(device, media_fd, mark, why);
 	return SECPOOL_OK;
 }

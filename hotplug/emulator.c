@@ -174,6 +174,7 @@ enum secpool_error emulator_open(
 	const char *folder, uint64_t bytes, int *ret_media_fd, uint64_t *ret_mark)
 {
 	enum secpool_error error = SECPOOL_OK;
+	bool foreign = false;
 	uint64_t mark;
 	int fd = -1;
 
@@ -196,9 +197,10 @@ enum secpool_error emulator_open(
 			folder, bytes);
 	}
 	error = end_silence(folder, fd, bytes);
-	if (!error && read_word(fd, bytes, EMUMEDIA_CANARY_AT) == 0)
-		error = write_control(fd, bytes); /* made by others */
-	mark = read_mark(folder);
+	foreign = read_word(fd, bytes, EMUMEDIA_CANARY_AT) == 0;
+	if (!error && foreign)
+		error = write_control(fd, bytes); /* made by others: the mark is not theirs */
+	mark = foreign ? 0 : read_mark(folder);
 	if (!error && mark == 0) /* made just now, or by whom nobody knows */
 		error = write_new_mark(folder, &mark);
 	if (error) {

@@ -22,7 +22,7 @@
 /*
  * Opens a device's media for reading and writing. A device that never had any (no media, no
  * media.pulled, no mark) gets new ones: a sparse file of `bytes`. Media without a mark get a new
- * one, media without a canary too. Media in a silent pull that a daemon's end interrupted are pulled
+ * one, media without a canary too (and others made them: the mark that lies there is not theirs). Media in a silent pull that a daemon's end interrupted are pulled
  * now. folder: path, borrowed. bytes: the device's capacity. Errors: SECPOOL_E_DEVICE_GONE (pulled,
  * vanished, or not of that size), SECPOOL_E_NO_SPACE, SECPOOL_E_DENIED, SECPOOL_E_SYSTEM.
  */

@@ -54,7 +54,12 @@ static void step_all(struct notify *notify, enum devstate_event event, const cha
 			    d->state == MSG_DEVICE_ONLINE ||
 			    (d->state == MSG_DEVICE_QUARANTINED && event == DEVSTATE_CONNECTED);
 
-		device_step(d, event, anew ? reason : d->reason);
+		/* one that is held off comes later; keymgrd is told of it all the same */
+		if (event == DEVSTATE_CONNECTED && d->state == MSG_DEVICE_DISCOVERED &&
+			device_held(d))
+			notify_state(notify, d);
+		else
+			device_step(d, event, anew ? reason : d->reason);
 	}
 }
 
@@ -126,7 +131,7 @@ static void take_check(struct notify *notify, const struct msg_device_check *che
 	struct device *device = device_find(notify->hotplug, check->id);
 
 	if (device)
-		device_check(device, check->cause, check->tenants, check->answer_ms);
+		device_check(device, check);
 }
 
 /* It may have been told before, or by a keymgrd that is behind. */

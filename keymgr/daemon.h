@@ -14,6 +14,7 @@
 #include "lib/base/err.h"
 #include "lib/wire/msg.h"
 
+struct parts;
 struct policy;
 struct directory;
 struct wraps;
@@ -40,6 +41,7 @@ struct daemon {
 	bool provisioned; /* the enclave made a new root key at this start */
 	int faultfd;      /* /dev/userfaultfd, or -1 */
 	uint64_t start_ns;
+	struct parts *parts; /* main.c's own */
 };
 
 /*

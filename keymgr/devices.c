@@ -134,6 +134,7 @@ void devices_free(struct devices *devices)
 		os_close(&devices->rows[i]->media_fd);
 		free(devices->rows[i]);
 	}
+	sd_event_source_disable_unref(devices->missing);
 	free(devices);
 }
 
@@ -151,11 +152,26 @@ static void send_row(struct server_connection *connection, const struct devices_
 	server_send(connection, &msg, row->state == MSG_DEVICE_ONLINE ? row->media_fd : -1);
 }
 
+/* Also what a client that was away, or keymgrd, has not heard yet: it may use the device still. On the way to online is no news. */
+static bool is_told(const struct devices_row *row)
+{
+	switch (row->state) {
+	case MSG_DEVICE_ONLINE:
+	case MSG_DEVICE_DRAINING:
+		return true;
+	case MSG_DEVICE_SUSPECT:
+	case MSG_DEVICE_QUARANTINED:
+	case MSG_DEVICE_LOST:
+		return row->seen && row->slot != 0;
+	default:
+		return false;
+	}
+}
+
 void devices_tell(struct daemon *daemon, struct server_connection *connection)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++)
-		if (daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE ||
-			daemon->devices->rows[i]->state == MSG_DEVICE_DRAINING)
+		if (is_told(daemon->devices->rows[i]))
 			send_row(connection, daemon->devices->rows[i]);
 }
 
@@ -216,6 +232,23 @@ static enum secpool_error check_state(
 static void leave(struct daemon *daemon, struct devices_row *device, uint32_t state,
 	const char *cause, bool void_verdict);
 
+/* Its media changed while keymgrd was down, or the device was out: what regions had there is lost to them. */
+static void changed_unseen(struct daemon *daemon, const struct devices_row *row,
+	const struct msg_device_state *state, bool same_file)
+{
+	struct events_about about = {.device = row->id, .bytes = state->bytes};
+
+	if (row->bytes != state->bytes)
+		events_record(daemon, "device-changed", &about,
+			"it had %llu bytes when it was seen last: nothing on it is used again",
+			(unsigned long long)row->bytes);
+	else
+		events_record(daemon, "device-changed", &about, "%s: nothing on it is used again",
+			same_file ? "its contents may be others than when it was seen last"
+				  : "its media are others than when it was seen last");
+	lostkeys_destroy(daemon, row);
+}
+
 /* The row, which is there since the attestation, for what hotplugd says: in the directory and here. */
 static enum secpool_error settle_row(
 	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
@@ -236,6 +269,8 @@ static enum secpool_error settle_row(
 	/* clients hear of the end of the old media before they get the new; the verdict is the new media's already */
 	if (!same_media && row->media_fd >= 0)
 		leave(daemon, row, MSG_DEVICE_LOST, "its media changed", false);
+	else if (!same_media && row->slot != 0 && !row->told_lost)
+		changed_unseen(daemon, row, state, same_file);
 	if (row->slot == 0)
 		error = devstore_add(daemon->directory, row, state, &file);
 	else if (same_media)
@@ -270,6 +305,7 @@ enum secpool_error devices_online(
 	row->media_fd = *media_fd;
 	*media_fd = -1;
 	row->seen = true;
+	row->told_lost = false;
 	row->state = MSG_DEVICE_ONLINE;
 	if (was_online)
 		return SECPOOL_OK;
@@ -329,6 +365,7 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 	if (device->state == state && (!was_there || state == MSG_DEVICE_DRAINING))
 		return;
 	device->state = state;
+	device->told_lost = device->told_lost || state == MSG_DEVICE_LOST;
 	device->since_ns = clock_now_ns();
 	if (state != MSG_DEVICE_DRAINING)
 		os_close(&device->media_fd);
@@ -337,10 +374,12 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 		void_evidence(daemon, device);
 	msg_set_text(kind + 7, sizeof kind - 7, msg_device_state_name(state));
 	events_record(daemon, kind, &about, "%s", cause);
-	if (was_there && device->media_fd < 0) {
+	if (was_there && device->media_fd < 0)
 		record_failovers(daemon, device);
+	/* what is lost or refused only after a start is so as well */
+	if ((was_there || state == MSG_DEVICE_LOST || state == MSG_DEVICE_QUARANTINED) &&
+		device->media_fd < 0)
 		lostkeys_destroy(daemon, device);
-	}
 	releases_kick(daemon);
 }
 

@@ -40,6 +40,8 @@ struct devices_row {
 	uint32_t state;    /* enum msg_state */
 	int media_fd;      /* -1 when its media can't be reached */
 	bool seen;         /* hotplugd spoke of it since the daemon's start */
+	bool spoken;       /* this hotplugd did (missing.h) */
+	bool told_lost;    /* since it was online last */
 	bool ek_known;
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
@@ -62,6 +64,7 @@ struct devices {
 	struct devices_row *rows[DEVICES_MOST];
 	size_t count;
 	struct server_connection *hotplug; /* hotplugd's connection, NULL when there is none */
+	sd_event_source *missing;          /* missing.c's timer */
 };
 
 /* Reads the directory's devices and tells the enclave the EKs they were first accepted with. */
@@ -101,7 +104,7 @@ enum secpool_error devices_fresh(struct daemon *daemon, const char *id) MUST_USE
 enum secpool_error devices_usable(
 	struct daemon *daemon, struct extents_device *list, size_t *ret_count) MUST_USE;
 
-/* One DEVICE message for each online device. */
+/* One DEVICE message for each device that is online or draining, or that is suspect, refused or lost since the daemon's start. */
 void devices_tell(struct daemon *daemon, struct server_connection *connection);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "keymgr/devclaims.h"
 #include "keymgr/events.h"
+#include "keymgr/missing.h"
 #include "policy/policy.h"
 #include "lib/base/os.h"
 
@@ -14,6 +15,7 @@ void hotplug_began(struct server_connection *connection)
 	struct server_connection *before = devices->hotplug;
 
 	devices->hotplug = connection;
+	missing_begin(connection->daemon);
 	if (before)
 		server_close(before);
 	log_event(LOG_LEVEL_INFO, "hotplugd-connected", "pid=%d", connection->peer.pid);
@@ -142,6 +144,9 @@ enum secpool_error hotplug_handle_state(
 		return err_set(
 			SECPOOL_E_PROTOCOL, "hotplugd names a device or state that is not valid");
 	fd = sock_take_fd(extra, 0);
+	row = devices_find(daemon->devices, state->id);
+	if (row)
+		missing_spoken(row);
 	if (state->state != MSG_DEVICE_ONLINE) {
 		take_step(daemon, state, &fd);
 		os_close(&fd);
@@ -162,13 +167,16 @@ enum secpool_error hotplug_handle_state(
 void hotplug_check(
 	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants)
 {
+	const struct policy_settings *settings = policy_settings(daemon->policy);
 	struct msg msg = {.type = MSG_DEVICE_CHECK};
 
 	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
 		return;
 	msg.u.device_check.cause = cause;
 	msg.u.device_check.tenants = tenants;
-	msg.u.device_check.answer_ms = policy_settings(daemon->policy)->gone_after_ms;
+	msg.u.device_check.answer_ms = settings->gone_after_ms;
+	msg.u.device_check.suspect_tenants = settings->suspect_tenants;
+	msg.u.device_check.suspect_faults = settings->suspect_faults;
 	MSG_SET(msg.u.device_check.id, device->id);
 	server_send(daemon->devices->hotplug, &msg, -1);
 }

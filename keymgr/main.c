@@ -47,7 +47,8 @@ struct parts {
 	struct enclave enclave;
 	struct policy *policy;
 	int policy_fd, lock_fd, guardian_fd;
-	sd_event_source *sources[4];
+	sd_event_source *sources[5];
+	bool reload; /* the loop ended to begin again with another policy */
 };
 
 static void show_usage(FILE *to)
@@ -216,9 +217,55 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info,
 	return sd_event_exit(daemon->loop, 0);
 }
 
+/* The file as it is now, if it would be taken. */
+static enum secpool_error check_policy(const char *path)
+{
+	struct policy *policy = NULL;
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return os_error("open policy %s", path);
+	error = policy_load_fd(fd, path, &policy);
+	os_close(&fd);
+	policy_free(policy);
+	return error;
+}
+
+/* A bad file changes nothing. A good one is taken by a new start in place: the enclave takes its policy from who starts it, and from nobody later. */
+static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *arg)
+{
+	struct daemon *daemon = arg;
+	struct parts *parts = daemon->parts;
+	struct events_about about = {0};
+	enum secpool_error error = check_policy(parts->arguments.policy);
+
+	(void)source;
+	(void)info;
+	if (error) {
+		events_record(daemon, "policy-refused", &about, "%.200s: the old one stays",
+			err_detail());
+		return 0;
+	}
+	events_record(daemon, "policy-reloaded", &about, "%.200s", parts->arguments.policy);
+	parts->reload = true;
+	return sd_event_exit(daemon->loop, 0);
+}
+
+/* Returns only when it failed. */
+static void start_again(char **argv)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	execv("/proc/self/exe", argv);
+	log_error("not-started-again", os_error("exec of this program"));
+}
+
 static enum secpool_error watch(struct daemon *daemon, struct parts *parts)
 {
-	static const int signals[] = {SIGTERM, SIGINT};
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -237,7 +284,10 @@ static enum secpool_error watch(struct daemon *daemon, struct parts *parts)
 			on_enclave, daemon) < 0 ||
 		sd_event_add_signal(daemon->loop, &parts->sources[2], SIGTERM, on_stop, daemon) <
 			0 ||
-		sd_event_add_signal(daemon->loop, &parts->sources[3], SIGINT, on_stop, daemon) < 0)
+		sd_event_add_signal(daemon->loop, &parts->sources[3], SIGINT, on_stop, daemon) <
+			0 ||
+		sd_event_add_signal(daemon->loop, &parts->sources[4], SIGHUP, on_reload, daemon) <
+			0)
 		return err_set(SECPOOL_E_SYSTEM, "the loop refused a source");
 	return SECPOOL_OK;
 }
@@ -318,6 +368,7 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	/* for clients that may not open it themselves; without it they use what the kernel gives them */
 	daemon->faultfd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	daemon->policy = parts->policy;
+	daemon->parts = parts;
 	daemon->enclave = parts->enclave.socket;
 	daemon->enclave_pid = parts->enclave.pid;
 	daemon->provisioned = parts->enclave.provisioned;
@@ -332,7 +383,7 @@ static int serve(struct daemon *daemon)
 		daemon->provisioned ? "provisioned" : "unsealed");
 	sd_notify(0, "READY=1");
 	status = sd_event_loop(daemon->loop);
-	sd_notify(0, "STOPPING=1");
+	sd_notify(0, daemon->parts->reload ? "RELOADING=1" : "STOPPING=1");
 	return status < 0 ? 1 : status;
 }
 
@@ -371,5 +422,9 @@ int main(int argc, char **argv)
 	os_close(&parts.lock_fd);
 	os_close(&daemon.faultfd);
 	log_event(LOG_LEVEL_INFO, "ended", "status=%d", status);
+	if (parts.reload && status == 0) {
+		start_again(argv);
+		status = 1;
+	}
 	return status;
 }

@@ -33,6 +33,10 @@ enum {
 	SUSPECT_MS_DEFAULT = 100,
 	GONE_MS_DEFAULT = 1000,
 	ANSWER_MS_MOST = 60000,
+	/* one tenant's word could bring every device down by lies; keymgrd counts no more than four */
+	SUSPECT_TENANTS_DEFAULT = 2,
+	SUSPECT_TENANTS_MOST = 4,
+	SUSPECT_FAULTS_MOST = 1000000,
 };
 
 /* What is being checked: for the messages. */
@@ -192,6 +196,26 @@ static enum secpool_error build_bounds(
 	return error;
 }
 
+/* What makes a device suspect. */
+static enum secpool_error build_thresholds(
+	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+{
+	uint64_t tenants = SUSPECT_TENANTS_DEFAULT, faults = 0;
+	enum secpool_error error = SECPOOL_OK;
+
+	if (from)
+		error = check_number(source, "devices.suspect_tenants", from->suspect_tenants,
+			SUSPECT_TENANTS_MOST, &tenants);
+	if (!error && from)
+		error = check_number(source, "devices.suspect_faults", from->suspect_faults,
+			SUSPECT_FAULTS_MOST, &faults);
+	if (!error && tenants == 0)
+		error = refuse(source, "devices.suspect_tenants", "expected 1 or more");
+	to->suspect_tenants = (uint32_t)tenants;
+	to->suspect_faults = (uint32_t)faults;
+	return error;
+}
+
 static enum secpool_error build_settings(
 	const struct source *source, const struct schema_file *file, struct policy_settings *to)
 {
@@ -218,6 +242,8 @@ static enum secpool_error build_settings(
 			"expected 1 or more: evidence of age 0 is never fresh");
 	if (!error)
 		error = build_bounds(source, file->devices, to);
+	if (!error)
+		error = build_thresholds(source, file->devices, to);
 	if (!error)
 		error = build_pcrs(source, file, &to->host_pcrs);
 	to->rebuild_bytes_per_second = REBUILD_BYTES_PER_SECOND_DEFAULT;

@@ -38,6 +38,8 @@ struct policy_settings {
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
 	uint32_t suspect_after_ms;          /* an answer of a device that is later: other copies are read first */
 	uint32_t gone_after_ms;             /* one that is later still: the device is given up; above suspect_after_ms */
+	uint32_t suspect_tenants;           /* so many that met bad bytes on a device make it suspect; 1 to 4 */
+	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */

@@ -59,6 +59,8 @@ static const cyaml_schema_field_t devices_fields[] = {
 	OPTIONAL_TEXT(struct schema_devices, max_age_seconds),
 	OPTIONAL_TEXT(struct schema_devices, suspect_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, gone_after_ms),
+	OPTIONAL_TEXT(struct schema_devices, suspect_tenants),
+	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, known, &known_value, 0, SCHEMA_DEVICES_MOST),

@@ -46,6 +46,7 @@ struct schema_known {
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
+	char *suspect_tenants, *suspect_faults;
 	char **firmware;
 	struct schema_known *known;
 	unsigned firmware_count, known_count;

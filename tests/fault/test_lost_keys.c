@@ -103,11 +103,22 @@ static void check(struct secpool_region *region)
 			support_fail("page %zu is not what was written", page);
 }
 
+static bool any_destroyed(void *arg)
+{
+	uint64_t longest_ns;
+
+	(void)arg;
+	return count_destroyed(&longest_ns) > 0;
+}
+
 static void check_store(void)
 {
 	uint64_t longest_ns;
 	unsigned changed = 0, destroyed;
 
+	/* the program may see the loss before keymgrd does */
+	if (!support_wait(any_destroyed, NULL, LOAD_WAIT_MS))
+		support_fail("no key was destroyed");
 	read_store(after);
 	for (int i = 0; i < SLOTS; i++) {
 		bool differs = memcmp(before[i], after[i], WRAPS_SLOT_BYTES) !=

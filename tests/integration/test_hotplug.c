@@ -340,14 +340,16 @@ static void refusals(void **state)
 	play_connect();
 	PLAY_CHECK(play_command("dev7", MSG_VERB_PULL) == SECPOOL_E_NOT_FOUND);
 	PLAY_CHECK(strstr(play.answer.u.reply.detail, "dev7") != NULL);
-	PLAY_CHECK(play_command("dev0", MSG_VERB_DRAIN) == SECPOOL_E_UNSUPPORTED);
-	PLAY_CHECK(play_command("dev0", MSG_VERB_SCRUB) == SECPOOL_E_UNSUPPORTED);
 	PLAY_CHECK(play_command("dev0", MSG_VERB_INJECT) == SECPOOL_E_INVALID); /* nothing named */
 	msg = (struct msg){.type = MSG_DEVICE_COMMAND,
 		.u.device_command = {.id = "dev0", .verb = MSG_VERB_PULL, .silent_ms = 1u << 31}};
 	PLAY_CHECK(play_ask(&msg) == SECPOOL_E_INVALID);
 	PLAY_CHECK(play_device("dev0")->state == MSG_DEVICE_ONLINE);
+	PLAY_OK(play_command("dev0", MSG_VERB_DRAIN));
+	play_wait("dev0", MSG_DEVICE_DRAINING, 1);
+	PLAY_CHECK(play_command("dev0", MSG_VERB_DRAIN) == SECPOOL_E_BUSY);
 	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST)); /* it goes on */
+	play_wait("dev0", MSG_DEVICE_ONLINE, 2);
 }
 
 int main(void)

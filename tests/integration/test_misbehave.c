@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <cmocka.h>
 
+#include "hotplug/holdoff.h"
 #include "lib/base/emumedia.h"
 #include "lib/base/guarded_copy.h"
 #include "tests/integration/hotplug_play.h"
@@ -46,11 +47,17 @@ static enum secpool_error pull_silently(const char *id, uint32_t ms)
 	return play_ask(&msg);
 }
 
+static uint32_t threshold_faults; /* the policy's, for check() */
+
 /* keymgrd asks to look: a device that is well stays online, whoever complains how often. */
 static void check(const char *id, uint32_t cause, unsigned times)
 {
 	struct msg msg = {.type = MSG_DEVICE_CHECK,
-		.u.device_check = {.cause = cause, .tenants = 1, .answer_ms = 20}};
+		.u.device_check = {.cause = cause,
+			.tenants = 1,
+			.answer_ms = 20,
+			.suspect_tenants = 2,
+			.suspect_faults = threshold_faults}};
 
 	MSG_SET(msg.u.device_check.id, id);
 	for (unsigned i = 0; i < times; i++)
@@ -145,10 +152,42 @@ static void short_media_are_gone(void **state)
 	play_wait("dev0", MSG_DEVICE_ONLINE, 2);
 }
 
+static bool has_row(const void *arg)
+{
+	return play.rows > *(const unsigned *)arg;
+}
+
+/* What `secpool device list` has of the one device. */
+static struct msg_device_row row_of_dev0(void)
+{
+	struct msg msg = {.type = MSG_LIST, .number = 77, .u.list.what = MSG_LIST_DEVICES};
+	unsigned before = play.rows, answers = play.answers;
+	struct msg_device_row row;
+
+	play_send(play.command, &msg);
+	PLAY_CHECK(play_until(has_row, &before, PLAY_WAIT_MS));
+	row = play.answer.u.device_row;
+	while (play.answers == answers)
+		play_until(play_never, NULL, 10);
+	return row;
+}
+
+/* It is back, and waits. */
+static void is_held_off(const struct play_device *device, unsigned returns, unsigned seconds)
+{
+	struct msg_device_row row;
+
+	play_wait("dev0", MSG_DEVICE_DISCOVERED, 1);
+	PLAY_CHECK(strncmp(device->cause, "held off", 8) == 0);
+	row = row_of_dev0();
+	PLAY_CHECK(row.returns == returns && row.held_s <= seconds);
+	PLAY_CHECK(row.state != MSG_DEVICE_DISCOVERED || row.held_s > 0);
+}
+
 static void flapping(void **state)
 {
 	struct play_device *device;
-	uint64_t mark;
+	uint64_t mark, began;
 
 	(void)state;
 	play_begin(1);
@@ -162,10 +201,79 @@ static void flapping(void **state)
 	for (unsigned i = 0; i < 100 && inject("dev0", "flap:1") != SECPOOL_OK; i++)
 		play_until(play_never, NULL, 100);
 	play_wait("dev0", MSG_DEVICE_LOST, 1);
-	play_until(play_never, NULL, 2000);
+	is_held_off(device, HOLDOFF_FREE + 1, 1);
+	began = clock_now_ns();
 	play_wait("dev0", MSG_DEVICE_ONLINE, 2);
+	PLAY_CHECK(clock_now_ns() - began > HOLDOFF_LEAST_NS / 2);
 	play_until(play_never, NULL, 500);
 	PLAY_CHECK(device->state == MSG_DEVICE_ONLINE && device->mark != mark);
+	/* again, for longer; who asks has it at once, and it begins anew */
+	PLAY_OK(inject("dev0", "flap:1"));
+	play_wait("dev0", MSG_DEVICE_LOST, 2);
+	is_held_off(device, HOLDOFF_FREE + 2, 2);
+	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+	play_wait("dev0", MSG_DEVICE_ONLINE, 3);
+	PLAY_CHECK(row_of_dev0().returns == 0 && row_of_dev0().held_s == 0);
+	/* a plug by command is none of that */
+	for (int i = 0; i <= HOLDOFF_FREE; i++) {
+		PLAY_OK(play_command("dev0", MSG_VERB_PULL));
+		PLAY_OK(play_command("dev0", MSG_VERB_PLUG));
+	}
+	PLAY_CHECK(row_of_dev0().returns == 0 && row_of_dev0().held_s == 0);
+}
+
+/* What was reported is counted; the policy's thresholds, which come with the wish to look, make a device suspect. */
+static void reports_are_counted(void **state)
+{
+	(void)state;
+	play_begin(1);
+	play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	play_connect();
+	check("dev0", MSG_CAUSE_TAG, 2);
+	check("dev0", MSG_CAUSE_FAULT, 3);
+	play_until(play_never, NULL, 200);
+	PLAY_CHECK(row_of_dev0().tag_failures == 2 && row_of_dev0().faults == 3 &&
+		   row_of_dev0().looks == 5 && row_of_dev0().state == MSG_DEVICE_ONLINE);
+	threshold_faults = 5;
+	check("dev0", MSG_CAUSE_FAULT, 1);
+	play_until(play_never, NULL, 200);
+	PLAY_CHECK(row_of_dev0().state == MSG_DEVICE_ONLINE);
+	check("dev0", MSG_CAUSE_FAULT, 1);
+	threshold_faults = 0;
+	play_wait("dev0", MSG_DEVICE_SUSPECT, 1);
+	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+	PLAY_CHECK(row_of_dev0().looks == 0);
+}
+
+/* Good evidence says nothing of what it did: who was suspect is so after a restart, until an operator asks, or it is out. */
+static void suspicion_survives_a_kill(void **state)
+{
+	(void)state;
+	play_begin(1);
+	play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	threshold_faults = 1;
+	for (int round = 0; round < 2; round++) {
+		unsigned online = play_device("dev0")->online_count;
+
+		check("dev0", MSG_CAUSE_FAULT, 1);
+		play_wait("dev0", MSG_DEVICE_SUSPECT, online);
+		kill(play.pid, SIGKILL);
+		play_wait_pid(play.pid);
+		os_close(&play.command);
+		play_start_daemon();
+		play_wait("dev0", MSG_DEVICE_SUSPECT, online + 1);
+		play_connect();
+		if (round == 0) {
+			PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+		} else {
+			PLAY_OK(play_command("dev0", MSG_VERB_PULL));
+			PLAY_OK(play_command("dev0", MSG_VERB_PLUG));
+		}
+		play_wait("dev0", MSG_DEVICE_ONLINE, online + 2);
+		play_until(play_never, NULL, 200);
+		PLAY_CHECK(play_device("dev0")->state == MSG_DEVICE_ONLINE);
+	}
+	threshold_faults = 0;
 }
 
 int main(void)
@@ -177,6 +285,8 @@ int main(void)
 		TEST(behaviours),
 		TEST(short_media_are_gone),
 		TEST(flapping),
+		TEST(reports_are_counted),
+		TEST(suspicion_survives_a_kill),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

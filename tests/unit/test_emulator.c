@@ -356,21 +356,22 @@ static void injections_are_read(void **state)
 
 static void one_tenant_makes_nothing_suspect(void **state)
 {
+	const struct health_limits limits = {.tenants = 0};
 	struct health health;
 
 	(void)state;
 	health_reset(&health);
 	for (unsigned i = 0; i < 1000; i++)
-		assert_false(health_report(&health, MSG_CAUSE_TAG, 1));
-	assert_false(health_report(&health, MSG_CAUSE_FAULT, 2));
-	assert_false(health_report(&health, MSG_CAUSE_FAULT, 0));
-	assert_false(health_report(&health, 12345, 2));
-	assert_true(health_report(&health, MSG_CAUSE_TAG, 2));
-	assert_false(health_report(&health, MSG_CAUSE_TAG, 3)); /* once */
+		assert_false(health_report(&health, MSG_CAUSE_TAG, 1, &limits));
+	assert_false(health_report(&health, MSG_CAUSE_FAULT, 2, &limits));
+	assert_false(health_report(&health, MSG_CAUSE_FAULT, 0, &limits));
+	assert_false(health_report(&health, 12345, 2, &limits));
+	assert_true(health_report(&health, MSG_CAUSE_TAG, 2, &limits));
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 3, &limits)); /* once */
 	health_reset(&health);
-	assert_false(health_report(&health, MSG_CAUSE_TAG, 1));
-	assert_true(health_report(&health, MSG_CAUSE_TAG, 0)); /* keymgrd's own finding */
-	assert_false(health_report(&health, MSG_CAUSE_TAG, 0));
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 1, &limits));
+	assert_true(health_report(&health, MSG_CAUSE_TAG, 0, &limits)); /* keymgrd's own finding */
+	assert_false(health_report(&health, MSG_CAUSE_TAG, 0, &limits));
 }
 
 int main(void)

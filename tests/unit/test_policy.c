@@ -52,6 +52,7 @@ static void test_minimal(void **state)
 	assert_true(s->window_base == 0x110000000000 && s->window_bytes == 64ull << 40);
 	assert_true(s->grace_ns == 60000000000ull && s->max_age_ns == 3600000000000ull);
 	assert_true(s->suspect_after_ms == 100 && s->gone_after_ms == 1000);
+	assert_true(s->suspect_tenants == 2 && s->suspect_faults == 0);
 	assert_int_equal(s->host_pcrs, 1 << 7);
 	assert_false(s->demand_openssl);
 	assert_false(s->allow_unlocked_memory || s->allow_memfd_without_secret);
@@ -204,6 +205,12 @@ static void test_values(void **state)
 		"1 or more");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 0}\n", 6,
 		"1 or more");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_tenants: 0}\n", 6,
+		"expected 1 or more");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_tenants: 5}\n", 6,
+		"devices.suspect_tenants");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_faults: -1}\n", 6,
+		"devices.suspect_faults");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 1000}\n",
 		6, "gone_after_ms (1000) above suspect_after_ms (1000)");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: 60001}\n", 6,
