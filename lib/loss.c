@@ -442,6 +442,6 @@ void loss_resume(struct secpool *pool, struct secpool_region *region)
 	for (struct device *d = atomic_load(&pool->devices); d; d = d->older)
 		if (!device_usable(d) && has_place_on(region, d))
 			replace(pool, region, d);
-	if (region->move.from) /* keymgrd may have taken the end of a move before it was killed */
+	if (region->all_targets) /* keymgrd may have taken the end of a move before it was killed */
 		take_places(pool, region);
 }

@@ -54,8 +54,11 @@ static bool begin(struct secpool *pool, struct secpool_region *region, const str
 		.lacks_room = error == SECPOOL_E_NO_SPACE};
 	if (region->move.lacks_room && !told)
 		tell_no_room(pool, region);
-	if (!error)
-		error = region_read_places(pool, region);
+	/* busy: it is not drained any more, or the end of a move was lost with a keymgrd that was killed */
+	if (!error || error == SECPOOL_E_BUSY) {
+		enum secpool_error read = region_read_places(pool, region);
+		error = error ? error : read;
+	}
 	if (error) {
 		region->move.from = NULL;
 		region->move.due_ns = clock_now_ns() + ASK_NS;
