@@ -114,13 +114,15 @@ static enum secpool_error load(const struct args *args, const char **ret_name, c
 }
 
 static void print_rules(const struct args *args, const struct policy *policy, const char *name,
-	const struct policy_quota *quota, const struct action *action)
+	const struct action *action)
 {
 	char shape[MSG_REDUNDANCY_BYTES], size[SIZE_TEXT_BYTES];
+	const struct policy_quota *quota;
 	size_t i = 0;
 
 	while (strcmp(policy_tenant_name(policy, i), args->tenant) != 0)
 		i++;
+	quota = policy_tenant_quota(policy, i);
 	printf("allowed by %s, tenants[%zu] '%s'\n  users, groups: %s\n", name, i, args->tenant,
 		policy_tenant_users(policy, i));
 	if (!action->creates) {
@@ -136,9 +138,18 @@ static void print_rules(const struct args *args, const struct policy *policy, co
 		size_format(quota->bytes, size), (unsigned long long)quota->regions);
 }
 
+/* The line that decided: an operator changes that one. */
+static void print_rule(const char *name, const struct policy_answer *answer)
+{
+	if (answer->rule == POLICY_RULE_NONE)
+		puts("rule: none: no policy could allow it");
+	else
+		printf("rule: %s:%u: %s\n", name, answer->line, policy_rule_name(answer->rule));
+}
+
 int command_policy_explain(const struct args *args)
 {
-	struct policy_quota quota = {0};
+	struct policy_answer answer;
 	struct policy *policy = NULL;
 	const char *name = NULL;
 	struct action action;
@@ -156,16 +167,17 @@ int command_policy_explain(const struct args *args)
 	if (!error)
 		error = load(args, &name, path, &policy);
 	if (!error) {
-		error = policy_may_be_tenant(policy, args->tenant, uid, gid, &quota);
-		if (!error && action.creates)
-			error = policy_may_create(policy, args->tenant, action.bytes, action.data,
-				action.lanes, action.on_loss);
-		refused = error != SECPOOL_OK;
+		answer = policy_explain(policy,
+			&(struct policy_question){args->tenant, uid, gid,
+				action.creates ? POLICY_ACTION_CREATE : POLICY_ACTION_SESSION,
+				action.bytes, action.data, action.lanes, action.on_loss});
+		refused = answer.decision != SECPOOL_OK;
+		if (refused)
+			printf("refused by %s: %s\n", name, err_detail());
+		else
+			print_rules(args, policy, name, &action);
+		print_rule(name, &answer);
 	}
-	if (refused)
-		printf("refused by %s: %s\n", name, err_detail());
-	else if (!error)
-		print_rules(args, policy, name, &quota, &action);
 	policy_free(policy);
 	return refused ? STATUS_REFUSED : error ? command_failed(error) : STATUS_DONE;
 }

@@ -347,6 +347,20 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 	return SECPOOL_OK;
 }
 
+/* Where the tenant's rules are, for explanations. */
+static void note_lines(const struct lines *lines, size_t index, struct model_tenant *to)
+{
+	char path[96];
+
+	path_of(path, "tenants[%zu]", index);
+	to->lines[POLICY_RULE_TENANT] = lines_of(lines, path);
+	for (unsigned rule = POLICY_RULE_USERS; rule < POLICY_RULES; rule++)
+		if (rule != POLICY_RULE_QUOTA)
+			to->lines[rule] = lines_of_key(lines, path, policy_rule_name(rule));
+	to->lines[POLICY_RULE_QUOTA] =
+		lines_of(lines, path_of(path, "tenants[%zu].quota.bytes", index));
+}
+
 static enum secpool_error build_tenant(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct policy *policy)
 {
@@ -361,6 +375,7 @@ static enum secpool_error build_tenant(const struct source *source, size_t index
 		return error;
 	memcpy(to->name, tenant, sizeof to->name);
 	policy->tenant_count = index + 1; /* from here on policy_free frees it */
+	note_lines(source->lines, index, to);
 	error = users_build(from, index, source->lines, source->name, to);
 	if (!error)
 		error = build_quota(source, index, &from->quota, &to->quota);
@@ -445,6 +460,7 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 	policy->tenants = calloc(file->tenants_count + 1u, sizeof *policy->tenants);
 	if (!policy->tenants)
 		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its tenants", name);
+	policy->tenants_line = lines_of_key(lines, "", "tenants");
 	for (unsigned i = 0; i < file->tenants_count && !error; i++)
 		error = build_tenant(&source, i, &file->tenants[i], policy);
 	if (!error)

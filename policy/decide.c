@@ -34,6 +34,12 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 	return SECPOOL_OK;
 }
 
+bool model_redundancy_allowed(const struct model_tenant *t, uint32_t data, uint32_t lanes)
+{
+	return data > 1 ? t->coded_allowed[lanes - data] & 1u << data
+			: t->copies_allowed & 1u << lanes;
+}
+
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant,
 	uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss)
 {
@@ -56,8 +62,7 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
 	if (on_loss == MSG_ON_LOSS_FAILOVER && lanes < 2)
 		return err_set(SECPOOL_E_UNSUPPORTED,
 			"loss mode failover needs redundancy: choose mirror:2, ec:4+2 or sigbus");
-	if (!(data > 1 ? t->coded_allowed[lanes - data] & 1u << data
-		       : t->copies_allowed & 1u << lanes))
+	if (!model_redundancy_allowed(t, data, lanes))
 		return err_set(SECPOOL_E_DENIED,
 			"tenant '%s' may not have regions with redundancy %s: see its redundancy "
 			"in the policy",

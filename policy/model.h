@@ -19,6 +19,8 @@ struct model_tenant {
 	uint32_t copies_allowed; /* bit n: regions of n copies */
 	uint32_t coded_allowed[MSG_PARITY_MAX + 1]; /* [m], bit k: regions of k data lanes and m of parity */
 	uint32_t on_loss_allowed; /* bit n: enum msg_on_loss n */
+	size_t uids_named; /* so many of uids, the first ones, are users that the file names */
+	unsigned lines[POLICY_RULES]; /* where the file has each rule; the tenant's line where it leaves one out */
 };
 
 struct model_known {
@@ -32,6 +34,7 @@ struct policy {
 	struct model_known *known;
 	char (*firmware)[MODEL_NAME_BYTES];
 	size_t tenant_count, known_count, firmware_count;
+	unsigned tenants_line;
 	bool first_use;
 };
 
@@ -45,6 +48,9 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 /* Fills one tenant; as build_policy. index: its place in the file. */
 enum secpool_error users_build(const struct schema_tenant *from, size_t index,
 	const struct lines *lines, const char *name, struct model_tenant *tenant) MUST_USE;
+
+/* Whether the tenant may have regions of this shape, one that msg_redundancy_valid allows. */
+bool model_redundancy_allowed(const struct model_tenant *tenant, uint32_t data, uint32_t lanes);
 
 /* The tenant of that name; NULL when there is none. */
 const struct model_tenant *model_tenant(const struct policy *policy, const char *name);

@@ -82,6 +82,49 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
 
+/* What can be asked for an explanation. */
+enum policy_action {
+	POLICY_ACTION_SESSION = 0, /* to be the tenant */
+	POLICY_ACTION_CREATE = 1,  /* to be it, and to have a region of this kind */
+};
+
+/* What in a policy decides. */
+enum policy_rule {
+	POLICY_RULE_NONE = 0,       /* nothing in the file: no policy could allow it */
+	POLICY_RULE_TENANTS = 1,    /* the list of tenants */
+	POLICY_RULE_TENANT = 2,     /* a tenant as a whole: none of its users and groups is the user */
+	POLICY_RULE_USERS = 3,
+	POLICY_RULE_GROUPS = 4,
+	POLICY_RULE_QUOTA = 5,      /* quota.bytes */
+	POLICY_RULE_REDUNDANCY = 6,
+	POLICY_RULE_ON_LOSS = 7,
+	POLICY_RULES = 8,
+};
+
+/* data, lanes and on_loss are as in msg_region_create; they and bytes count for POLICY_ACTION_CREATE only. */
+struct policy_question {
+	const char *tenant;
+	uint32_t uid, gid;
+	enum policy_action action;
+	uint64_t bytes;
+	uint32_t data, lanes, on_loss;
+};
+
+struct policy_answer {
+	enum secpool_error decision; /* SECPOOL_OK, or what the daemons would answer; err_detail then says why */
+	enum policy_rule rule;       /* what refused; of an allowed question what let the user be the tenant */
+	unsigned line;               /* where the rule is in the file, from 1; 0: nowhere */
+};
+
+/*
+ * Decides by policy_may_be_tenant and policy_may_create, as the daemons do, and says by which rule. What depends on what is in use (sessions, regions, bytes
+ * that others of the tenant have) is not looked at.
+ */
+struct policy_answer policy_explain(const struct policy *policy, const struct policy_question *question);
+
+/* "users", "quota.bytes": the key as the file has it; "" for POLICY_RULE_NONE. */
+const char *policy_rule_name(enum policy_rule rule);
+
 /* The policy that `secpool up` uses when none is given: policy/default.yaml. Borrowed, not NUL-terminated. */
 const char *policy_default(size_t *ret_bytes);
 

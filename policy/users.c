@@ -124,6 +124,7 @@ enum secpool_error users_build(const struct schema_tenant *from, size_t index,
 				"number or %s",
 				name, lines_of(lines, path), from->users[i], SELF);
 	}
+	tenant->uids_named = tenant->uid_count;
 	for (unsigned i = 0; i < from->groups_count && !error; i++) {
 		bool known = false;
 

@@ -71,6 +71,16 @@ sed 's/bytes: 1G/bytes: 1Q/' "$work/good.yaml" >"$work/bad.yaml"
 expect 1 'bad\.yaml:5:' 'up with a bad policy' "$secpool" up --devices 1 --device-bytes 8M --policy "$work/bad.yaml"
 [ ! -e "$SECPOOL_RUNTIME_DIR/keymgr.sock" ] || fail "up with a bad policy left a socket"
 
+# ---- explain: the rule that decides, with its line ----
+explain() { "$secpool" policy explain --policy "$work/good.yaml" --tenant "$1" --user "${3:-$(id -u)}" --action "$2"; }
+expect 0 'rule: .*good\.yaml:4: users$' 'explain: allowed' explain one create:8M
+expect 3 'rule: .*good\.yaml:3: tenant$' 'explain: another user' explain one session 4000000000
+expect 3 'rule: .*good\.yaml:2: tenants$' 'explain: no such tenant' explain two session
+expect 3 'rule: .*good\.yaml:5: quota\.bytes$' 'explain: too large' explain one create:2G
+expect 3 'rule: .*good\.yaml:7: redundancy$' 'explain: a mirror' explain one create:8M,mirror:2
+expect 3 'rule: .*good\.yaml:8: on_loss$' 'explain: a loss mode' explain one create:8M,none,kill
+expect 3 'rule: none' 'explain: what no policy allows' explain one create:8M,none,failover
+
 # ---- wrong use ----
 expect 2 '' 'unknown command' "$secpool" fly
 expect 2 '' 'no command' "$secpool"

@@ -9,6 +9,22 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
 
+/* An explanation is the decision itself; its rule has a line unless no policy could allow what was asked. */
+static void ask_why(const struct policy *policy, const char *tenant, uint32_t copies)
+{
+	const struct policy_question question = {
+		tenant, 0, 0, POLICY_ACTION_CREATE, 4096, 1 + copies % 2, copies, copies % 3};
+	struct policy_answer answer = policy_explain(policy, &question);
+	struct policy_quota quota;
+	enum secpool_error error = policy_may_be_tenant(policy, tenant, 0, 0, &quota);
+
+	if (!error)
+		error = policy_may_create(policy, tenant, question.bytes, question.data,
+			question.lanes, question.on_loss);
+	if (answer.decision != error || (answer.line == 0) != (answer.rule == POLICY_RULE_NONE))
+		abort();
+}
+
 static void ask(const struct policy *policy)
 {
 	static const uint8_t ek[34] = {0x00, 0x0b};
@@ -23,8 +39,7 @@ static void ask(const struct policy *policy)
 			abort();
 		(void)!policy_may_be_tenant(policy, name, 0, 0, &quota);
 		for (uint32_t copies = 0; copies < 6; copies++)
-			(void)!policy_may_create(
-				policy, name, 4096, 1 + copies % 2, copies, copies % 3);
+			ask_why(policy, name, copies);
 	}
 	(void)!policy_may_use_device(policy, "dev0", ek, "x", &first_use);
 	if (policy_settings(policy)->window_base % (2 << 20))

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "lib/base/os.h"
+#include "lib/wire/msg.h"
 #include "policy/policy.h"
 
 #define TENANT                                                                                     \
@@ -313,6 +314,76 @@ static void test_devices(void **state)
 	expect_refused(text, 10, "two devices");
 }
 
+#define EXPLAINED                                                                                  \
+	"version: 1\n"                                                                             \
+	"tenants:\n"                                                                               \
+	"  - name: a\n"                                                                            \
+	"    users: [\"7\"]\n"                                                                     \
+	"    groups: [\"4000000001\"]\n"                                                           \
+	"    quota:\n"                                                                             \
+	"      regions: 2\n"                                                                       \
+	"      bytes: 4G\n"                                                                        \
+	"      sessions: 3\n"                                                                      \
+	"      local_bytes: 64M\n"                                                                 \
+	"    on_loss: [sigbus, failover]\n"                                                        \
+	"    redundancy: [none, \"mirror:2\"]\n"
+
+/* Each decision with its rule and the line of it; the decision is the one of the functions that the daemons call. */
+static void test_explain(void **state)
+{
+	static const struct {
+		struct policy_question q;
+		enum secpool_error decision;
+		enum policy_rule rule;
+		unsigned line;
+	} cases[] = {
+		{{"a", 7, 1, POLICY_ACTION_SESSION, 0, 0, 0, 0}, SECPOOL_OK, POLICY_RULE_USERS, 4},
+		{{"a", 8, 4000000001, POLICY_ACTION_SESSION, 0, 0, 0, 0}, SECPOOL_OK,
+			POLICY_RULE_GROUPS, 5},
+		{{"a", 8, 1, POLICY_ACTION_SESSION, 0, 0, 0, 0}, SECPOOL_E_DENIED,
+			POLICY_RULE_TENANT, 3},
+		{{"b", 7, 1, POLICY_ACTION_SESSION, 0, 0, 0, 0}, SECPOOL_E_UNKNOWN_TENANT,
+			POLICY_RULE_TENANTS, 2},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 4ull << 30, 1, 2, MSG_ON_LOSS_FAILOVER},
+			SECPOOL_OK, POLICY_RULE_USERS, 4},
+		{{"a", 8, 1, POLICY_ACTION_CREATE, 1 << 21, 1, 1, MSG_ON_LOSS_SIGBUS},
+			SECPOOL_E_DENIED, POLICY_RULE_TENANT, 3},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, (4ull << 30) + 1, 1, 1, MSG_ON_LOSS_SIGBUS},
+			SECPOOL_E_QUOTA, POLICY_RULE_QUOTA, 8},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 1 << 21, 1, 3, MSG_ON_LOSS_SIGBUS},
+			SECPOOL_E_DENIED, POLICY_RULE_REDUNDANCY, 12},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 1 << 21, 4, 6, MSG_ON_LOSS_KILL},
+			SECPOOL_E_DENIED, POLICY_RULE_REDUNDANCY, 12},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 1 << 21, 1, 2, MSG_ON_LOSS_KILL},
+			SECPOOL_E_DENIED, POLICY_RULE_ON_LOSS, 11},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 1 << 21, 9, 7, MSG_ON_LOSS_SIGBUS},
+			SECPOOL_E_UNSUPPORTED, POLICY_RULE_NONE, 0},
+		{{"a", 7, 1, POLICY_ACTION_CREATE, 1 << 21, 1, 1, MSG_ON_LOSS_FAILOVER},
+			SECPOOL_E_UNSUPPORTED, POLICY_RULE_NONE, 0},
+	};
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load(EXPLAINED, &policy), SECPOOL_OK);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct policy_answer answer = policy_explain(policy, &cases[i].q);
+		if (answer.decision != cases[i].decision || answer.rule != cases[i].rule ||
+			answer.line != cases[i].line)
+			fail_msg("case %zu: %s by '%s' in line %u", i, err_name(answer.decision),
+				policy_rule_name(answer.rule), answer.line);
+	}
+	policy_free(policy);
+	/* what the file leaves out is decided by the tenant as a whole */
+	assert_int_equal(load("version: 1\n" TENANT, &policy), SECPOOL_OK);
+	struct policy_answer answer =
+		policy_explain(policy, &(struct policy_question){"a", 0, 0, POLICY_ACTION_CREATE,
+					       1 << 21, 1, 2, MSG_ON_LOSS_SIGBUS});
+	assert_int_equal(answer.rule, POLICY_RULE_REDUNDANCY);
+	assert_int_equal(answer.line, 3);
+	policy_free(policy);
+	assert_string_equal(policy_rule_name(POLICY_RULES), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +398,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_explain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
