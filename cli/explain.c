@@ -158,9 +158,10 @@ int command_policy_explain(const struct args *args)
 	enum secpool_error error;
 	bool refused = false;
 
-	if (!args->tenant || !args->user || !args->action)
-		return command_failed(
-			err_set(SECPOOL_E_INVALID, "--tenant, --user and --action are all needed"));
+	if (!args->tenant || !args->user || !args->action) {
+		fputs("secpool: --tenant, --user and --action are all needed\n", stderr);
+		return STATUS_USAGE;
+	}
 	error = parse_action(args->action, &action);
 	if (!error)
 		error = find_user(args->user, &uid, &gid);

@@ -134,7 +134,7 @@ static enum secpool_error check_measurements(
 /* Everything that evidence must show, in the order: this TPM, this quote, these measurements, this policy. */
 static enum secpool_error check_evidence(struct requests *requests,
 	const struct verdicts_challenge *challenge, const struct msg_attest_evidence *in,
-	uint32_t *ret_reset_count)
+	uint64_t *ret_resets)
 {
 	static struct msg_verify_evidence ask;
 	const struct msg_attest_begin *claim = &challenge->claim;
@@ -168,7 +168,7 @@ static enum secpool_error check_evidence(struct requests *requests,
 	error = verifier_check_quote(&requests->verifier, &ask, &facts);
 	if (!error)
 		error = check_measurements(claim, in);
-	*ret_reset_count = facts.reset_count;
+	*ret_resets = verdicts_resets(facts.reset_count, facts.restart_count);
 	return error;
 }
 
@@ -181,21 +181,21 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	uint64_t now = clock_now_ns();
 	uint64_t expires = now + policy_settings(requests->policy)->max_age_ns;
 	enum secpool_error error;
-	uint32_t reset_count = 0;
+	uint64_t resets = 0;
 	bool listed = false, taken;
 
 	(void)extra;
 	error = verdicts_take_challenge(&requests->verdicts, in->id, now, &challenge);
 	taken = !error;
 	if (!error)
-		error = check_evidence(requests, &challenge, in, &reset_count);
+		error = check_evidence(requests, &challenge, in, &resets);
 	if (!error) {
 		memcpy(out->ek_name, challenge.ek_name, sizeof out->ek_name);
 		error = may_use(requests, &challenge, &listed);
 	}
 	if (!error)
 		error = verdicts_accept(&requests->verdicts, in->id, challenge.ek_name, listed,
-			reset_count, expires);
+			resets, expires);
 	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
 	if (error && taken)
 		verdicts_void(&requests->verdicts, in->id, err_detail());
@@ -205,6 +205,7 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	out->error = (uint32_t)error;
 	MSG_SET(out->reason, error ? err_detail() : "");
 	out->expires_ns = error ? 0 : expires;
+	out->resets = error ? 0 : resets;
 	return SECPOOL_OK;
 }
 
@@ -245,5 +246,5 @@ enum secpool_error requests_device_known(struct requests *requests, const struct
 
 	(void)extra;
 	(void)answer;
-	return verdicts_know(&requests->verdicts, in->id, in->ek_name);
+	return verdicts_know(&requests->verdicts, in->id, in->ek_name, in->resets);
 }

@@ -51,14 +51,15 @@ static enum secpool_error too_many(const char *id)
 		(int)VERDICTS_DEVICES_MOST);
 }
 
-enum secpool_error verdicts_know(
-	struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES])
+enum secpool_error verdicts_know(struct verdicts *verdicts, const char *id,
+	const uint8_t ek_name[QUOTE_NAME_BYTES], uint64_t resets)
 {
 	struct verdicts_device *device = place_for(verdicts, id);
+	struct verdicts_counter *counter = counter_for(verdicts, ek_name);
 
 	if (id[0] == '\0')
 		return err_set(SECPOOL_E_INVALID, "a device without an id");
-	if (!device)
+	if (!device || !counter)
 		return too_many(id);
 	if (device->known && !same_name(device->ek_name, ek_name))
 		return err_set(SECPOOL_E_EXISTS, "device %s is known with another EK", id);
@@ -68,6 +69,10 @@ enum secpool_error verdicts_know(
 		device->known = true;
 		MSG_SET(device->reason, "it was not attested since secpool-keymgrd started");
 	}
+	memcpy(counter->ek_name, ek_name, QUOTE_NAME_BYTES);
+	counter->used = true;
+	if (resets > counter->resets)
+		counter->resets = resets;
 	return SECPOOL_OK;
 }
 
@@ -143,8 +148,7 @@ static enum secpool_error void_both(
 }
 
 enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id,
-	const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint32_t reset_count,
-	uint64_t expires_ns)
+	const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint64_t resets, uint64_t expires_ns)
 {
 	enum secpool_error error = verdicts_may_claim(verdicts, id, ek_name, listed);
 	struct verdicts_device *device = place_for(verdicts, id);
@@ -157,15 +161,15 @@ enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id,
 		return error;
 	if (!device || !counter)
 		return too_many(id);
-	if (counter->used && reset_count < counter->reset_count)
+	if (counter->used && resets < counter->resets)
 		return err_set(SECPOOL_E_ATTESTATION,
-			"device %s: its TPM's reset counter went back from %u to %u: an older "
-			"state "
-			"was put back",
-			id, (unsigned)counter->reset_count, (unsigned)reset_count);
+			"device %s: its TPM's reset counter went back from %u.%u to %u.%u: an "
+			"older state was put back",
+			id, (unsigned)(counter->resets >> 32), (unsigned)counter->resets,
+			(unsigned)(resets >> 32), (unsigned)resets);
 	memcpy(counter->ek_name, ek_name, QUOTE_NAME_BYTES);
 	counter->used = true;
-	counter->reset_count = reset_count;
+	counter->resets = resets;
 	MSG_SET(device->id, id);
 	memcpy(device->ek_name, ek_name, QUOTE_NAME_BYTES);
 	device->known = true;

@@ -42,7 +42,7 @@ struct verdicts_device {
 struct verdicts_counter {
 	uint8_t ek_name[QUOTE_NAME_BYTES];
 	bool used;
-	uint32_t reset_count;
+	uint64_t resets; /* verdicts_resets */
 };
 
 struct verdicts {
@@ -53,11 +53,17 @@ struct verdicts {
 
 /* An empty one is all zero. */
 
+/* A TPM's two counters as one that never goes back (TPM 2.0 part 2, section 10.11): resetCount rises with each TPM2_Startup(CLEAR), and restartCount begins again with it. */
+static inline uint64_t verdicts_resets(uint32_t reset_count, uint32_t restart_count)
+{
+	return (uint64_t)reset_count << 32 | restart_count;
+}
+
 /*
- * Remembers the EK of an id from an earlier run.
+ * Remembers the EK of an id, and its highest counters, from an earlier run; counters only grow.
  * Errors: SECPOOL_E_EXISTS when another EK is known for it; SECPOOL_E_LIMIT; SECPOOL_E_INVALID (empty id). Nothing changed.
  */
-enum secpool_error verdicts_know(struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES]) MUST_USE;
+enum secpool_error verdicts_know(struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], uint64_t resets) MUST_USE;
 
 /* Keeps a challenge (copied, with its made_ns); it takes the place of an older one of the same id, or of the oldest of all. */
 void verdicts_put_challenge(struct verdicts *verdicts, const struct verdicts_challenge *challenge);
@@ -75,12 +81,12 @@ enum secpool_error verdicts_take_challenge(struct verdicts *verdicts, const char
 enum secpool_error verdicts_may_claim(const struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed) MUST_USE;
 
 /*
- * Takes a device in whose evidence was good; the EK is remembered for the id, the counter for the EK. Checks verdicts_may_claim again, and that resetCount did not go
- * back (TPM 2.0 part 2, section 10.11: it rises with each TPM2_Startup(CLEAR), so a smaller one is an older state put back).
+ * Takes a device in whose evidence was good; the EK is remembered for the id, the counters for the EK. Checks verdicts_may_claim again, and that the counters (verdicts_resets) did not go
+ * back: smaller ones are an older state put back.
  * An EK that another live id has proved too ends that one's verdict: both are refused, and stay so until one is attested alone.
  * Errors: SECPOOL_E_ATTESTATION, SECPOOL_E_LIMIT. Nothing else changed.
  */
-enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint32_t reset_count, uint64_t expires_ns) MUST_USE;
+enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint64_t resets, uint64_t expires_ns) MUST_USE;
 
 /* The id's evidence is void from now on. An id that is not known: nothing. */
 void verdicts_void(struct verdicts *verdicts, const char *id, const char *reason);

@@ -28,20 +28,27 @@ void devclaims_proved(struct devices *devices, struct devices_row *row)
 }
 
 enum secpool_error devclaims_remember_ek(
-	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES])
+	struct daemon *daemon, const char *id, const uint8_t ek[DEVICES_EK_BYTES], uint64_t resets)
 {
 	struct devices_row *row = devices_find(daemon->devices, id);
 	enum secpool_error error;
 
-	if (!row || row->ek_known)
+	/* another TPM, which the policy names for the id, is remembered by the policy */
+	if (!row || (row->ek_known && (resets <= row->resets ||
+					      memcmp(row->ek, ek, sizeof row->ek) !=
+						      0))) /* lint: memcmp of public bytes */
 		return SECPOOL_OK;
 	/* a row that is not in the directory yet gets there with its EK when it comes online */
-	error = directory_run(daemon->directory, "UPDATE devices SET ek = ?2 WHERE slot = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_B(ek, DEVICES_EK_BYTES)));
+	error = directory_run(daemon->directory,
+		"UPDATE devices SET ek = IFNULL(ek, ?2), resets = ?3 WHERE slot = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(row->slot), DIRECTORY_B(ek, DEVICES_EK_BYTES),
+			DIRECTORY_N(resets)));
 	if (error)
 		return error;
-	memcpy(row->ek, ek, sizeof row->ek);
+	if (!row->ek_known)
+		memcpy(row->ek, ek, sizeof row->ek);
 	row->ek_known = true;
+	row->resets = resets;
 	return SECPOOL_OK;
 }
 

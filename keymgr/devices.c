@@ -71,6 +71,7 @@ static enum secpool_error tell_enclave_ek(struct daemon *daemon, const struct de
 
 	MSG_SET(msg.u.enc_device_known.id, row->id);
 	memcpy(msg.u.enc_device_known.ek_name, row->ek, sizeof row->ek);
+	msg.u.enc_device_known.resets = row->resets;
 	return daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL);
 }
 
@@ -78,7 +79,8 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 {
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino FROM devices"
+		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets FROM "
+		"devices"
 		" ORDER BY slot",
 		DIRECTORY_VALUES(), &rows);
 
@@ -99,6 +101,7 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 		directory_get_text(rows, 6, row->file.boot, sizeof row->file.boot);
 		row->file.dev = directory_get_number(rows, 7);
 		row->file.ino = directory_get_number(rows, 8);
+		row->resets = directory_get_number(rows, 9);
 		/* another boot: no client from then is alive, and the numbers say nothing */
 		if (strcmp(row->file.boot, devices->boot) != 0)
 			row->file = (struct devices_file){.dev = 0};

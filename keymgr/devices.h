@@ -43,6 +43,7 @@ struct devices_row {
 	bool spoken;       /* this hotplugd did (missing.h) */
 	bool told_lost;    /* since it was online last */
 	bool ek_known;
+	uint64_t resets; /* the highest of its TPM's counters, as ATTEST_VERDICT gives them */
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
 	struct log_limit checks;

@@ -91,7 +91,8 @@ enum secpool_error hotplug_handle_evidence(
 		if (!row)
 			error = devices_expect(daemon->devices, about.device, &row);
 		if (!error)
-			error = devclaims_remember_ek(daemon, about.device, ek);
+			error = devclaims_remember_ek(
+				daemon, about.device, ek, answer.u.attest_verdict.resets);
 		if (error)
 			return error;
 		devclaims_proved(daemon->devices, row);

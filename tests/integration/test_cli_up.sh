@@ -79,7 +79,7 @@ expect 3 'refused by .*may not be tenant' "$S" policy explain --tenant default -
 expect 3 'is more than tenant' "$S" policy explain --tenant default --user "$(id -u)" --action create:60T
 expect 3 'no tenant' "$S" policy explain --tenant nobody --user "$(id -u)" --action session
 expect 1 'expected .session' "$S" policy explain --tenant default --user "$(id -u)" --action dance
-expect 1 'all needed' "$S" policy explain --tenant default
+expect 2 'all needed' "$S" policy explain --tenant default
 expect 1 'expected corrupt' "$S" device inject dev0 sulk
 expect 2 'usage' "$S" device inject dev0
 expect 2 'no command' "$S" bottom

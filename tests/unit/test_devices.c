@@ -310,10 +310,19 @@ static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 {
 	static const uint8_t ek[DEVICES_EK_BYTES] = {1, 2, 3}, other[DEVICES_EK_BYTES] = {4};
 	struct devices_row *row = devices_find(daemon_.devices, "dev0");
+	uint64_t resets = 0;
 
 	(void)state;
 	assert_int_equal(online(7, "left"), SECPOOL_OK);
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek), SECPOOL_OK);
+	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 9), SECPOOL_OK);
+	/* only what is higher is stored, and only of this TPM */
+	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 8), SECPOOL_OK);
+	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", other, 99), SECPOOL_OK);
+	assert_int_equal(
+		directory_number(daemon_.directory, "SELECT resets FROM devices WHERE id = 'dev0'",
+			DIRECTORY_VALUES(), &resets),
+		SECPOOL_OK);
+	assert_int_equal(resets, 9);
 	devclaims_doubt(&daemon_, "dev1", ek); /* its verdict stands */
 	assert_int_equal(row->state, MSG_DEVICE_ONLINE);
 	enclave.not_fresh = 1;
