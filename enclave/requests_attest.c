@@ -194,8 +194,8 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 		error = may_use(requests, &challenge, &listed);
 	}
 	if (!error)
-		error = verdicts_accept(&requests->verdicts, in->id, challenge.ek_name, listed,
-			resets, expires);
+		error = verdicts_accept(
+			&requests->verdicts, in->id, challenge.ek_name, listed, resets, expires);
 	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
 	if (error && taken)
 		verdicts_void(&requests->verdicts, in->id, err_detail());

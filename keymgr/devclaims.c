@@ -32,11 +32,13 @@ enum secpool_error devclaims_remember_ek(
 {
 	struct devices_row *row = devices_find(daemon->devices, id);
 	enum secpool_error error;
+	bool same;
 
-	/* another TPM, which the policy names for the id, is remembered by the policy */
-	if (!row || (row->ek_known && (resets <= row->resets ||
-					      memcmp(row->ek, ek, sizeof row->ek) !=
-						      0))) /* lint: memcmp of public bytes */
+	if (!row)
+		return SECPOOL_OK;
+	same = memcmp(row->ek, ek, sizeof row->ek) == 0; /* lint: memcmp of public bytes */
+	/* another TPM, which the policy names for the id, is the policy's to remember */
+	if (row->ek_known && (resets <= row->resets || !same))
 		return SECPOOL_OK;
 	/* a row that is not in the directory yet gets there with its EK when it comes online */
 	error = directory_run(daemon->directory,
