@@ -168,11 +168,12 @@ enum secpool_error hotplug_handle_state(
 void hotplug_check(
 	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants)
 {
-	const struct policy_settings *settings = policy_settings(daemon->policy);
 	struct msg msg = {.type = MSG_DEVICE_CHECK};
+	const struct policy_settings *settings;
 
 	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
 		return;
+	settings = policy_settings(daemon->policy);
 	msg.u.device_check.cause = cause;
 	msg.u.device_check.tenants = tenants;
 	msg.u.device_check.answer_ms = settings->gone_after_ms;

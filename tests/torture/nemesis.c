@@ -14,6 +14,8 @@
 enum { PHASE_STEPS = 16, OUT_MOST = 2, NO_DEVICE = BOARD_DEVICES };
 /* Devices that are neither out nor damaged, so that there is space for what must be written elsewhere. */
 enum { CLEAN_LEAST = 3, DRAWS_MOST = 64 };
+/* Until a device that flaps is to be back: two turns, and the longest hold-off (hotplug/holdoff.h). */
+#define FLAP_NS (90 * CLOCK_NS_PER_S)
 
 struct nemesis {
 	struct wounds w;
@@ -164,6 +166,27 @@ static void stuck(struct nemesis *n)
 	wounds_pull(&n->w, device, false);
 }
 
+/* It goes and comes by itself, and is back in the end. */
+static void flap(struct nemesis *n)
+{
+	unsigned device = pick(n, wounds_present(&n->w), 0);
+	uint64_t until = clock_now_ns() + FLAP_NS;
+
+	wounds_note(&n->w, device);
+	inject(n, device, "flap:2");
+	driver_wait(n->w.driver, 3 * CLOCK_NS_PER_S);
+	/* held off, it can't be attested */
+	while (stack_run(n->w.driver, "device", "attest", wounds_id(device), NULL) != 0) {
+		if (clock_now_ns() > until) {
+			driver_trouble(n->w.driver, "%s does not come back: %s", wounds_id(device),
+				stack_said());
+			return;
+		}
+		driver_wait(n->w.driver, 100 * CLOCK_NS_PER_MS);
+	}
+	n->w.damaged &= ~wounds_bit(device);
+}
+
 static void kill_keymgrd(struct nemesis *n)
 {
 	n->w.driver->quiet_since_ns = 0;
@@ -238,6 +261,7 @@ static const struct row {
 	{"replay", 8, 1, DAMAGES, replay},
 	{"slow", 6, 0, INJECTS, slow},
 	{"stuck", 6, 1, PULLS | INJECTS, stuck},
+	{"flap", 5, 1, PULLS | INJECTS, flap},
 	{"kill_keymgrd", 7, 0, 0, kill_keymgrd},
 	{"kill_hotplugd", 7, 0, 0, kill_hotplugd},
 	{"kill_both", 4, 0, 0, kill_both},
