@@ -66,6 +66,14 @@ static bool can_make_file(struct driver *driver)
 
 /* ---- one attempt ---- */
 
+/* For each action another: the one before emptied its own, and a pull's action the next. */
+static unsigned device_for(const struct attempt *a)
+{
+	static const unsigned further[ACTIONS] = {0, 2, 4, 3};
+
+	return ((unsigned)a->point + further[a->action]) % BOARD_DEVICES;
+}
+
 static void provoke(struct attempt *a)
 {
 	switch (points[a->point].by) {
@@ -75,15 +83,15 @@ static void provoke(struct attempt *a)
 		a->request = driver_request(a->w->driver, BOARD_RECREATE);
 		break;
 	case POINT_BY_PULL:
-		a->pulled = (unsigned)a->point % BOARD_DEVICES;
+		a->pulled = device_for(a);
 		wounds_pull(a->w, a->pulled, false);
 		break;
 	case POINT_BY_CUT: /* hotplugd finds it, and is not asked */
-		a->pulled = (unsigned)a->point % BOARD_DEVICES;
+		a->pulled = device_for(a);
 		wounds_cut(a->w, a->pulled);
 		break;
 	case POINT_BY_DRAIN: /* it ends with the device in use again: recover */
-		a->drained = (unsigned)a->point % BOARD_DEVICES;
+		a->drained = device_for(a);
 		a->command = stack_begin(
 			a->w->driver, "device", "drain", wounds_id(a->drained), "--no-wait", NULL);
 		break;
