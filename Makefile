@@ -119,7 +119,7 @@ help:
 	@echo 'make demo          the main job: real files in encrypted pool memory, one device pulled'
 	@echo 'make check         unit, integration, security and fault tests [SAN=asan|tsan] [TESTS="name ..."]'
 	@echo 'make check-all     the same, then with both sanitizers, then models and lint'
-	@echo 'make check-vm-unit some unit tests on Debian 12'"'"'s kernel in QEMU (77: it can not be had)'
+	@echo 'make check-vm-unit some unit tests on Debian 12'"'"'s kernel in QEMU'
 	@echo 'make models        the models of docs/models, by Spin'
 	@echo 'make lint          format, layering, banned calls, static checks'
 	@echo 'make fuzz          each fuzz target for FUZZ_SECONDS (60)'

@@ -12,7 +12,7 @@ fail() {
 	exit 1
 }
 
-command -v tpm2_checkquote >/dev/null || { echo "tpm2_checkquote is missing: make deps"; exit 77; }
+command -v tpm2_checkquote >/dev/null || fail "tpm2_checkquote is missing: make deps"
 "$S" up --devices 2 --device-bytes 16M >/dev/null || fail up
 "$S" device attest dev0 --evidence "$work/e" | grep -q 'evidence is in' || fail attest
 cd "$work/e" || fail "no folder"

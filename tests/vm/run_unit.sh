@@ -1,21 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # run_unit.sh DIR PROGRAM...: runs test programs as root on Debian 12's kernel in QEMU, by emulation (that kernel has no UFFDIO_MOVE and no UFFDIO_POISON).
-# DIR keeps the kernel package and the initrd. 0 all passed or skipped themselves, 1 one failed or did not end, 77 QEMU or the kernel can't be had.
+# DIR keeps the kernel package and the initrd. 0 all passed; 1 one did not, or did not end, or QEMU or the kernel can't be had: nothing is skipped.
 set -euo pipefail
 dir=$1
 shift
 limit_seconds=${SECPOOL_VM_SECONDS:-300}
 
-skip() {
-	echo "SKIP: $*"
-	exit 77
+fail() {
+	echo "check-vm-unit: $*" >&2
+	exit 1
 }
 
 need() { # program package
 	command -v "$1" >/dev/null && return
-	[ "$(id -u)" = 0 ] || skip "$1 is missing: apt-get install $2"
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 || skip "package $2 can't be installed"
+	[ "$(id -u)" = 0 ] || fail "$1 is missing: apt-get install $2"
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 || fail "package $2 can't be installed"
 }
 
 mkdir -p "$dir"
@@ -25,10 +25,10 @@ need cpio cpio
 
 # the kernel is unpacked here, never installed on this machine
 package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/ { print $2; exit }')
-[ -n "$package" ] || skip "apt knows no linux-image-cloud-amd64: apt-get update"
+[ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64: apt-get update"
 kernel=$dir/$package/boot/vmlinuz-${package#linux-image-}
 if [ ! -e "$kernel" ]; then
-	(cd "$dir" && apt-get download -qq "$package" >/dev/null 2>&1) || skip "package $package can't be downloaded"
+	(cd "$dir" && apt-get download -qq "$package" >/dev/null 2>&1) || fail "package $package can't be downloaded"
 	dpkg -x "$dir/${package}"_*.deb "$dir/$package"
 fi
 
@@ -75,7 +75,6 @@ for test in "$@"; do
 	rc=$(sed -n "s/^VM result $name //p" "$dir/console.log")
 	case $rc in
 	0) ;;
-	77) echo "SKIP: $name (by itself)" ;;
 	*) echo "FAIL: $name: ${rc:-no result}, see $dir/console.log" && failed=1 ;;
 	esac
 done
