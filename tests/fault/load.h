@@ -63,27 +63,63 @@ static inline bool load_touch_raises(volatile uint8_t *at)
 
 /* ---- the device, from outside ---- */
 
+struct load_sought {
+	const char *name;
+	char *device;
+};
+
+static inline bool load_take_region(const struct msg *row, void *arg)
+{
+	const struct load_sought *sought = arg;
+
+	if (strcmp(row->u.region_row.name, sought->name) == 0)
+		snprintf(sought->device, 8, "%.7s", row->u.region_row.devices);
+	return true;
+}
+
 /* The device that holds all of the region of that name (one copy), as keymgrd lists it. */
 static inline void load_find_device(const char *name, char device[8])
 {
-	struct msg request = {.type = MSG_LIST, .number = 1}, row;
-	uint64_t end = clock_now_ns() + 10 * CLOCK_NS_PER_S;
-	int fd;
+	struct load_sought sought = {name, device};
 
 	*device = '\0';
-	request.u.list.what = MSG_LIST_REGIONS;
-	SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_ADMIN, &fd));
-	SUPPORT_OK(sock_send(fd, &request, NULL, 0, end));
-	for (;;) {
-		SUPPORT_OK(sock_receive(fd, &row, NULL, end));
-		if (row.type != MSG_REGION_ROW)
-			break;
-		if (strcmp(row.u.region_row.name, name) == 0)
-			snprintf(device, 8, "%.7s", row.u.region_row.devices);
-	}
-	close(fd);
+	SUPPORT_OK(support_list("keymgr.sock", MSG_LIST_REGIONS, MSG_REGION_ROW, load_take_region, &sought));
 	if (strncmp(device, "dev", 3) != 0 || strlen(device) != 4)
 		support_fail("region %s should be on one device, is on '%s'", name, device);
+}
+
+struct load_wanted {
+	const char *kind, *device, *words;
+	unsigned least, count;
+};
+
+static inline bool load_take_event(const struct msg *row, void *arg)
+{
+	const struct msg_event_row *event = &row->u.event_row;
+	struct load_wanted *wanted = arg;
+
+	wanted->count += strcmp(event->kind, wanted->kind) == 0 && strstr(event->detail, wanted->words) &&
+			 (!wanted->device || strcmp(event->device, wanted->device) == 0);
+	return true;
+}
+
+/* keymgrd may be starting: then it is asked again. */
+static inline bool load_has_events(void *arg)
+{
+	struct load_wanted *wanted = arg;
+
+	wanted->count = 0;
+	return support_list("keymgr.sock", MSG_LIST_EVENTS, MSG_EVENT_ROW, load_take_event, wanted) == SECPOOL_OK &&
+	       wanted->count >= wanted->least;
+}
+
+/* Waits until keymgrd has so many events of the kind, about the device (NULL: any), with these words in their detail. */
+static inline void load_await_events(const char *kind, const char *device, const char *words, unsigned least)
+{
+	struct load_wanted wanted = {kind, device, words, least, 0};
+
+	if (!support_wait(load_has_events, &wanted, LOAD_WAIT_MS))
+		support_fail("no %u events %s of %s say '%s'", least, kind, device ? device : "any device", words);
 }
 
 /* How the device behaves: its control page's word; ~0 when its media are gone. */

@@ -11,42 +11,6 @@
 
 enum { PAGES = 256, LOCAL_BYTES = 4 << 20, DEVICES = 3 };
 
-/* Whether there is an event of the kind about the device, with these words in its detail. */
-struct wanted {
-	const char *kind, *device, *words;
-};
-
-static bool has_event(void *arg)
-{
-	const struct wanted *wanted = arg;
-	struct msg request = {.type = MSG_LIST, .number = 1}, row;
-	uint64_t end = clock_now_ns() + 10 * CLOCK_NS_PER_S;
-	bool found = false;
-	int fd;
-
-	request.u.list.what = MSG_LIST_EVENTS;
-	SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_ADMIN, &fd));
-	SUPPORT_OK(sock_send(fd, &request, NULL, 0, end));
-	for (;;) {
-		SUPPORT_OK(sock_receive(fd, &row, NULL, end));
-		if (row.type != MSG_EVENT_ROW)
-			break;
-		found = found || (strcmp(row.u.event_row.kind, wanted->kind) == 0 &&
-					 strcmp(row.u.event_row.device, wanted->device) == 0 &&
-					 strstr(row.u.event_row.detail, wanted->words));
-	}
-	close(fd);
-	return found;
-}
-
-static void await_event(const char *kind, const char *device, const char *words)
-{
-	struct wanted wanted = {kind, device, words};
-
-	if (!support_wait(has_event, &wanted, LOAD_WAIT_MS))
-		support_fail("no event %s of %s says '%s'", kind, device, words);
-}
-
 static void check_matches(struct secpool_region *region)
 {
 	for (size_t page = 0; page < PAGES; page++)
@@ -104,8 +68,8 @@ static void play_through(const char *title, void (*kill_some)(void), void (*chan
 	kill_some();
 	change(device);
 	support_up(DEVICES, "64M", NULL);
-	await_event(kind, device, words);
-	await_event("key-destroyed", device, "");
+	load_await_events(kind, device, words, 1);
+	load_await_events("key-destroyed", device, "", 1);
 	if (!support_event(pool, SECPOOL_EVENT_DEVICE_LOST, LOAD_WAIT_MS, &event))
 		support_fail("%s: the program was not told", title);
 	check_matches(two);
@@ -145,8 +109,8 @@ static void folder_goes(void)
 	support_kill_daemon("hotplugd");
 	SUPPORT_OK(os_remove_tree(support_path("devices/dev1")));
 	support_up(1, "64M", NULL);
-	await_event("device-lost", device, "hotplugd does not find it");
-	await_event("key-destroyed", device, "");
+	load_await_events("device-lost", device, "hotplugd does not find it", 1);
+	load_await_events("key-destroyed", device, "", 1);
 	if (!support_event(pool, SECPOOL_EVENT_DEVICE_LOST, LOAD_WAIT_MS, &event))
 		support_fail("folder gone: the program was not told");
 	check_matches(first);

@@ -20,25 +20,23 @@ static void drain(const char *device, bool waits)
 		support_fail("drain %s: %s", device, text);
 }
 
+static bool take_use(const struct msg *row, void *arg)
+{
+	struct msg_use_row *found = arg;
+
+	if (strcmp(row->u.use_row.id, found->id) != 0)
+		return true;
+	*found = row->u.use_row;
+	return false;
+}
+
 /* What keymgrd says of a device. */
 static struct msg_use_row use_of(const char *device)
 {
-	struct msg request = {.type = MSG_LIST, .number = 1}, row;
-	uint64_t end = clock_now_ns() + 10 * CLOCK_NS_PER_S;
 	struct msg_use_row found = {.slot = 0};
-	int fd;
 
-	request.u.list.what = MSG_LIST_USE;
-	SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_ADMIN, &fd));
-	SUPPORT_OK(sock_send(fd, &request, NULL, 0, end));
-	for (;;) {
-		SUPPORT_OK(sock_receive(fd, &row, NULL, end));
-		if (row.type != MSG_USE_ROW)
-			break;
-		if (strcmp(row.u.use_row.id, device) == 0)
-			found = row.u.use_row;
-	}
-	close(fd);
+	MSG_SET(found.id, device);
+	SUPPORT_OK(support_list("keymgr.sock", MSG_LIST_USE, MSG_USE_ROW, take_use, &found));
 	return found;
 }
 

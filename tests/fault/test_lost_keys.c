@@ -56,33 +56,36 @@ static size_t count_in_state(const uint8_t *slot)
 	return found;
 }
 
-/* How many regions' keys were destroyed, and the longest time from the device's loss to that. */
+struct destroyed {
+	uint64_t lost_ns, longest_ns; /* from the device's loss */
+	unsigned count;
+};
+
+static bool take_destroyed(const struct msg *row, void *arg)
+{
+	const struct msg_event_row *event = &row->u.event_row;
+	struct destroyed *destroyed = arg;
+
+	if (strcmp(event->kind, "device-lost") == 0)
+		destroyed->lost_ns = event->time_ns;
+	if (strcmp(event->kind, "key-destroyed") != 0)
+		return true;
+	destroyed->count++;
+	SUPPORT_CHECK(destroyed->lost_ns != 0);
+	if (event->time_ns - destroyed->lost_ns > destroyed->longest_ns)
+		destroyed->longest_ns = event->time_ns - destroyed->lost_ns;
+	return true;
+}
+
+/* How many regions' keys were destroyed, and the longest time that it took. */
 static unsigned count_destroyed(uint64_t *ret_longest_ns)
 {
-	struct msg request = {.type = MSG_LIST, .number = 1}, row;
-	uint64_t end = clock_now_ns() + 10 * CLOCK_NS_PER_S, lost_ns = 0;
-	unsigned count = 0;
-	int fd;
+	struct destroyed destroyed = {.count = 0};
 
-	*ret_longest_ns = 0;
-	request.u.list.what = MSG_LIST_EVENTS;
-	SUPPORT_OK(sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_ADMIN, &fd));
-	SUPPORT_OK(sock_send(fd, &request, NULL, 0, end));
-	for (;;) {
-		SUPPORT_OK(sock_receive(fd, &row, NULL, end));
-		if (row.type != MSG_EVENT_ROW)
-			break;
-		if (strcmp(row.u.event_row.kind, "device-lost") == 0)
-			lost_ns = row.u.event_row.time_ns;
-		if (strcmp(row.u.event_row.kind, "key-destroyed") != 0)
-			continue;
-		count++;
-		SUPPORT_CHECK(lost_ns != 0);
-		if (row.u.event_row.time_ns - lost_ns > *ret_longest_ns)
-			*ret_longest_ns = row.u.event_row.time_ns - lost_ns;
-	}
-	close(fd);
-	return count;
+	SUPPORT_OK(support_list(
+		"keymgr.sock", MSG_LIST_EVENTS, MSG_EVENT_ROW, take_destroyed, &destroyed));
+	*ret_longest_ns = destroyed.longest_ns;
+	return destroyed.count;
 }
 
 static void fill(struct secpool_region *region)

@@ -12,39 +12,6 @@ enum { PAGES = 512, LOCAL_BYTES = 4 << 20, TEXT_MOST = 1 << 16 };
 
 static char policy_path[256], *policy_text;
 
-struct wanted {
-	const char *kind, *words;
-	unsigned count;
-};
-
-static bool has_events(void *arg)
-{
-	const struct wanted *wanted = arg;
-	struct msg request = {.type = MSG_LIST, .number = 1}, row;
-	uint64_t end = clock_now_ns() + 10 * CLOCK_NS_PER_S;
-	unsigned count = 0;
-	int fd;
-
-	request.u.list.what = MSG_LIST_EVENTS;
-	/* it may be starting again */
-	if (sock_connect_as(support_path("keymgr.sock"), MSG_ROLE_ADMIN, &fd) != SECPOOL_OK)
-		return false;
-	SUPPORT_OK(sock_send(fd, &request, NULL, 0, end));
-	while (sock_receive(fd, &row, NULL, end) == SECPOOL_OK && row.type == MSG_EVENT_ROW)
-		count += strcmp(row.u.event_row.kind, wanted->kind) == 0 &&
-			 strstr(row.u.event_row.detail, wanted->words);
-	close(fd);
-	return count >= wanted->count;
-}
-
-static void await_events(const char *kind, const char *words, unsigned count)
-{
-	struct wanted wanted = {kind, words, count};
-
-	if (!support_wait(has_events, &wanted, LOAD_WAIT_MS))
-		support_fail("no %u events %s say '%s'", count, kind, words);
-}
-
 /* The policy with the first `from` replaced by `to`, of the same or another length, takes the file's place. */
 static void change(const char *from, const char *to)
 {
@@ -81,10 +48,10 @@ static void bad_files_change_nothing(void)
 
 	change("version: 1", "version: 2");
 	hang_up();
-	await_events("policy-refused", "policy.yaml:1: ", 1);
+	load_await_events("policy-refused", NULL, "policy.yaml:1: ", 1);
 	SUPPORT_CHECK(unlink(policy_path) == 0);
 	hang_up();
-	await_events("policy-refused", "", 2);
+	load_await_events("policy-refused", NULL, "", 2);
 	SUPPORT_CHECK(support_daemon("keymgrd") == pid && may_be("brief"));
 }
 
@@ -94,7 +61,7 @@ static void a_good_one_counts(struct secpool *pool)
 
 	change("name: brief", "name: other");
 	hang_up();
-	await_events("policy-reloaded", "", 1);
+	load_await_events("policy-reloaded", NULL, "", 1);
 	if (!support_event(pool, SECPOOL_EVENT_DAEMON_BACK, LOAD_WAIT_MS, &event))
 		support_fail("the program does not see keymgrd again");
 	SUPPORT_CHECK(may_be("other") && !may_be("brief"));
@@ -110,11 +77,11 @@ static void devices_are_revoked(struct secpool *pool)
 
 	change("secpool-emulated-1.0", "another");
 	hang_up();
-	await_events("policy-reloaded", "", 2);
-	await_events("device-quarantined", "the policy does not list it", 2);
+	load_await_events("policy-reloaded", NULL, "", 2);
+	load_await_events("device-quarantined", NULL, "the policy does not list it", 2);
 	support_wait_device("dev0", "quarantined", false, LOAD_WAIT_MS);
 	support_wait_device("dev1", "quarantined", false, LOAD_WAIT_MS);
-	await_events("key-destroyed", "", 1);
+	load_await_events("key-destroyed", NULL, "", 1);
 	if (!support_event(pool, SECPOOL_EVENT_DAEMON_BACK, LOAD_WAIT_MS, &event))
 		support_fail("the program does not see keymgrd again");
 }

@@ -70,8 +70,7 @@ enum secpool_error support_session(const char *tenant, uint64_t local_bytes, int
 	return error;
 }
 
-/* Asks for a list; each row of that type goes to take until it says stop. */
-static enum secpool_error read_list(const char *socket, uint32_t what, uint32_t row_type,
+enum secpool_error support_list(const char *socket, uint32_t what, uint32_t row_type,
 	bool (*take)(const struct msg *row, void *arg), void *arg)
 {
 	struct msg request = {.type = MSG_LIST, .number = 1}, row;
@@ -130,12 +129,12 @@ static bool device_is_so(void *arg)
 	struct device_wait *wait = arg;
 
 	wait->is_so = false;
-	if (read_list("hotplug.sock", MSG_LIST_DEVICES, MSG_DEVICE_ROW, take_device, wait))
+	if (support_list("hotplug.sock", MSG_LIST_DEVICES, MSG_DEVICE_ROW, take_device, wait))
 		return false;
 	if (!wait->is_so || !wait->scrubbed)
 		return wait->is_so;
 	wait->is_so = false;
-	if (read_list("keymgr.sock", MSG_LIST_USE, MSG_USE_ROW, take_use, wait))
+	if (support_list("keymgr.sock", MSG_LIST_USE, MSG_USE_ROW, take_use, wait))
 		return false;
 	return wait->is_so;
 }
@@ -165,7 +164,7 @@ static bool regions_are_so(void *arg)
 	struct region_wait *wait = arg;
 
 	wait->seen = 0;
-	if (read_list("keymgr.sock", MSG_LIST_REGIONS, MSG_REGION_ROW, take_region, wait))
+	if (support_list("keymgr.sock", MSG_LIST_REGIONS, MSG_REGION_ROW, take_region, wait))
 		return false;
 	return wait->seen == wait->wanted;
 }

@@ -94,6 +94,11 @@ struct sock_extra;
 /* Sends and waits for the answer with the same number, reading over what comes unasked; the key's descriptor of a REGION_KEY goes to *ret_key (may be NULL). */
 enum secpool_error support_ask(int fd, struct msg *request, uint32_t want, struct msg *ret_answer, int *ret_key) MUST_USE;
 
+/*
+ * Asks a daemon ("keymgr.sock", "hotplug.sock") for a list (enum msg_list_kind); each row of that type goes to take until it returns false. Errors: those of the connection, the daemon's own.
+ */
+enum secpool_error support_list(const char *socket, uint32_t what, uint32_t row_type, bool (*take)(const struct msg *row, void *arg), void *arg) MUST_USE;
+
 /* ---- a program of the library's user, in a process of its own ---- */
 /* Forks; the child runs work(arg) and ends with its result. Call it while this process has no pool open. */
 pid_t support_fork(int (*work)(void *arg), void *arg);
