@@ -21,31 +21,6 @@ struct action {
 	uint32_t data, lanes, on_loss;
 };
 
-static bool find_redundancy(const char *text, struct action *action)
-{
-	char shape[MSG_REDUNDANCY_BYTES];
-
-	for (uint32_t lanes = 1; lanes <= MSG_LANES_MAX; lanes++)
-		for (uint32_t data = 1; data <= lanes; data++)
-			if (msg_redundancy_valid(data, lanes) &&
-				strcmp(text, msg_redundancy_name(data, lanes, shape)) == 0) {
-				action->data = data;
-				action->lanes = lanes;
-				return true;
-			}
-	return false;
-}
-
-static bool find_on_loss(const char *text, struct action *action)
-{
-	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_REFILL; mode++)
-		if (strcmp(text, msg_on_loss_name(mode)) == 0) {
-			action->on_loss = mode;
-			return true;
-		}
-	return false;
-}
-
 /* "session", or "create:SIZE[,REDUNDANCY[,ON_LOSS]]". */
 static enum secpool_error parse_action(const char *text, struct action *action)
 {
@@ -61,8 +36,8 @@ static enum secpool_error parse_action(const char *text, struct action *action)
 		while (rest && count < PARTS_MOST)
 			parts[count++] = strsep(&rest, ",");
 	if (count == 0 || rest || size_parse(parts[0], &action->bytes) ||
-		(parts[1] && !find_redundancy(parts[1], action)) ||
-		(parts[2] && !find_on_loss(parts[2], action)))
+		(parts[1] && !msg_redundancy_read(parts[1], &action->data, &action->lanes)) ||
+		(parts[2] && (action->on_loss = msg_on_loss_read(parts[2])) == 0))
 		return err_set(SECPOOL_E_INVALID,
 			"--action %.60s: expected 'session' or 'create:SIZE,REDUNDANCY,ON_LOSS', "
 			"as "

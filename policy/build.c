@@ -283,37 +283,38 @@ static enum secpool_error build_quota(const struct source *source, size_t index,
 	return error;
 }
 
+/* Every code that there is. */
+static void allow_all_codes(struct model_tenant *to)
+{
+	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
+		for (uint32_t data = 2; data < lanes; data++)
+			if (msg_redundancy_valid(data, lanes))
+				to->coded_allowed[lanes - data] |= 1u << data;
+}
+
 /* One redundancy that a tenant may have: none, mirror:N, ec:K+M; ec allows every code. Returns false for anything else. */
 static bool allow_redundancy(const char *text, struct model_tenant *to)
 {
-	char shape[MSG_REDUNDANCY_BYTES];
-	bool found = strcmp(text, "ec") == 0;
+	uint32_t data, lanes;
 
-	for (uint32_t lanes = 1; lanes <= MSG_LANES_MAX; lanes++) {
-		for (uint32_t data = 1; data <= lanes; data++) {
-			bool named;
-			if (!msg_redundancy_valid(data, lanes))
-				continue;
-			named = strcmp(text, msg_redundancy_name(data, lanes, shape)) == 0;
-			found = found || named;
-			if (named && data == 1)
-				to->copies_allowed |= 1u << lanes;
-			else if (data > 1 && (named || strcmp(text, "ec") == 0))
-				to->coded_allowed[lanes - data] |= 1u << data;
-		}
-	}
-	return found;
+	if (strcmp(text, "ec") == 0)
+		allow_all_codes(to);
+	else if (!msg_redundancy_read(text, &data, &lanes))
+		return false;
+	else if (data == 1)
+		to->copies_allowed |= 1u << lanes;
+	else
+		to->coded_allowed[lanes - data] |= 1u << data;
+	return true;
 }
 
 static bool allow_on_loss(const char *text, struct model_tenant *to)
 {
-	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_REFILL; mode++) {
-		if (strcmp(text, msg_on_loss_name(mode)) != 0)
-			continue;
+	uint32_t mode = msg_on_loss_read(text);
+
+	if (mode != 0)
 		to->on_loss_allowed |= 1u << mode;
-		return true;
-	}
-	return false;
+	return mode != 0;
 }
 
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */

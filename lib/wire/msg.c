@@ -230,6 +230,14 @@ const char *msg_on_loss_name(uint32_t on_loss)
 	}
 }
 
+uint32_t msg_on_loss_read(const char *text)
+{
+	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_REFILL; mode++)
+		if (strcmp(text, msg_on_loss_name(mode)) == 0)
+			return mode;
+	return 0;
+}
+
 const char *msg_redundancy_name(uint32_t data, uint32_t lanes, char text[MSG_REDUNDANCY_BYTES])
 {
 	if (lanes <= 1)
@@ -247,6 +255,21 @@ bool msg_redundancy_valid(uint32_t data, uint32_t lanes)
 		return lanes >= 1 && lanes <= MSG_COPIES_MAX;
 	return data >= 2 && data < lanes && lanes <= MSG_LANES_MAX &&
 	       lanes - data <= MSG_PARITY_MAX;
+}
+
+bool msg_redundancy_read(const char *text, uint32_t *ret_data, uint32_t *ret_lanes)
+{
+	char shape[MSG_REDUNDANCY_BYTES];
+
+	for (uint32_t lanes = 1; lanes <= MSG_LANES_MAX; lanes++)
+		for (uint32_t data = 1; data <= lanes; data++)
+			if (msg_redundancy_valid(data, lanes) &&
+				strcmp(text, msg_redundancy_name(data, lanes, shape)) == 0) {
+				*ret_data = data;
+				*ret_lanes = lanes;
+				return true;
+			}
+	return false;
 }
 
 uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data)

@@ -145,6 +145,8 @@ void msg_set_text(char *field, size_t capacity, const char *text);
 /* "none", "mirror:2", "ec:4+2". */
 enum { MSG_REDUNDANCY_BYTES = 16 };
 const char *msg_redundancy_name(uint32_t data, uint32_t lanes, char text[MSG_REDUNDANCY_BYTES]);
+/* The shape of that name, exactly as written there; false, and nothing, for any other text. */
+bool msg_redundancy_read(const char *text, uint32_t *ret_data, uint32_t *ret_lanes);
 
 /* Whether a region can have this shape: one lane; a mirror of up to MSG_COPIES_MAX; 2 or more data lanes, 1 to MSG_PARITY_MAX of parity, MSG_LANES_MAX in all. */
 bool msg_redundancy_valid(uint32_t data, uint32_t lanes);
@@ -159,5 +161,7 @@ bool msg_signal_valid(uint32_t number);
 const char *msg_device_state_name(uint32_t state);
 const char *msg_cause_name(uint32_t cause);
 const char *msg_on_loss_name(uint32_t on_loss);
+/* The enum msg_on_loss of that name; 0: there is none. */
+uint32_t msg_on_loss_read(const char *text);
 
 #endif

@@ -250,17 +250,33 @@ static void test_names(void **state)
 	assert_string_equal(msg_cause_name(0), "?");
 	assert_string_equal(msg_on_loss_name(MSG_ON_LOSS_FAILOVER), "failover");
 	assert_string_equal(msg_on_loss_name(0), "?");
+	assert_int_equal(msg_on_loss_read("failover"), MSG_ON_LOSS_FAILOVER);
+	assert_int_equal(msg_on_loss_read("refill"), MSG_ON_LOSS_REFILL);
+	assert_int_equal(msg_on_loss_read("?"), 0);
+	assert_int_equal(msg_on_loss_read(""), 0);
 }
 
 static void test_redundancy(void **state)
 {
+	static const char *const not_shapes[] = {
+		"", "none ", "mirror:1", "mirror:5", "mirror:02", "ec:1+1", "ec:4+5", "ec:4", "ec"};
 	char text[MSG_REDUNDANCY_BYTES];
+	uint32_t read_data, read_lanes;
 	unsigned valid = 0;
 
 	(void)state;
 	for (uint32_t data = 0; data <= 20; data++)
-		for (uint32_t lanes = 0; lanes <= 20; lanes++)
-			valid += msg_redundancy_valid(data, lanes);
+		for (uint32_t lanes = 0; lanes <= 20; lanes++) {
+			if (!msg_redundancy_valid(data, lanes))
+				continue;
+			valid++;
+			assert_true(msg_redundancy_read(
+				msg_redundancy_name(data, lanes, text), &read_data, &read_lanes));
+			assert_int_equal(read_data, data);
+			assert_int_equal(read_lanes, lanes);
+		}
+	for (size_t i = 0; i < sizeof not_shapes / sizeof *not_shapes; i++)
+		assert_false(msg_redundancy_read(not_shapes[i], &read_data, &read_lanes));
 	/* none and three mirrors; for M parity lanes 2 to 16 - M data lanes */
 	assert_int_equal(valid, 4 + 14 + 13 + 12 + 11);
 	assert_string_equal(msg_redundancy_name(1, 1, text), "none");
