@@ -325,21 +325,21 @@ enum secpool_error extents_count_use(
 	return error;
 }
 
-/* What the region has on a device, each row in turn from its `after`-th byte in the order of lanes; SECPOOL_E_NOT_FOUND at the end. */
-static enum secpool_error next_used(
-	struct directory *directory, uint64_t region, uint64_t slot, struct extents_row *row)
+enum secpool_error extents_nth(struct directory *directory, uint64_t region, uint64_t slot,
+	uint64_t n, struct extents_row *ret_row)
 {
 	static const char sql[] =
 		"SELECT id, slot, offset, bytes, region, lane, region_offset,"
-		" state FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3 LIMIT 1";
+		" state FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3"
+		" ORDER BY lane, region_offset LIMIT 1 OFFSET ?4";
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(
-			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(n)),
 		&rows);
 
 	if (!error && directory_next(rows, &error))
-		read_row(rows, row);
+		read_row(rows, ret_row);
 	else if (!error)
 		error = SECPOOL_E_NOT_FOUND;
 	directory_done(rows);
@@ -382,7 +382,7 @@ enum secpool_error extents_moved(struct directory *directory, uint64_t region, u
 	while (!error) {
 		struct extents_row row;
 
-		error = next_used(directory, region, slot, &row);
+		error = extents_nth(directory, region, slot, 0, &row);
 		if (!error)
 			error = merge_around(directory, &row, EXTENTS_UNKNOWN);
 	}

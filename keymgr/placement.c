@@ -329,50 +329,36 @@ enum secpool_error extents_set_aside(struct directory *directory, uint64_t regio
 	return error ? error : extents_promote(directory, region);
 }
 
-/* The part of its region that the n-th extent of the region on the device is; empty when there are fewer. */
-static enum secpool_error find_source(
-	struct directory *directory, uint64_t slot, uint64_t n, struct gap *gap)
+/* Targets for a part of a region, as far as it has none. */
+static enum secpool_error take_targets(struct directory *directory, const struct extents_row *part,
+	const struct extents_device *devices, size_t device_count)
 {
-	static const char sql[] =
-		"SELECT lane, region_offset, bytes FROM extents WHERE region = ?1 AND slot = ?2"
-		" AND state = ?3 ORDER BY lane, region_offset LIMIT 1 OFFSET ?4";
-	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_N(gap->region), DIRECTORY_N(slot),
-			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(n)),
-		&rows);
+	struct gap gap = {.region = part->region, .lane = part->lane, .state = EXTENTS_TARGET};
+	uint64_t end = part->region_offset + part->bytes;
+	enum secpool_error error = SECPOOL_OK;
 
-	gap->start = gap->end = 0;
-	if (!error && directory_next(rows, &error)) {
-		gap->lane = directory_get_number(rows, 0);
-		gap->start = directory_get_number(rows, 1);
-		gap->end = gap->start + directory_get_number(rows, 2);
+	for (uint64_t from = part->region_offset; !error && from < end; from = gap.end) {
+		error = find_gap(directory, &gap, from, end);
+		if (!error)
+			error = cut_gap(directory, &gap);
+		if (error || gap.start >= gap.end)
+			break;
+		error = fill_gap(directory, &gap, devices, device_count);
 	}
-	directory_done(rows);
 	return error;
 }
 
 enum secpool_error extents_move(struct directory *directory, uint64_t region, uint64_t slot,
 	const struct extents_device *devices, size_t device_count)
 {
-	struct gap source = {.region = region, .state = EXTENTS_TARGET};
 	enum secpool_error error = SECPOOL_OK;
 
 	for (uint64_t n = 0; !error; n++) {
-		error = find_source(directory, slot, n, &source);
-		if (error || source.start >= source.end)
-			break;
-		for (struct gap gap = source; !error && gap.start < gap.end;) {
-			uint64_t from = gap.start;
+		struct extents_row part;
 
-			error = find_gap(directory, &gap, from, source.end);
-			if (!error)
-				error = cut_gap(directory, &gap);
-			if (!error && gap.start < gap.end)
-				error = fill_gap(directory, &gap, devices, device_count);
-			gap.start = gap.end;
-			gap.end = source.end;
-		}
+		error = extents_nth(directory, region, slot, n, &part);
+		if (!error)
+			error = take_targets(directory, &part, devices, device_count);
 	}
-	return error;
+	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
 }

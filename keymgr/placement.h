@@ -19,6 +19,10 @@ enum secpool_error extents_find_free(
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,
 	uint64_t bytes, const struct extents_row *as) MUST_USE;
 
+/* The n-th extent that the region uses on a device, in the order of lanes. Errors: SECPOOL_E_NOT_FOUND (there are fewer), SECPOOL_E_STORE. */
+enum secpool_error extents_nth(struct directory *directory, uint64_t region, uint64_t slot,
+	uint64_t n, struct extents_row *ret_row) MUST_USE;
+
 /* Targets of the region whose part has no place in use any more are in use. */
 enum secpool_error extents_promote(struct directory *directory, uint64_t region) MUST_USE;
 
