@@ -248,6 +248,18 @@ static bool take_places(struct secpool *pool, struct secpool_region *region)
 	return after > before;
 }
 
+void loss_tell_no_room(
+	struct secpool *pool, struct secpool_region *region, const struct device *device)
+{
+	struct secpool_event event = {.type = SECPOOL_EVENT_NO_SPACE,
+		.cause = SECPOOL_CAUSE_NO_SPACE,
+		.region = region,
+		.range = {.offset = 0, .bytes = region->bytes}};
+
+	memcpy(event.device, device->id, sizeof event.device);
+	events_add(&pool->events, &event);
+}
+
 /* Asks keymgrd for other space for what the region had on the device, and takes the new places over. */
 static void replace(struct secpool *pool, struct secpool_region *region, struct device *device)
 {
@@ -257,14 +269,8 @@ static void replace(struct secpool *pool, struct secpool_region *region, struct 
 	request.u.region_replace.region = region->id;
 	request.u.region_replace.slot = device->slot;
 	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
-	if (error == SECPOOL_E_NO_SPACE) {
-		struct secpool_event event = {.type = SECPOOL_EVENT_NO_SPACE,
-			.cause = SECPOOL_CAUSE_NO_SPACE,
-			.region = region,
-			.range = {.offset = 0, .bytes = region->bytes}};
-		memcpy(event.device, device->id, sizeof event.device);
-		events_add(&pool->events, &event);
-	}
+	if (error == SECPOOL_E_NO_SPACE)
+		loss_tell_no_room(pool, region, device);
 	/* on other errors keymgrd is gone: loss_resume asks again when it is back; the old places are known to be gone */
 	if (!error || error == SECPOOL_E_NO_SPACE)
 		(void)take_places(pool, region);
@@ -373,15 +379,7 @@ static bool has_place_on(const struct secpool_region *region, const struct devic
 {
 	const struct placement *placement = atomic_load(&region->placement);
 
-	for (unsigned lane = 0; lane < region->lanes; lane++) {
-		for (unsigned i = 0; i < placement->count[lane]; i++)
-			if (placement->places[lane][i].device == device)
-				return true;
-		for (unsigned i = 0; i < placement->target_count[lane]; i++)
-			if (placement->targets[lane][i]->device == device)
-				return true;
-	}
-	return false;
+	return places_on(placement, device) || places_target_on(placement, device);
 }
 
 static void find_affected(
@@ -443,5 +441,5 @@ void loss_resume(struct secpool *pool, struct secpool_region *region)
 		if (!device_usable(d) && has_place_on(region, d))
 			replace(pool, region, d);
 	if (region->all_targets) /* keymgrd may have taken the end of a move before it was killed */
-		take_places(pool, region);
+		(void)take_places(pool, region);
 }

@@ -23,6 +23,9 @@ void loss_tell_bad(struct worker *worker, struct secpool_region *region, uint64_
 /* Tells the program, and keymgrd where it concerns it. Threads: workers. */
 void loss_tell(struct worker *worker, const struct secpool_event *event);
 
+/* There is no other space for what the region has, or had, on the device: the program is told. Threads: the service. */
+void loss_tell_no_room(struct secpool *pool, struct secpool_region *region, const struct device *device);
+
 /* If an absent page that was written has no copy (they went while it was evicted), it becomes lost. Threads: workers. */
 void loss_orphan(struct worker *worker, struct secpool_region *region, uint64_t pgno);
 

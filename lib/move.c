@@ -1,43 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/move.h"
 
-#include <string.h>
-
 #include "lib/base/clock.h"
 #include "lib/erasure.h"
+#include "lib/loss.h"
 #include "lib/mirror.h"
 #include "lib/places.h"
 #include "lib/rebuild.h"
 #include "lib/region.h"
 #include "lib/service.h"
 
-/* Units copied in one piece: the service has other things to do between. How long until a page that somebody has is looked at again; until keymgrd is asked again; between two reports. */
+/* Units copied in one piece: the service has other things to do between. How long until a page that somebody has is looked at again, and until keymgrd is asked again. */
 enum { PIECE_UNITS = 32 };
 #define LATER_NS (1ull * 1000000)
 #define ASK_NS	 (500ull * 1000000)
-#define TELL_NS	 (100ull * 1000000)
-
-static bool has_place_on(const struct secpool_region *region, const struct device *device)
-{
-	const struct placement *placement = atomic_load(&region->placement);
-
-	for (unsigned lane = 0; lane < region->lanes; lane++)
-		for (unsigned i = 0; i < placement->count[lane]; i++)
-			if (placement->places[lane][i].device == device)
-				return true;
-	return false;
-}
-
-static void tell_no_room(struct secpool *pool, struct secpool_region *region)
-{
-	struct secpool_event event = {.type = SECPOOL_EVENT_NO_SPACE,
-		.cause = SECPOOL_CAUSE_NO_SPACE,
-		.region = region,
-		.range = {.offset = 0, .bytes = region->bytes}};
-
-	memcpy(event.device, region->move.from->id, sizeof event.device);
-	events_add(&pool->events, &event);
-}
 
 /* Asks for targets, and takes them. False: not now. */
 static bool begin(struct secpool *pool, struct secpool_region *region, const struct device *device)
@@ -53,7 +29,7 @@ static bool begin(struct secpool *pool, struct secpool_region *region, const str
 		.began_ns = clock_now_ns(),
 		.lacks_room = error == SECPOOL_E_NO_SPACE};
 	if (region->move.lacks_room && !told)
-		tell_no_room(pool, region);
+		loss_tell_no_room(pool, region, device);
 	/* busy: it is not drained any more, or the end of a move was lost with a keymgrd that was killed */
 	if (!error || error == SECPOOL_E_BUSY) {
 		enum secpool_error read = region_read_places(pool, region);
@@ -78,28 +54,17 @@ static struct target *next_target(const struct placement *placement, unsigned la
 	return NULL;
 }
 
-static void count_moved(
-	const struct placement *placement, unsigned lanes, struct msg_region_progress *progress)
+static void tell_progress(struct secpool *pool, struct secpool_region *region, bool ended)
 {
-	for (unsigned lane = 0; lane < lanes; lane++)
+	const struct placement *placement = atomic_load(&region->placement);
+	uint64_t done = 0, all = 0;
+
+	for (unsigned lane = 0; lane < region->lanes; lane++)
 		for (unsigned i = 0; i < placement->target_count[lane]; i++) {
-			progress->done_bytes += atomic_load(&placement->targets[lane][i]->moved);
-			progress->all_bytes += placement->targets[lane][i]->bytes;
+			done += atomic_load(&placement->targets[lane][i]->moved);
+			all += placement->targets[lane][i]->bytes;
 		}
-}
-
-static void tell_progress(struct secpool *pool, struct secpool_region *region, bool all)
-{
-	struct msg msg = {.type = MSG_REGION_PROGRESS};
-	uint64_t now = clock_now_ns();
-
-	if (!all && now - region->move.told_ns < TELL_NS)
-		return;
-	region->move.told_ns = now;
-	msg.u.region_progress.region = region->id;
-	count_moved(atomic_load(&region->placement), region->lanes, &msg.u.region_progress);
-	(void)!keyclient_send(
-		&pool->service->client, &msg, NULL); /* who can't be told does not ask */
+	rebuild_tell(pool, region, done, all, ended);
 }
 
 /* Nobody uses the old places any more: the targets are the places. */
@@ -138,11 +103,8 @@ static bool move_unit(struct worker *worker, struct secpool_region *region, stru
 
 static uint64_t next_allowed(const struct secpool *pool, const struct move *move)
 {
-	uint64_t rate = pool->service->client.session.rebuild_bytes_per_second;
-
-	return rate == 0 ? move->began_ns
-			 : move->began_ns + (uint64_t)((double)move->bytes / (double)rate *
-						       (double)CLOCK_NS_PER_S);
+	return rebuild_allowed_ns(move->began_ns, move->bytes,
+		pool->service->client.session.rebuild_bytes_per_second);
 }
 
 /* A piece of the move. Returns when to go on. */
@@ -175,12 +137,13 @@ static uint64_t move_region(struct secpool *pool, struct secpool_region *region)
 	struct device *d;
 
 	/* a loss may have ended it */
-	if (region->move.from && !has_place_on(region, region->move.from))
+	if (region->move.from && !places_on(atomic_load(&region->placement), region->move.from))
 		region->move.from = NULL;
 	if (region->move.from)
 		return go_on(pool, region);
 	for (d = atomic_load(&pool->devices); d; d = d->older)
-		if (device_usable(d) && atomic_load(&d->draining) && has_place_on(region, d))
+		if (device_usable(d) && atomic_load(&d->draining) &&
+			places_on(atomic_load(&region->placement), d))
 			break;
 	if (!d)
 		return 0;

@@ -33,10 +33,16 @@ void places_free_targets(struct secpool_region *region)
 
 struct target *places_target(const struct placement *placement, unsigned lane, uint64_t offset)
 {
-	for (unsigned i = 0; i < placement->target_count[lane]; i++) {
-		struct target *target = placement->targets[lane][i];
-		if (offset >= target->region_offset &&
-			offset - target->region_offset < target->bytes)
+	unsigned low = 0, high = placement->target_count[lane];
+
+	while (low < high) {
+		unsigned middle = low + (high - low) / 2;
+		struct target *target = placement->targets[lane][middle];
+		if (offset < target->region_offset)
+			high = middle;
+		else if (offset - target->region_offset >= target->bytes)
+			low = middle + 1;
+		else
 			return target;
 	}
 	return NULL;
@@ -109,6 +115,24 @@ bool places_there(const struct placement *placement)
 			if (!device_usable(placement->places[lane][i].device))
 				return false;
 	return true;
+}
+
+bool places_on(const struct placement *placement, const struct device *device)
+{
+	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+		for (unsigned i = 0; i < placement->count[lane]; i++)
+			if (placement->places[lane][i].device == device)
+				return true;
+	return false;
+}
+
+bool places_target_on(const struct placement *placement, const struct device *device)
+{
+	for (unsigned lane = 0; lane < MSG_LANES_MAX; lane++)
+		for (unsigned i = 0; i < placement->target_count[lane]; i++)
+			if (placement->targets[lane][i]->device == device)
+				return true;
+	return false;
 }
 
 bool places_same(const struct placement *a, const struct placement *b)

@@ -29,6 +29,10 @@ bool places_there(const struct placement *placement);
 /* Whether both name the same places. */
 bool places_same(const struct placement *a, const struct placement *b);
 
+/* Whether any place, or any target, is on the device. */
+bool places_on(const struct placement *placement, const struct device *device);
+bool places_target_on(const struct placement *placement, const struct device *device);
+
 /* All bytes that have a place on a device that is there. */
 uint64_t places_bytes(const struct placement *placement);
 

@@ -66,7 +66,7 @@ struct walk {
 struct move {
 	const struct device *from; /* NULL: none is under way */
 	bool lacks_room; /* the program was told so */
-	uint64_t began_ns, bytes, due_ns, told_ns;
+	uint64_t began_ns, bytes, due_ns;
 };
 
 /* All places of a region; immutable once published. Older ones live as long as the region, for workers that still read them. */

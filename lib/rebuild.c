@@ -95,13 +95,12 @@ static enum outcome do_unit(
 	return do_page(worker, region, number, checks);
 }
 
-/* When the rate allows the next bytes. */
-static uint64_t next_allowed(const struct walk *walk, uint64_t bytes_per_second)
+uint64_t rebuild_allowed_ns(uint64_t began_ns, uint64_t bytes, uint64_t bytes_per_second)
 {
 	if (bytes_per_second == 0)
-		return walk->began_ns;
-	return walk->began_ns +
-	       (uint64_t)((double)walk->bytes / (double)bytes_per_second * (double)CLOCK_NS_PER_S);
+		return began_ns;
+	return began_ns +
+	       (uint64_t)((double)bytes / (double)bytes_per_second * (double)CLOCK_NS_PER_S);
 }
 
 /* A piece of a walk. Returns when to go on; at its end it is not active any more. */
@@ -109,7 +108,8 @@ static uint64_t go_on(struct secpool *pool, struct secpool_region *region, struc
 	uint64_t bytes_per_second)
 {
 	struct worker *worker = pool_service_worker(pool);
-	uint64_t now = clock_now_ns(), due = next_allowed(walk, bytes_per_second);
+	uint64_t now = clock_now_ns(),
+		 due = rebuild_allowed_ns(walk->began_ns, walk->bytes, bytes_per_second);
 	unsigned looked = 0, done = 0;
 
 	while (due <= now && walk->next < unit_count(region)) {
@@ -122,7 +122,7 @@ static uint64_t go_on(struct secpool *pool, struct secpool_region *region, struc
 		if (outcome == DONE) {
 			done++;
 			walk->bytes += unit_bytes(region);
-			due = next_allowed(walk, bytes_per_second);
+			due = rebuild_allowed_ns(walk->began_ns, walk->bytes, bytes_per_second);
 		}
 		walk->next++;
 	}
@@ -130,17 +130,18 @@ static uint64_t go_on(struct secpool *pool, struct secpool_region *region, struc
 	return due > now ? due : now;
 }
 
-static void tell_progress(struct secpool *pool, struct secpool_region *region)
+void rebuild_tell(struct secpool *pool, struct secpool_region *region, uint64_t done_bytes,
+	uint64_t all_bytes, bool ended)
 {
 	struct msg msg = {.type = MSG_REGION_PROGRESS};
 	uint64_t now = clock_now_ns();
 
-	if (region->rebuild.active && now - region->rebuild_told_ns < TELL_NS)
+	if (!ended && now - region->rebuild_told_ns < TELL_NS)
 		return;
 	region->rebuild_told_ns = now;
 	msg.u.region_progress.region = region->id;
-	msg.u.region_progress.done_bytes = region->rebuild.next * unit_bytes(region);
-	msg.u.region_progress.all_bytes = unit_count(region) * unit_bytes(region);
+	msg.u.region_progress.done_bytes = done_bytes;
+	msg.u.region_progress.all_bytes = all_bytes;
 	(void)!keyclient_send(
 		&pool->service->client, &msg, NULL); /* who can't be told does not ask */
 }
@@ -153,7 +154,8 @@ static uint64_t rebuild_region(struct secpool *pool, struct secpool_region *regi
 	uint64_t due = go_on(pool, region, &region->rebuild,
 		pool->service->client.session.rebuild_bytes_per_second);
 
-	tell_progress(pool, region);
+	rebuild_tell(pool, region, region->rebuild.next * unit_bytes(region),
+		unit_count(region) * unit_bytes(region), !region->rebuild.active);
 	if (region->rebuild.active)
 		return due;
 	if (!region->lacks_places && !atomic_load(&region->check_wanted))
