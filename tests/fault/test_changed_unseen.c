@@ -49,6 +49,22 @@ static void kill_both(void)
 	support_kill_daemon("keymgrd");
 }
 
+static bool has_session(void *arg)
+{
+	struct secpool_region_options options = {.size = sizeof options, .bytes = LOAD_PAGE};
+	struct secpool_region *region;
+
+	return secpool_region_create(arg, &options, &region) == SECPOOL_OK &&
+	       secpool_region_release(region, NULL) == SECPOOL_OK;
+}
+
+/* After a restart of keymgrd the program connects again in its own time; until then nothing is made or released. */
+static void await_session(struct secpool *pool)
+{
+	if (!support_wait(has_session, pool, LOAD_WAIT_MS))
+		support_fail("the program does not get its session back");
+}
+
 /* One region alone on a device and a copied one over the others: what becomes of them when that device is changed by `change` while the daemons in question are dead. */
 static void play_through(const char *title, void (*kill_some)(void), void (*change)(const char *),
 	const char *kind, const char *words)
@@ -73,6 +89,7 @@ static void play_through(const char *title, void (*kill_some)(void), void (*chan
 	if (!support_event(pool, SECPOOL_EVENT_DEVICE_LOST, LOAD_WAIT_MS, &event))
 		support_fail("%s: the program was not told", title);
 	check_matches(two);
+	await_session(pool);
 	SUPPORT_OK(secpool_region_release(one, NULL));
 	SUPPORT_OK(secpool_region_release(two, NULL));
 	secpool_close(pool);

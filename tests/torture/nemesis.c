@@ -14,8 +14,8 @@
 enum { PHASE_STEPS = 16, OUT_MOST = 2, NO_DEVICE = BOARD_DEVICES };
 /* Devices that are neither out nor damaged, so that there is space for what must be written elsewhere. */
 enum { CLEAN_LEAST = 3, DRAWS_MOST = 64 };
-/* Until a device that flaps is to be back: two turns, and the longest hold-off (hotplug/holdoff.h). */
-#define FLAP_NS (90 * CLOCK_NS_PER_S)
+/* How long a device that flaps may be out. */
+#define FLAP_NS (20 * CLOCK_NS_PER_S)
 
 struct nemesis {
 	struct wounds w;
@@ -166,25 +166,26 @@ static void stuck(struct nemesis *n)
 	wounds_pull(&n->w, device, false);
 }
 
-/* It goes and comes by itself, and is back in the end. */
+/* It goes and comes by itself, until it is told to stop, which it hears while it is in. */
 static void flap(struct nemesis *n)
 {
 	unsigned device = pick(n, wounds_present(&n->w), 0);
-	uint64_t until = clock_now_ns() + FLAP_NS;
+	uint64_t until;
 
 	wounds_note(&n->w, device);
 	inject(n, device, "flap:2");
-	driver_wait(n->w.driver, 3 * CLOCK_NS_PER_S);
-	/* held off, it can't be attested */
-	while (stack_run(n->w.driver, "device", "attest", wounds_id(device), NULL) != 0) {
+	pause_ms(n, 0, 1500);
+	until = clock_now_ns() + FLAP_NS;
+	while (stack_run(n->w.driver, "device", "inject", wounds_id(device), "normal", NULL) != 0) {
 		if (clock_now_ns() > until) {
 			driver_trouble(n->w.driver, "%s does not come back: %s", wounds_id(device),
 				stack_said());
 			return;
 		}
-		driver_wait(n->w.driver, 100 * CLOCK_NS_PER_MS);
+		driver_wait(n->w.driver, 50 * CLOCK_NS_PER_MS);
 	}
-	n->w.damaged &= ~wounds_bit(device);
+	/* also when it is held off */
+	wounds_attest(&n->w, device);
 }
 
 static void kill_keymgrd(struct nemesis *n)
