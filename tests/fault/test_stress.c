@@ -109,9 +109,12 @@ static void work_once(uint64_t *state)
 	struct model_page *page = &regions[region].pages[pgno];
 	uint64_t *at = (uint64_t *)(void *)(regions[region].memory + pgno * PAGE);
 
-	if (!atomic_load_explicit(&regions[region].is_in_use, memory_order_acquire))
-		return;
 	pthread_mutex_lock(&page->lock);
+	/* under the lock, which leave_single() takes of every page before the region goes */
+	if (!atomic_load(&regions[region].is_in_use)) {
+		pthread_mutex_unlock(&page->lock);
+		return;
+	}
 	switch (dice % 9) {
 	case 0: /* the whole page anew */
 		page->seed = random_word(state) | 1;
