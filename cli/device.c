@@ -31,9 +31,53 @@ static const struct table_column columns[] = {
 	{NULL, "tag_failures", true},
 	{NULL, "faults", true},
 	{NULL, "looks", true},
+	{NULL, "serial", false},
+	{NULL, "memdev", false},
+	{NULL, "region", false},
+	{NULL, "dax", false},
+	{NULL, "persistent_bytes", true},
+	{NULL, "volatile_bytes", true},
+	{NULL, "numa_node", true},
+	{NULL, "read_latency_ns", true},
+	{NULL, "health", false},
 	{"REASON", "reason", false},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
+
+static const char *health_text(uint32_t health)
+{
+	return health == UINT32_MAX		 ? "unknown"
+	       : health & MSG_HEALTH_REPLACE	 ? "replace"
+	       : health & MSG_HEALTH_MEDIA	 ? "media"
+	       : health & MSG_HEALTH_MAINTENANCE ? "maintenance"
+	       : health & MSG_HEALTH_DEGRADED	 ? "degraded"
+						 : "good";
+}
+
+/* What `cxl list` and `daxctl list` show. */
+static void add_topology(struct table *table, const struct msg_device_row *row)
+{
+	table_text(table, row->serial);
+	if (!row->memdev[0]) { /* no memory of this machine's */
+		for (int i = 0; i < 8; i++)
+			table_none(table);
+		return;
+	}
+	table_text(table, row->memdev);
+	table_text(table, row->region);
+	table_text(table, row->dax);
+	table_size(table, row->persistent_bytes);
+	table_size(table, row->volatile_bytes);
+	if (row->numa_node == UINT32_MAX)
+		table_none(table);
+	else
+		table_number(table, row->numa_node);
+	if (row->latency_ns == 0)
+		table_none(table);
+	else
+		table_number(table, row->latency_ns);
+	table_text(table, health_text(row->health));
+}
 
 static void add_row(
 	struct table *table, const struct msg_device_row *row, const struct msg_use_row *use)
@@ -63,6 +107,7 @@ static void add_row(
 	table_number(table, row->tag_failures);
 	table_number(table, row->faults);
 	table_number(table, row->looks);
+	add_topology(table, row);
 	table_text(table, row->reason);
 }
 

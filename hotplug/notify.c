@@ -246,7 +246,7 @@ void notify_state(struct notify *notify, const struct device *device)
 		return;
 	MSG_SET(state->id, device->identity.id);
 	MSG_SET(state->domain, device->identity.domain);
-	state->kind = MSG_KIND_EMULATED;
+	state->kind = device->identity.kind;
 	state->state = device->state;
 	state->bytes = device->identity.bytes;
 	state->media = device->mark;

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "keymgr/directory.h"
 #include "keymgr/devstore.h"
@@ -12,7 +11,7 @@
 #include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
-#include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
 
 /* The most a device may have, so that sums of offsets never overflow. */
@@ -198,15 +197,6 @@ enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
 	return error;
 }
 
-/* A media that is shorter than the device is not there (a pulled emulated device is truncated). */
-static bool media_whole(int fd, uint64_t bytes)
-{
-	struct stat status;
-
-	return fstat(fd, &status) == 0 && status.st_size >= 0 &&
-	       (uint64_t)status.st_size >= emumedia_file_bytes(bytes);
-}
-
 static enum secpool_error check_state(
 	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
 {
@@ -214,13 +204,13 @@ static enum secpool_error check_state(
 	enum secpool_error error;
 
 	if (!devices_word(state->id) || !devices_word(state->domain) ||
-		state->kind != MSG_KIND_EMULATED)
+		(state->kind != MSG_KIND_EMULATED && state->kind != MSG_KIND_CXL))
 		return err_set(SECPOOL_E_PROTOCOL,
 			"hotplugd names a device, domain or kind that is not valid");
 	if (state->bytes < EXTENTS_UNIT_BYTES || state->bytes > DEVICE_BYTES_MOST)
 		return err_set(SECPOOL_E_PROTOCOL, "device %s: %llu bytes are no possible size",
 			state->id, (unsigned long long)state->bytes);
-	if (media_fd < 0 || !media_whole(media_fd, state->bytes))
+	if (media_fd < 0 || !media_there(media_fd, state->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE,
 			"device %s: its media is missing or shorter than the device", state->id);
 	error = devices_fresh(daemon, state->id);
@@ -400,9 +390,9 @@ bool devices_look(struct daemon *daemon, struct devices_row *device)
 {
 	if (device->media_fd < 0)
 		return true;
-	if (media_whole(device->media_fd, device->bytes))
+	if (media_there(device->media_fd, device->bytes))
 		return false;
-	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found the media truncated");
+	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found its media gone");
 	return true;
 }
 

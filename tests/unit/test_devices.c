@@ -19,6 +19,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/server.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/clock.h"
 #include "lib/wire/sock.h"
 
@@ -92,7 +93,7 @@ static void new_file(const char *name)
 	FILE *file = fopen(name, "we");
 
 	assert_non_null(file);
-	assert_int_equal(ftruncate(fileno(file), (off_t)emumedia_file_bytes(64 * MIB)), 0);
+	assert_int_equal(ftruncate(fileno(file), (off_t)media_bytes(true, 64 * MIB)), 0);
 	fclose(file);
 }
 

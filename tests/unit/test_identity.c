@@ -14,6 +14,7 @@
 
 #include "hotplug/identity.h"
 #include "lib/base/os.h"
+#include "lib/wire/msg.h"
 
 #define GOOD                                                                                       \
 	"{\"id\":\"dev0\",\"serial\":\"S-1\",\"bytes\":4194304,\"firmware\":\"secpool-emulated-1." \
@@ -101,10 +102,40 @@ static void other_kind(void **state)
 	char text[1024];
 
 	(void)state;
-	snprintf(text, sizeof text, "%.*s\"cxl\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
+	snprintf(text, sizeof text, "%.*s\"nvme\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
 		GOOD);
 	assert_int_equal(parse(text, &identity), SECPOOL_E_UNSUPPORTED);
-	assert_non_null(strstr(err_detail(), "cxl"));
+	assert_non_null(strstr(err_detail(), "nvme"));
+	snprintf(text, sizeof text, "%.*s\"cxl\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
+		GOOD);
+	assert_int_equal(parse(text, &identity), SECPOOL_OK);
+	assert_int_equal(identity.kind, MSG_KIND_CXL);
+}
+
+/* What is written is read back, in a folder of its own. */
+static void saved(void **state)
+{
+	struct identity made = {.id = "cxl-1234",
+				.serial = "1234",
+				.firmware = "FW_1",
+				.domain = "rack-7",
+				.bytes = 8 << 20,
+				.kind = MSG_KIND_CXL},
+			found;
+	char folder[] = "/tmp/identity.XXXXXX", path[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(identity_save(folder, &made), SECPOOL_OK);
+	assert_int_equal(identity_load(folder, "cxl-1234", &found), SECPOOL_OK);
+	assert_string_equal(found.serial, made.serial);
+	assert_string_equal(found.firmware, made.firmware);
+	assert_string_equal(found.domain, made.domain);
+	assert_true(found.bytes == made.bytes && found.kind == made.kind);
+	snprintf(path, sizeof path, "%s/identity.json", folder);
+	unlink(path);
+	assert_int_equal(rmdir(folder), 0);
+	assert_int_not_equal(identity_save(folder, &made), SECPOOL_OK);
 }
 
 static void odd_documents(void **state)
@@ -184,6 +215,7 @@ int main(void)
 		cmocka_unit_test(good),
 		cmocka_unit_test(bad),
 		cmocka_unit_test(other_kind),
+		cmocka_unit_test(saved),
 		cmocka_unit_test(odd_documents),
 		cmocka_unit_test(ids),
 		cmocka_unit_test(files),
