@@ -280,6 +280,8 @@ static enum secpool_error next_use(struct daemon *daemon, uint64_t *after, struc
 	out->used_bytes = use.used;
 	out->free_bytes = use.free;
 	out->unscrubbed_bytes = use.unscrubbed;
+	out->largest_free_bytes = use.largest_free;
+	out->free_extents = use.free_extents;
 	out->state = device->state;
 	MSG_SET(out->id, device->id);
 	*after = device->slot;
