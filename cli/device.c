@@ -25,6 +25,9 @@ static const struct table_column columns[] = {
 	{"USED", "used_bytes", true},
 	{"FREE", "free_bytes", true},
 	{"UNSCRUBBED", "unscrubbed_bytes", true},
+	{NULL, "largest_free_bytes", true},
+	{NULL, "free_extents", true},
+	{NULL, "fragmentation", true},
 	{"EVIDENCE", "evidence_seconds", true},
 	{NULL, "returns", true},
 	{NULL, "held_seconds", true},
@@ -79,6 +82,27 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 	table_text(table, health_text(row->health));
 }
 
+/* What keymgrd says; NULL: it is away, or does not know the device. */
+static void add_use(struct table *table, const struct msg_use_row *use)
+{
+	enum { COLUMNS = 6 };
+
+	if (!use) {
+		for (int i = 0; i < COLUMNS; i++)
+			table_none(table);
+		return;
+	}
+	table_size(table, use->used_bytes);
+	table_size(table, use->free_bytes);
+	table_size(table, use->unscrubbed_bytes);
+	table_size(table, use->largest_free_bytes);
+	table_number(table, use->free_extents);
+	/* of the free space, what a single extent can't have */
+	table_real(table, use->free_bytes == 0
+				  ? 0
+				  : 1 - (double)use->largest_free_bytes / (double)use->free_bytes);
+}
+
 static void add_row(
 	struct table *table, const struct msg_device_row *row, const struct msg_use_row *use)
 {
@@ -89,15 +113,7 @@ static void add_row(
 	table_text(table, row->domain);
 	table_text(table, row->firmware);
 	table_size(table, row->bytes);
-	if (use) {
-		table_size(table, use->used_bytes);
-		table_size(table, use->free_bytes);
-		table_size(table, use->unscrubbed_bytes);
-	} else {
-		table_none(table);
-		table_none(table);
-		table_none(table);
-	}
+	add_use(table, use);
 	if (row->expires_s)
 		table_number(table, row->expires_s);
 	else

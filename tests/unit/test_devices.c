@@ -153,7 +153,7 @@ static int tear_down(void **state)
 /* Makes all its space free, then gives 8 MiB of it to a region. */
 static uint64_t use_some(void)
 {
-	static const struct extents_device device = {1, "left"};
+	static const struct extents_device device = {1, "left", 0};
 	struct regions_row row = {.bytes = 8 * MIB, .page_bytes = 4096, .data = 1, .lanes = 1};
 
 	assert_int_equal(directory_run(daemon_.directory, "UPDATE extents SET state = 2",

@@ -18,7 +18,7 @@
 
 static char folder[64];
 static struct directory *directory;
-static const struct extents_device devices[] = {{1, "left"}, {2, "middle"}, {3, "right"}};
+static const struct extents_device devices[] = {{1, "left", 0}, {2, "middle", 0}, {3, "right", 0}};
 
 /* Begins a change, runs, and keeps it: the result of both. */
 #define CHANGE(call)                                                                               \

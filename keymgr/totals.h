@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Running totals and free lists of the directory, so that nothing is counted by reading all regions or all extents. Triggers keep them: whatever changes a row of
+ * `extents` or `regions` changes its totals in the same transaction, or neither.
+ *
+ *   space(state, slot, bytes, extents)               how much of a device is in which state
+ *   regions.held                                     bytes of all extents that have the region's number
+ *   tenant_use(tenant, regions, releasing, bytes)    what regions_count_use says
+ *   address_window, address_gaps                     addresses.h keeps them: free ranges of the window
+ *
+ * A statement about what one region has says `+state`, so that it is not answered by all that is in that state on a device. The indices beside them are what the statements of extents.c, placement.c and regions.c search by; test_totals.c fails when one of those reads a table, or a device, from end to end.
+ */
+#ifndef SECPOOL_KEYMGR_TOTALS_H
+#define SECPOOL_KEYMGR_TOTALS_H
+
+/* Statements, ended by NULL, that are run once, after the tables of the directory were made. */
+extern const char *const totals_sql[];
+
+#endif
