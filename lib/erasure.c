@@ -179,7 +179,7 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 		loss_noticed(worker);
 		return error;
 	}
-	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+	error = keyring_open(&region->keys, worker->index, pgno,
 		page_version(atomic_load(&page->word)), worker->ciphertext, page->tag, plain);
 	/* a device that went silent answers zeros: gone, not bad */
 	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
@@ -206,7 +206,7 @@ enum secpool_error erasure_read(struct worker *worker, struct secpool_region *re
 	error = SECPOOL_E_LOST;
 	if (stripework_gather_without_doubt(&hand, 1u << lane) ||
 		stripework_gather(&hand, 1u << lane))
-		error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+		error = keyring_open(&region->keys, worker->index, pgno,
 			page_version(atomic_load(&region->pages[pgno].word)),
 			stripework_cell(&hand, lane), region->pages[pgno].tag, plain);
 	if (!error) {

@@ -57,8 +57,7 @@ void giveup_region(struct secpool *pool, struct secpool_region *region)
 		end_page(worker, region, pgno);
 	/* whoever began before the end was told is out of it after this */
 	workers_await(pool);
-	pagecipher_free(region->cipher);
-	region->cipher = NULL;
+	keyring_done(&region->keys);
 	events_add(&pool->events, &event);
 }
 

@@ -18,8 +18,8 @@ static enum secpool_error read_copy(struct worker *worker, struct secpool_region
 	overhead_mark(worker, OVERHEAD_READ);
 	if (error)
 		return error;
-	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno, version,
-		worker->ciphertext, region->pages[pgno].tag, plain);
+	error = keyring_open(&region->keys, worker->index, pgno, version, worker->ciphertext,
+		region->pages[pgno].tag, plain);
 	overhead_mark(worker, OVERHEAD_OPEN);
 	return error;
 }
@@ -243,8 +243,8 @@ static unsigned find_bad(const struct placement *placement, struct worker *worke
 			loss_noticed(worker);
 			continue;
 		}
-		if (pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
-			    page_version(word), bytes, page->tag) == SECPOOL_OK)
+		if (keyring_check(&region->keys, worker->index, pgno, page_version(word), bytes,
+			    page->tag) == SECPOOL_OK)
 			continue;
 		if (!device_seen_alive(device)) {
 			loss_noticed(worker);
@@ -319,7 +319,7 @@ static bool read_to_move(
 
 	if (places_find(placement, lane, pgno * region->page_bytes, &device, &at) &&
 		device_read(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK &&
-		pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+		keyring_check(&region->keys, worker->index, pgno,
 			page_version(atomic_load(&page->word)), worker->ciphertext,
 			page->tag) == SECPOOL_OK)
 		return true;

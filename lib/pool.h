@@ -21,6 +21,7 @@
 #include "lib/device.h"
 #include "lib/events.h"
 #include "lib/handlers.h"
+#include "lib/keyring.h"
 #include "lib/page.h"
 #include "lib/readahead.h"
 #include "lib/secpool.h"
@@ -86,7 +87,7 @@ struct secpool_region {
 	size_t bytes, page_bytes;
 	uint64_t page_count;
 	unsigned data, lanes; /* data is 1: every lane is a copy; else page p is in lane p % data, and lanes - data lanes hold parity (erasure.h) */
-	struct pagecipher *cipher;
+	struct keyring keys;
 	struct page *pages;
 	struct stripe *stripes; /* of an erasure-coded region */
 	uint64_t stripe_count;

@@ -49,7 +49,7 @@ static void free_region(struct secpool_region *region)
 	pins_free(region->pins);
 	places_free(atomic_load(&region->placement));
 	places_free_targets(region);
-	pagecipher_free(region->cipher);
+	keyring_done(&region->keys);
 	free(region);
 }
 
@@ -140,11 +140,14 @@ static enum secpool_error take_key(struct secpool *pool, struct secpool_region *
 {
 	struct pagecipher_binding binding = {
 		.region = region->id, .epoch = region->epoch, .page_bytes = region->page_bytes};
+	struct pagecipher *cipher = NULL;
 	int fd = -1;
 	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
 
 	if (!error)
-		error = pagecipher_new(fd, &binding, pool->workers.count, &region->cipher);
+		error = pagecipher_new(fd, &binding, pool->workers.count, &cipher);
+	if (!error)
+		keyring_init(&region->keys, &cipher);
 	os_close(&fd);
 	return error;
 }
@@ -422,8 +425,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	syscall(SYS_munmap, region->address, region->bytes);
 	region->address = NULL;
 	cache_return(&pool->cache, pool_service_worker(pool)->index, resident);
-	pagecipher_free(region->cipher);
-	region->cipher = NULL;
+	keyring_done(&region->keys);
 	request.u.region_release.region = region->id;
 	call->error = keyclient_send(&pool->service->client, &request, &call->number);
 	if (call->error)
