@@ -12,7 +12,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-enum { SCHEMA_VERSION = 4 };
+enum { SCHEMA_VERSION = 5 };
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -44,12 +44,15 @@ static const char schema_sql[] =
 	"  released_ns INTEGER NOT NULL DEFAULT 0, destroyed_ns INTEGER NOT NULL DEFAULT 0,"
 	"  generation INTEGER NOT NULL DEFAULT 0, scrubbed_bytes INTEGER NOT NULL DEFAULT 0,"
 	"  unreachable_bytes INTEGER NOT NULL DEFAULT 0, differed INTEGER NOT NULL DEFAULT 0,"
-	"  client INTEGER NOT NULL DEFAULT 0);"
+	"  client INTEGER NOT NULL DEFAULT 0, next_epoch INTEGER NOT NULL DEFAULT 0,"
+	"  next_wrap INTEGER NOT NULL DEFAULT 0, rotate INTEGER NOT NULL DEFAULT 0,"
+	"  key_ns INTEGER NOT NULL DEFAULT 0);"
 	"CREATE TABLE extents (id INTEGER PRIMARY KEY AUTOINCREMENT,"
 	"  slot INTEGER NOT NULL REFERENCES devices(slot), offset INTEGER NOT NULL,"
 	"  bytes INTEGER NOT NULL CHECK (bytes > 0), state INTEGER NOT NULL,"
 	"  region INTEGER REFERENCES regions(id), lane INTEGER NOT NULL DEFAULT 0,"
-	"  region_offset INTEGER NOT NULL DEFAULT 0, UNIQUE (slot, offset));"
+	"  region_offset INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,"
+	"  UNIQUE (slot, offset));"
 	"CREATE INDEX extents_region ON extents(region);"
 	"CREATE INDEX extents_state ON extents(state, slot);"
 	"CREATE TABLE receipts (number INTEGER PRIMARY KEY AUTOINCREMENT, region INTEGER NOT NULL,"
@@ -58,7 +61,7 @@ static const char schema_sql[] =
 	"  kind TEXT NOT NULL, device TEXT NOT NULL, tenant TEXT NOT NULL, region INTEGER NOT NULL,"
 	"  offset INTEGER NOT NULL, bytes INTEGER NOT NULL, detail TEXT NOT NULL);"
 	"CREATE INDEX events_tenant ON events(tenant, number);"
-	"PRAGMA user_version = 4;";
+	"PRAGMA user_version = 5;";
 
 static enum secpool_error store_error(struct directory *directory, const char *what)
 {

@@ -145,6 +145,12 @@ void erasure_write(struct worker *worker, struct secpool_region *region,
 	stripework_end(&hand);
 }
 
+bool erasure_holds(const struct secpool_region *region, uint64_t pgno)
+{
+	return stripe_included(atomic_load(&region->stripes[pgno / region->data].word)) &
+	       1u << pgno % region->data;
+}
+
 bool erasure_writable(const struct secpool_region *region, uint64_t pgno)
 {
 	struct hand hand = {.region = (struct secpool_region *)(uintptr_t)region, /* only read */

@@ -344,26 +344,6 @@ static bool copy_to_target(struct worker *worker, struct secpool_region *region,
 	return false;
 }
 
-/* How a page is taken that is only to stay as it is, by its state. */
-static enum page_event taking(enum page_state state)
-{
-	return state == PAGE_CLEAN || state == PAGE_DIRTY ? PAGE_WRITE_BEGIN
-	       : state == PAGE_LOST			  ? PAGE_REWRITE_BEGIN
-							  : PAGE_FILL_BEGIN;
-}
-
-/* And given back, with the copies that it has now. */
-static enum page_event giving_back(enum page_state before, uint64_t version, unsigned copies)
-{
-	if (before == PAGE_CLEAN && (copies || version == 0))
-		return PAGE_EVICT_CLEAN;
-	if (before == PAGE_CLEAN || before == PAGE_DIRTY)
-		return PAGE_EVICT_UNDO;
-	return before == PAGE_LOST    ? PAGE_FILL_LOST
-	       : before == PAGE_FRESH ? PAGE_FILL_UNDO_FRESH
-				      : PAGE_FILL_UNDO;
-}
-
 bool mirror_move(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, struct target *target)
 {
@@ -373,7 +353,7 @@ bool mirror_move(
 	unsigned bit = 1u << target->lane, dropped = 0, copies;
 
 	if (page_busy(seen) ||
-		!page_step(page, &seen, taking(before), page_copies(seen), page_version(seen)))
+		!page_step(page, &seen, page_taking(before), page_copies(seen), page_version(seen)))
 		return false;
 	if ((page_copies(seen) & bit) && !copy_to_target(worker, region, pgno, target))
 		dropped = bit;
@@ -382,7 +362,7 @@ bool mirror_move(
 	seen = atomic_load(&page->word);
 	do
 		copies = page_copies(seen) & ~dropped;
-	while (!page_step(page, &seen, giving_back(before, page_version(seen), copies), copies,
+	while (!page_step(page, &seen, page_giving_back(before, page_version(seen), copies), copies,
 		page_version(seen)));
 	if (seen & PAGE_WAITERS)
 		fault_wake_page(worker, region, pgno);

@@ -146,6 +146,10 @@ bool page_unpin(struct page *page) MUST_USE;
  */
 bool page_drop_copies(struct page *page, unsigned copies);
 
+/* A page that is not busy is taken, to be given back in the state that it had: by which event, and by which with the copies and the version that it has then. Pure. */
+enum page_event page_taking(enum page_state state);
+enum page_event page_giving_back(enum page_state before, uint64_t version, unsigned copies);
+
 /* Notes that somebody waits for the end of a busy state. Returns false if the page is not busy any more. */
 bool page_wait(struct page *page, uint64_t seen);
 

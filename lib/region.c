@@ -136,19 +136,28 @@ static enum secpool_error map_pages(struct secpool_region *region)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error take_key(struct secpool *pool, struct secpool_region *region)
+enum secpool_error region_take_key(struct secpool *pool, const struct secpool_region *region,
+	uint64_t epoch, struct pagecipher **ret_cipher)
 {
 	struct pagecipher_binding binding = {
-		.region = region->id, .epoch = region->epoch, .page_bytes = region->page_bytes};
-	struct pagecipher *cipher = NULL;
+		.region = region->id, .epoch = epoch, .page_bytes = region->page_bytes};
 	int fd = -1;
-	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
+	enum secpool_error error =
+		keyclient_take_key(&pool->service->client, region->id, epoch, &fd);
 
 	if (!error)
-		error = pagecipher_new(fd, &binding, pool->workers.count, &cipher);
+		error = pagecipher_new(fd, &binding, pool->workers.count, ret_cipher);
+	os_close(&fd);
+	return error;
+}
+
+static enum secpool_error take_first_key(struct secpool *pool, struct secpool_region *region)
+{
+	struct pagecipher *cipher = NULL;
+	enum secpool_error error = region_take_key(pool, region, region->epoch, &cipher);
+
 	if (!error)
 		keyring_init(&region->keys, &cipher);
-	os_close(&fd);
 	return error;
 }
 
@@ -183,7 +192,7 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd made a region of %llu bytes",
 			(unsigned long long)created->bytes);
 	else
-		error = take_key(pool, region);
+		error = take_first_key(pool, region);
 	if (!error)
 		error = region_read_places(pool, region);
 	if (!error)

@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 4 };
+enum { MSG_VERSION = 5 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -79,6 +79,10 @@ enum msg_state {
 };
 enum msg_device_kind { MSG_KIND_EMULATED = 1 };
 enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
+/* of a region's keys: its client is to ask for a new one; it has one, and moves its pages to it */
+enum msg_rotation { MSG_ROTATION_NONE = 0, MSG_ROTATION_WANTED = 1, MSG_ROTATION_RUNNING = 2 };
+/* REBUILD: also a move off a draining device */
+enum msg_progress { MSG_PROGRESS_REBUILD = 0, MSG_PROGRESS_ROTATION = 1, MSG_PROGRESSES = 2 };
 enum msg_protection { MSG_PROTECTION_XTS_GMAC = 1 };
 enum msg_readback {
 	MSG_READBACK_MATCHED = 1,
