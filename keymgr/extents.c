@@ -49,8 +49,8 @@ enum secpool_error extents_set_aside_device(
 
 	if (!error)
 		error = directory_run(directory,
-			"UPDATE extents SET state = CASE state WHEN ?3 THEN ?4 ELSE ?5 END"
-			" WHERE slot = ?1 AND state IN (?2, ?3, ?6)",
+			"UPDATE extents SET state = CASE state WHEN ?3 THEN ?4 ELSE ?5 END,"
+			" epoch = " EXTENTS_EPOCH_SQL " WHERE slot = ?1 AND state IN (?2, ?3, ?6)",
 			DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
 				DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_RELEASING),
 				DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_TARGET)));

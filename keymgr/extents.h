@@ -33,6 +33,9 @@ enum extents_state {
 	EXTENTS_TARGET = 7,   /* in use as soon as all was copied */
 };
 
+/* In SQL, of what is set aside: the newest epoch of its region then. What is written there under a later one, nobody wrote (epochs.h). */
+#define EXTENTS_EPOCH_SQL "IFNULL((SELECT MAX(epoch, next_epoch) FROM regions WHERE id = region), 0)"
+
 struct extents_row {
 	uint64_t id;
 	uint64_t slot, offset, bytes;

@@ -196,7 +196,14 @@ static enum secpool_error next_region(struct daemon *daemon, uint64_t *after, st
 	MSG_SET(out->name, region.name);
 	MSG_SET(out->tenant, region.tenant);
 	*after = region.id;
-	session_rebuild_of(daemon->sessions, region.id, &out->rebuilt_bytes, &out->rebuild_bytes);
+	out->epoch = region.epoch;
+	out->rotation = region.next_epoch ? MSG_ROTATION_RUNNING
+			: region.rotate	  ? MSG_ROTATION_WANTED
+					  : MSG_ROTATION_NONE;
+	session_walk_of(daemon->sessions, region.id, MSG_PROGRESS_REBUILD, &out->rebuilt_bytes,
+		&out->rebuild_bytes);
+	session_walk_of(daemon->sessions, region.id, MSG_PROGRESS_ROTATION, &out->rotated_bytes,
+		&out->rotation_bytes);
 	return fill_places(daemon, out);
 }
 

@@ -257,8 +257,8 @@ enum secpool_error extents_promote(struct directory *directory, uint64_t region)
 enum secpool_error extents_set_aside(struct directory *directory, uint64_t region, uint64_t slot)
 {
 	enum secpool_error error = directory_run(directory,
-		"UPDATE extents SET state = ?3 WHERE region = ?1 AND slot = ?2 AND state IN (?4, "
-		"?5)",
+		"UPDATE extents SET state = ?3, epoch = " EXTENTS_EPOCH_SQL
+		" WHERE region = ?1 AND slot = ?2 AND state IN (?4, ?5)",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
 			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_IN_USE),
 			DIRECTORY_N(EXTENTS_TARGET)));

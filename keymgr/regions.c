@@ -6,15 +6,12 @@
 #include "keymgr/addresses.h"
 #include "lib/base/clock.h"
 
-#define COLUMNS                                                                                    \
-	"SELECT id, address, bytes, page_bytes, epoch, data, on_loss, uid, state, pid,"            \
-	" start_ticks, tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes,"       \
-	" unreachable_bytes, differed, client, wrap, lanes, signal FROM regions "
+#define COLUMNS "SELECT " REGIONS_COLUMNS " FROM regions "
 
 /* The first epoch of a region; later ones come with rotation. */
 enum { FIRST_EPOCH = 1 };
 
-static void read_row(struct directory_rows *rows, struct regions_row *row)
+void regions_read_row(struct directory_rows *rows, struct regions_row *row)
 {
 	*row = (struct regions_row){
 		.id = directory_get_number(rows, 0),
@@ -38,6 +35,9 @@ static void read_row(struct directory_rows *rows, struct regions_row *row)
 		.wrap = directory_get_number(rows, 20),
 		.lanes = (uint32_t)directory_get_number(rows, 21),
 		.signal = (uint32_t)directory_get_number(rows, 22),
+		.next_epoch = directory_get_number(rows, 23),
+		.next_wrap = directory_get_number(rows, 24),
+		.rotate = directory_get_number(rows, 25) != 0,
 	};
 	directory_get_text(rows, 11, row->tenant, sizeof row->tenant);
 	directory_get_text(rows, 12, row->name, sizeof row->name);
@@ -47,8 +47,8 @@ static enum secpool_error insert_row(struct directory *directory, struct regions
 {
 	static const char sql[] =
 		"INSERT INTO regions (tenant, uid, pid, start_ticks, address, bytes, page_bytes,"
-		" data, lanes, on_loss, name, state, epoch, signal)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+		" data, lanes, on_loss, name, state, epoch, signal, key_ns)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 	enum secpool_error error = directory_run(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_T(row->tenant), DIRECTORY_N(row->uid),
 			DIRECTORY_N(row->process.pid), DIRECTORY_N(row->process.start_ticks),
@@ -56,7 +56,7 @@ static enum secpool_error insert_row(struct directory *directory, struct regions
 			DIRECTORY_N(row->page_bytes), DIRECTORY_N(row->data),
 			DIRECTORY_N(row->lanes), DIRECTORY_N(row->on_loss), DIRECTORY_T(row->name),
 			DIRECTORY_N(REGIONS_CREATING), DIRECTORY_N(FIRST_EPOCH),
-			DIRECTORY_N(row->signal)));
+			DIRECTORY_N(row->signal), DIRECTORY_N(clock_calendar_ns())));
 
 	if (!error) {
 		row->id = directory_last_id(directory);
@@ -108,7 +108,7 @@ static enum secpool_error find_one(struct directory *directory, const char *sql,
 	enum secpool_error error = directory_query(directory, sql, values, &rows);
 
 	if (!error && directory_next(rows, &error))
-		read_row(rows, ret_row);
+		regions_read_row(rows, ret_row);
 	else if (!error)
 		error = err_set(
 			SECPOOL_E_NOT_FOUND, "there is no region %llu", (unsigned long long)id);
@@ -116,18 +116,23 @@ static enum secpool_error find_one(struct directory *directory, const char *sql,
 	return error;
 }
 
+enum secpool_error regions_select(
+	struct directory *directory, const char *sql, uint64_t id, struct regions_row *ret_row)
+{
+	return find_one(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(id)), id, ret_row);
+}
+
 enum secpool_error regions_find(
 	struct directory *directory, uint64_t region, struct regions_row *ret_row)
 {
-	return find_one(directory, COLUMNS "WHERE id = ?1", DIRECTORY_VALUES(DIRECTORY_N(region)),
-		region, ret_row);
+	return regions_select(directory, COLUMNS "WHERE id = ?1", region, ret_row);
 }
 
 enum secpool_error regions_next(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row)
 {
-	return find_one(directory, COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1",
-		DIRECTORY_VALUES(DIRECTORY_N(after)), after, ret_row);
+	return regions_select(
+		directory, COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1", after, ret_row);
 }
 
 enum secpool_error regions_next_of(struct directory *directory, const struct os_process *process,
@@ -144,10 +149,10 @@ enum secpool_error regions_next_of(struct directory *directory, const struct os_
 enum secpool_error regions_next_ended(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row)
 {
-	return find_one(directory,
+	return regions_select(directory,
 		COLUMNS "INDEXED BY regions_ended WHERE state = 2 AND held = 0 AND id > ?1"
 			" ORDER BY id LIMIT 1",
-		DIRECTORY_VALUES(DIRECTORY_N(after)), after, ret_row);
+		after, ret_row);
 }
 
 enum secpool_error regions_release(
@@ -158,8 +163,8 @@ enum secpool_error regions_release(
 	if (error)
 		return error;
 	error = directory_run(directory,
-		"UPDATE regions SET state = ?2, wrap = 0, released_ns = ?3, client = ?4"
-		" WHERE id = ?1 AND state != ?2",
+		"UPDATE regions SET state = ?2, wrap = 0, next_wrap = 0, released_ns = ?3,"
+		" client = ?4 WHERE id = ?1 AND state != ?2",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_RELEASING),
 			DIRECTORY_N(clock_calendar_ns()), DIRECTORY_N(client)));
 	if (!error)
@@ -237,29 +242,6 @@ enum secpool_error regions_touch(struct directory *directory, const struct regio
 
 	if (!error)
 		*ret_touch = count > 0;
-	return error;
-}
-
-enum secpool_error regions_forget_keys(struct directory *directory, uint64_t slot,
-	struct regions_row *rows, size_t most, size_t *ret_count)
-{
-	struct directory_rows *found = NULL;
-	size_t count = 0;
-	enum secpool_error error = directory_query(directory,
-		COLUMNS "WHERE state = ?1 AND wrap != 0 AND id IN"
-			" (SELECT region FROM extents WHERE slot = ?2) ORDER BY id LIMIT ?3",
-		DIRECTORY_VALUES(
-			DIRECTORY_N(MSG_REGION_LIVE), DIRECTORY_N(slot), DIRECTORY_N(most)),
-		&found);
-
-	while (!error && count < most && directory_next(found, &error))
-		read_row(found, &rows[count++]);
-	directory_done(found);
-	for (size_t i = 0; i < count && !error; i++)
-		error = directory_run(directory, "UPDATE regions SET wrap = 0 WHERE id = ?1",
-			DIRECTORY_VALUES(DIRECTORY_N(rows[i].id)));
-	if (!error)
-		*ret_count = count;
 	return error;
 }
 

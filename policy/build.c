@@ -26,6 +26,9 @@ enum {
 	SESSION_SECONDS_DEFAULT = 86400,
 	AGE_SECONDS_DEFAULT = 3600,
 	SECONDS_MOST = 366 * 86400,
+	/* NIST SP 800-57 part 1, 5.3.6: a key encrypts data for at most two years */
+	ROTATE_SECONDS_DEFAULT = 365 * 86400,
+	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
@@ -216,6 +219,25 @@ static enum secpool_error build_thresholds(
 	return error;
 }
 
+/* When a key is renewed by itself. */
+static enum secpool_error build_rotation(
+	const struct source *source, const struct schema_file *file, struct policy_settings *to)
+{
+	uint64_t seconds = ROTATE_SECONDS_DEFAULT, bytes = POLICY_ROTATE_BYTES_MOST;
+	enum secpool_error error = check_number(source, "rotate_after_seconds",
+		file->rotate_after_seconds, ROTATE_SECONDS_MOST, &seconds);
+
+	if (!error && file->rotate_after_bytes)
+		error = check_size(source, "rotate_after_bytes", file->rotate_after_bytes, &bytes);
+	if (!error && (bytes < POLICY_ROTATE_BYTES_LEAST || bytes > POLICY_ROTATE_BYTES_MOST))
+		error = refuse(source, "rotate_after_bytes",
+			"expected 64M to 128T, which is 2^43 blocks: what one key may seal can "
+			"only be made less");
+	to->rotate_after_ns = seconds * CLOCK_NS_PER_S;
+	to->rotate_after_bytes = bytes;
+	return error;
+}
+
 static enum secpool_error build_settings(
 	const struct source *source, const struct schema_file *file, struct policy_settings *to)
 {
@@ -254,6 +276,8 @@ static enum secpool_error build_settings(
 	if (!error && file->patrol_bytes_per_second)
 		error = check_size(source, "patrol_bytes_per_second", file->patrol_bytes_per_second,
 			&to->patrol_bytes_per_second);
+	if (!error)
+		error = build_rotation(source, file, to);
 	to->grace_ns = grace * CLOCK_NS_PER_S;
 	to->session_ns = session * CLOCK_NS_PER_S;
 	to->max_age_ns = age * CLOCK_NS_PER_S;

@@ -81,6 +81,10 @@ enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
 /* What a device says of its health, flags: CXL 3.0 section 8.2.9.8.3.1 */
 enum msg_health { MSG_HEALTH_MAINTENANCE = 1, MSG_HEALTH_DEGRADED = 2, MSG_HEALTH_REPLACE = 4, MSG_HEALTH_MEDIA = 8 };
 enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
+/* of a region's keys: its client is to ask for a new one; it has one, and moves its pages to it */
+enum msg_rotation { MSG_ROTATION_NONE = 0, MSG_ROTATION_WANTED = 1, MSG_ROTATION_RUNNING = 2 };
+/* REBUILD: also a move off a draining device */
+enum msg_progress { MSG_PROGRESS_REBUILD = 0, MSG_PROGRESS_ROTATION = 1, MSG_PROGRESSES = 2 };
 enum msg_protection { MSG_PROTECTION_XTS_GMAC = 1 };
 enum msg_readback {
 	MSG_READBACK_MATCHED = 1,
