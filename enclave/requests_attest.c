@@ -10,9 +10,6 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
-/* Room for "device:<id>:<bytes>" and "firmware:<firmware>". */
-enum { MEASURED_BYTES = MSG_NAME_BYTES + 32, SHOWN_BYTES = 4 };
-
 _Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
 _Static_assert(REQUESTS_DEVICE_PCR_COUNT *TPM_PCR_BYTES <=
 		       sizeof((struct msg_attest_evidence *)0)->pcr_values,
@@ -74,10 +71,11 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 	bool listed = false;
 
 	(void)extra;
-	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' ||
+	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' || claim->serial[0] == '\0' ||
 		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak)
 		return err_set(SECPOOL_E_ATTESTATION,
-			"device '%s' names no id or firmware, or a key too long", claim->id);
+			"device '%s' names no id, firmware or serial, or a key too long",
+			claim->id);
 	error = make_challenge(requests, &challenge, &answer->u.attest_challenge);
 	/* known already that it will be refused: then say so now. It is asked again when the EK is proved. */
 	if (!error)
@@ -93,42 +91,26 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 	return error;
 }
 
-static void show_start(const uint8_t *value, char text[2 * SHOWN_BYTES + 1])
+/* The log, which replayed to what the TPM quoted, says who the device is: elsewhere it must say the same. */
+static enum secpool_error check_facts(
+	const struct msg_attest_begin *claim, const struct msg_verify_facts *facts)
 {
-	for (size_t i = 0; i < SHOWN_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", value[i]);
-}
-
-/* One PCR against the reference value of what the device says it is. */
-static enum secpool_error check_pcr(
-	const char *id, const char *what, unsigned pcr, const char *text, const uint8_t *value)
-{
-	char found[2 * SHOWN_BYTES + 1], wanted[2 * SHOWN_BYTES + 1];
-	uint8_t expected[TPM_PCR_BYTES];
-
-	quote_expected_pcr(text, expected);
-	if (CRYPTO_memcmp(expected, value, sizeof expected) == 0)
-		return SECPOOL_OK;
-	show_start(value, found);
-	show_start(expected, wanted);
-	return err_set(SECPOOL_E_ATTESTATION,
-		"device %s: %s measurement differs: PCR %u is %s..., but '%s' gives %s...", id,
-		what, pcr, found, text, wanted);
-}
-
-static enum secpool_error check_measurements(
-	const struct msg_attest_begin *claim, const struct msg_attest_evidence *in)
-{
-	char firmware[MEASURED_BYTES], device[MEASURED_BYTES];
-	enum secpool_error error;
-
-	snprintf(firmware, sizeof firmware, "firmware:%s", claim->firmware);
-	snprintf(device, sizeof device, "device:%s:%llu", claim->id,
-		(unsigned long long)claim->bytes);
-	error = check_pcr(claim->id, "firmware", 0, firmware, in->pcr_values);
-	if (!error)
-		error = check_pcr(claim->id, "identity", 2, device, in->pcr_values + TPM_PCR_BYTES);
-	return error;
+	if (strcmp(facts->id, claim->id) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its measured log is that of device '%s'", claim->id, facts->id);
+	if (strcmp(facts->serial, claim->serial) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its serial is '%s', but its measured log says '%s'", claim->id,
+			claim->serial, facts->serial);
+	if (strcmp(facts->firmware, claim->firmware) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its firmware is '%s', but its measured log says '%s'",
+			claim->id, claim->firmware, facts->firmware);
+	if (facts->bytes != claim->bytes)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: it has %llu bytes, but its measured log says %llu", claim->id,
+			(unsigned long long)claim->bytes, (unsigned long long)facts->bytes);
+	return SECPOOL_OK;
 }
 
 /* Everything that evidence must show, in the order: this TPM, this quote, these measurements, this policy. */
@@ -149,7 +131,7 @@ static enum secpool_error check_evidence(struct requests *requests,
 			"that it names",
 			claim->id);
 	if (in->attest_bytes > sizeof in->attest || in->signature_bytes > sizeof in->signature ||
-		in->pcr_count != REQUESTS_DEVICE_PCR_COUNT)
+		in->log_bytes > sizeof in->log || in->pcr_count != REQUESTS_DEVICE_PCR_COUNT)
 		return err_set(SECPOOL_E_ATTESTATION, "device %s: its evidence has wrong lengths",
 			claim->id);
 	memset(&ask, 0, sizeof ask);
@@ -165,9 +147,11 @@ static enum secpool_error check_evidence(struct requests *requests,
 	ask.pcrs = REQUESTS_DEVICE_PCRS;
 	ask.pcr_count = in->pcr_count;
 	memcpy(ask.pcr_values, in->pcr_values, sizeof ask.pcr_values);
+	ask.log_bytes = in->log_bytes;
+	memcpy(ask.log, in->log, sizeof ask.log);
 	error = verifier_check_quote(&requests->verifier, &ask, &facts);
 	if (!error)
-		error = check_measurements(claim, in);
+		error = check_facts(claim, &facts);
 	*ret_resets = verdicts_resets(facts.reset_count, facts.restart_count);
 	return error;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "enclave/eventlog.h"
 #include "enclave/quote_verify.h"
 #include "enclave/sandbox.h"
 #include "enclave/secmem.h"
@@ -23,6 +24,8 @@ _Static_assert(sizeof((struct msg_verify_evidence *)0)->attest == TPM_ATTEST_BYT
 _Static_assert(sizeof((struct msg_verify_evidence *)0)->nonce == QUOTE_NONCE_BYTES, "nonce");
 _Static_assert(sizeof((struct msg_verify_evidence *)0)->pcr_values == TPM_PCRS_MOST * TPM_PCR_BYTES,
 	"PCR values");
+_Static_assert(sizeof((struct msg_verify_evidence *)0)->log == EVENTLOG_BYTES_MOST, "log");
+_Static_assert(sizeof((struct msg_verify_facts *)0)->firmware == EVENTLOG_TEXT_BYTES, "texts");
 
 /* ---- in the verifier process ---- */
 
@@ -46,19 +49,29 @@ static enum secpool_error serve_begin(const struct msg_verify_begin *in, struct 
 
 static enum secpool_error serve_evidence(const struct msg_verify_evidence *in, struct msg *answer)
 {
+	struct msg_verify_facts *out = &answer->u.verify_facts;
+	struct eventlog_facts told = {.bytes = 0};
 	struct quote_facts facts = {0};
 	enum secpool_error error;
 
 	if (in->ek_bytes > sizeof in->ek || in->ak_bytes > sizeof in->ak ||
 		in->attest_bytes > sizeof in->attest ||
-		in->signature_bytes > sizeof in->signature || in->pcr_count > TPM_PCRS_MOST)
+		in->signature_bytes > sizeof in->signature || in->pcr_count > TPM_PCRS_MOST ||
+		in->log_bytes > sizeof in->log)
 		return err_set(SECPOOL_E_ATTESTATION, "a part of the evidence is too long");
 	error = quote_verify(in->ek, in->ek_bytes, in->ak, in->ak_bytes, in->attest,
 		in->attest_bytes, in->signature, in->signature_bytes, in->nonce, sizeof in->nonce,
 		in->pcrs, in->pcr_values, in->pcr_count, &facts);
+	/* the log last: the values that it must replay to are then what a TPM signed */
+	if (!error)
+		error = eventlog_replay(in->log, in->log_bytes, in->pcrs, in->pcr_values, &told);
 	answer->type = MSG_VERIFY_FACTS;
-	answer->u.verify_facts.reset_count = facts.reset_count;
-	answer->u.verify_facts.restart_count = facts.restart_count;
+	out->reset_count = facts.reset_count;
+	out->restart_count = facts.restart_count;
+	MSG_SET(out->firmware, told.firmware);
+	MSG_SET(out->id, told.id);
+	MSG_SET(out->serial, told.serial);
+	out->bytes = told.bytes;
 	return error;
 }
 

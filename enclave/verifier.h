@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verifier: a process without keys that parses what devices send (public areas, quotes, signatures), so that a fault in that code
+ * The verifier: a process without keys that parses what devices send (public areas, quotes, signatures, measured logs), so that a fault in that code
  * can't reach a key. It is forked before the first key exists, keeps one descriptor, its socket, and lives in a sandbox of its own. What it
  * gives back has a fixed size (the VERIFY_ messages).
  *
@@ -36,7 +36,7 @@ void verifier_stop(struct verifier *verifier);
  */
 enum secpool_error verifier_make_credential(struct verifier *verifier, const struct msg_verify_begin *request, struct msg_verify_credential *ret_credential) MUST_USE;
 
-/* Checks a quote (quote_verify). Errors: as above. */
+/* Checks a quote (quote_verify), and that the log replays to it (eventlog_replay). Errors: as above. */
 enum secpool_error verifier_check_quote(struct verifier *verifier, const struct msg_verify_evidence *request, struct msg_verify_facts *ret_facts) MUST_USE;
 
 #endif

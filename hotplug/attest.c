@@ -10,7 +10,6 @@
 #include "enclave/tpm.h"
 #include "hotplug/notify.h"
 #include "lib/base/clock.h"
-#include "lib/base/log.h"
 #include "lib/base/os.h"
 
 /* How long a TPM that was just started may take to accept, and the pause between two looks. */
@@ -29,6 +28,7 @@ enum phase {
 };
 
 _Static_assert(sizeof((struct msg_attest_begin *)NULL)->ek == TPM_PUBLIC_BYTES, "lengths");
+_Static_assert(sizeof((struct msg_attest_evidence *)NULL)->log == EVENTLOG_BYTES_MOST, "log");
 
 /* One exchange. While a thread has it (busy), only `dropped` may be touched. */
 struct attest {
@@ -238,6 +238,7 @@ static void ask_begin(struct attest *attest)
 	memset(begin, 0, sizeof *begin);
 	MSG_SET(begin->id, identity->id);
 	MSG_SET(begin->firmware, identity->firmware);
+	MSG_SET(begin->serial, identity->serial);
 	begin->bytes = identity->bytes;
 	begin->ek_bytes = (uint32_t)attest->ek.bytes;
 	memcpy(begin->ek, attest->ek.area, attest->ek.bytes);
@@ -246,10 +247,34 @@ static void ask_begin(struct attest *attest)
 	ask(attest, PHASE_CHALLENGE, &msg);
 }
 
+/* What the device's TPM measured when it was started: the device's own word, which the verifier replays. */
+static enum secpool_error add_log(struct attest *attest)
+{
+	struct identity_measured measured;
+	size_t bytes = 0;
+	enum secpool_error error;
+
+	identity_measure(&attest->device->identity, &measured);
+	const struct eventlog_event events[] = {
+		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
+		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
+	};
+	error = eventlog_make(events, sizeof events / sizeof *events, attest->evidence.log, &bytes);
+	attest->evidence.log_bytes = (uint32_t)bytes;
+	return error;
+}
+
 static void ask_verdict(struct attest *attest)
 {
 	struct msg msg = {.type = MSG_ATTEST_EVIDENCE};
+	char reason[ERR_DETAIL_BYTES];
+	enum secpool_error error = add_log(attest);
 
+	if (error) {
+		snprintf(reason, sizeof reason, "no event log: %.200s", err_detail());
+		fail(attest, error, reason);
+		return;
+	}
 	msg.u.attest_evidence = attest->evidence;
 	ask(attest, PHASE_VERDICT, &msg);
 }
@@ -346,19 +371,12 @@ static void keep_evidence(const struct attest *attest)
 {
 	const struct msg_attest_evidence *from = &attest->evidence;
 	struct device *device = attest->device;
-	struct identity_measured measured;
 	struct msg_device_evidence *to;
-	size_t bytes = 0;
 
 	free(device->evidence);
 	device->evidence = to = calloc(1, sizeof *to);
 	if (!to)
 		return;
-	identity_measure(&device->identity, &measured);
-	const struct eventlog_event events[] = {
-		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
-		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
-	};
 	MSG_SET(to->id, device->identity.id);
 	to->ak_bytes = (uint32_t)attest->ak.bytes;
 	memcpy(to->ak, attest->ak.area, attest->ak.bytes);
@@ -370,10 +388,8 @@ static void keep_evidence(const struct attest *attest)
 	to->pcrs = attest->challenge.pcrs;
 	to->pcr_count = from->pcr_count;
 	memcpy(to->pcr_values, from->pcr_values, sizeof to->pcr_values);
-	if (eventlog_make(events, sizeof events / sizeof *events, to->log, &bytes))
-		log_event(LOG_LEVEL_WARNING, "no-event-log", "device=%s detail=\"%s\"", to->id,
-			err_detail());
-	to->log_bytes = (uint32_t)bytes;
+	to->log_bytes = from->log_bytes;
+	memcpy(to->log, from->log, sizeof to->log);
 }
 
 static void take_verdict(struct attest *attest, const struct msg_attest_verdict *verdict)

@@ -187,6 +187,6 @@ void identity_measure(const struct identity *identity, struct identity_measured 
 {
 	snprintf(ret_measured->firmware, sizeof ret_measured->firmware, "firmware:%s",
 		identity->firmware);
-	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu", identity->id,
-		(unsigned long long)identity->bytes);
+	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu:%s",
+		identity->id, (unsigned long long)identity->bytes, identity->serial);
 }

@@ -2,7 +2,7 @@
 /*
  * What an emulated device says it is: identity.json in its folder,
  *   {"id": "dev0", "serial": "...", "bytes": 536870912, "firmware": "secpool-emulated-1.0",
- * "domain": "domain0", "kind": "emulated"} None of it is believed: firmware, id and bytes are
+ * "domain": "domain0", "kind": "emulated"} None of it is believed: firmware, id, bytes and serial are
  * measured into the device's TPM and judged by keymgrd's enclave.
  *
  * The parser takes bytes from outside: any bytes give an identity that holds all rules below, or an
@@ -33,9 +33,9 @@ struct identity {
 	uint64_t bytes;
 };
 
-/* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id and capacity into PCR 2. */
+/* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id, capacity and serial into PCR 2 (enclave/eventlog.h). */
 struct identity_measured {
-	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + 48];
+	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + IDENTITY_TEXT_BYTES + 48];
 };
 void identity_measure(const struct identity *identity, struct identity_measured *ret_measured);
 

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "enclave/enclave.h"
+#include "enclave/eventlog.h"
 #include "enclave/quote_verify.h"
 #include "enclave/tpm.h"
 #include "lib/wire/sock.h"
@@ -30,6 +31,7 @@ struct rig_device {
 	struct vtpm vtpm;
 	struct tpm *tpm;
 	struct msg_attest_begin claim;
+	char firmware[128], identity[128]; /* what its TPM measured, and its log says */
 };
 
 static inline void rig_ok(enum secpool_error error, const char *what)
@@ -139,25 +141,36 @@ static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint
 
 /* ---- devices ---- */
 
+/* Starts the device's TPM, which measures what it is; --provision: it is new. */
+static inline void rig_device_power(struct rig_device *device, const char *provision)
+{
+	char first[160], second[160];
+
+	snprintf(first, sizeof first, "0:%s", device->firmware);
+	snprintf(second, sizeof second, "2:%s", device->identity);
+	vtpm_start(&device->vtpm,
+		(const char *const[]){"--extend", first, "--extend", second, provision, NULL});
+	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
+}
+
 /* measured: the firmware that its TPM really measured. */
 static inline void rig_device_init(
 	struct rig_device *device, const char *id, const char *firmware, const char *measured)
 {
-	char first[128], second[128];
 	uint8_t blob[TPM_BLOB_BYTES];
 	struct tpm_public ek, ak;
 	size_t bytes = 0;
 
 	memset(device, 0, sizeof *device);
-	snprintf(first, sizeof first, "0:firmware:%s", measured);
-	snprintf(second, sizeof second, "2:device:%s:%d", id, (int)RIG_DEVICE_BYTES);
+	snprintf(device->firmware, sizeof device->firmware, "firmware:%s", measured);
+	snprintf(device->identity, sizeof device->identity, "device:%s:%d:S-%s", id,
+		(int)RIG_DEVICE_BYTES, id);
 	vtpm_init(&device->vtpm);
-	vtpm_start(&device->vtpm, (const char *const[]){"--provision", "--extend", first, "--extend",
-					  second, NULL});
-	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
+	rig_device_power(device, "--provision");
 	rig_ok(tpm_attestation_key(device->tpm, blob, &bytes, &ek, &ak), "device's AK");
 	MSG_SET(device->claim.id, id);
 	MSG_SET(device->claim.firmware, firmware);
+	snprintf(device->claim.serial, sizeof device->claim.serial, "S-%s", id);
 	device->claim.bytes = RIG_DEVICE_BYTES;
 	device->claim.ek_bytes = (uint32_t)ek.bytes;
 	memcpy(device->claim.ek, ek.area, sizeof device->claim.ek);
@@ -184,6 +197,20 @@ static inline enum secpool_error rig_begin(
 	return error;
 }
 
+/* The log of what its TPM measured, into the evidence. */
+static inline void rig_log(const char *firmware, const char *identity, struct msg_attest_evidence *evidence)
+{
+	const struct eventlog_event events[] = {
+		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = firmware},
+		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = identity},
+	};
+	size_t bytes = 0;
+
+	memset(evidence->log, 0, sizeof evidence->log);
+	rig_ok(eventlog_make(events, 2, evidence->log, &bytes), "log");
+	evidence->log_bytes = (uint32_t)bytes;
+}
+
 /* The device's honest answer to a challenge. */
 static inline void rig_answer(struct rig_device *device,
 	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *ret_evidence)
@@ -207,6 +234,7 @@ static inline void rig_answer(struct rig_device *device,
 	memcpy(ret_evidence->signature, quote.signature, sizeof ret_evidence->signature);
 	ret_evidence->pcr_count = quote.pcr_count;
 	memcpy(ret_evidence->pcr_values, quote.pcr_values, sizeof ret_evidence->pcr_values);
+	rig_log(device->firmware, device->identity, ret_evidence);
 }
 
 /* The verdict's error, with its reason as err_detail. */

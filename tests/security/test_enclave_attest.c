@@ -124,7 +124,7 @@ static void changed_evidence_is_refused(void **state)
 	struct msg_attest_evidence evidence;
 
 	(void)state;
-	for (unsigned i = 0; i < 7; i++) {
+	for (unsigned i = 0; i < 9; i++) {
 		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 		rig_answer(&device, &challenge, &evidence);
 		if (i == 0)
@@ -139,8 +139,12 @@ static void changed_evidence_is_refused(void **state)
 			evidence.pcr_values[0] ^= 1;
 		else if (i == 5)
 			evidence.pcr_count = 1;
-		else
+		else if (i == 6)
 			evidence.attest_bytes = 4000;
+		else if (i == 7)
+			evidence.log_bytes = 4000;
+		else
+			evidence.log_bytes--;
 		expect_refused(rig_judge(&rig, &evidence, NULL), "");
 		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 	}
@@ -153,17 +157,59 @@ static void other_firmware_is_refused(void **state)
 
 	(void)state;
 	rig_device_init(&liar, "d1", RIG_FIRMWARE, "secpool-emulated-evil");
-	expect_refused(rig_attest(&rig, &liar, NULL), "firmware measurement differs: PCR 0");
+	expect_refused(
+		rig_attest(&rig, &liar, NULL), "but its measured log says 'secpool-emulated-evil'");
 	rig_device_init(&old, "d2", "secpool-emulated-0.9", "secpool-emulated-0.9");
 	expect_refused(rig_attest(&rig, &old, NULL), "secpool-emulated-0.9");
 	/* an honest TPM under another id, or with another size, than was measured */
 	MSG_SET(device.claim.id, "d9");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(device.claim.id, "d0");
 	device.claim.bytes *= 2;
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL),
+		"it has 2097152 bytes, but its measured log says 1048576");
 	rig_device_done(&liar);
 	rig_device_done(&old);
+}
+
+/* A log of other facts, of what was not measured, or cut: none of them is believed, each refusal says which it is. */
+static void log_must_replay(void **state)
+{
+	static const struct {
+		const char *firmware, *identity, *reason;
+	} cases[] = {
+		{"firmware:" RIG_FIRMWARE, "device:d0:2097152:S-d0", "it gives PCR 2"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576:S-other", "it gives PCR 2"},
+		{"firmware:other", "device:d0:1048576:S-d0", "it gives PCR 0"},
+		{"firmware: " RIG_FIRMWARE, "device:d0:1048576:S-d0",
+			"event of the firmware is malformed"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576", "event of the device is malformed"},
+	};
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		rig_log(cases[i].firmware, cases[i].identity, &evidence);
+		expect_refused(rig_judge(&rig, &evidence, NULL), cases[i].reason);
+		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	}
+	/* a text that another was hashed for: its digest is the measured one */
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log[evidence.log_bytes - 1] ^= 1;
+	expect_refused(
+		rig_judge(&rig, &evidence, NULL), "text of the device is not what was measured");
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log_bytes = 0;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "it has no header");
+	MSG_SET(device.claim.serial, "S-other");
+	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'S-d0'");
+	MSG_SET(device.claim.serial, "S-d0");
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
 }
 
 /* A second TPM under an id that is known, and one TPM under two ids. */
@@ -180,7 +226,7 @@ static void identities_are_kept(void **state)
 		rig_attest(&rig, &other, NULL), "not the one this id was first accepted with");
 	rig_ok(rig_attest(&rig, &device, &verdict), "the first one again");
 	MSG_SET(device.claim.id, "d5");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(known.u.enc_device_known.id, "d0");
 	memcpy(known.u.enc_device_known.ek_name, verdict.u.attest_verdict.ek_name,
 		QUOTE_NAME_BYTES);
@@ -274,14 +320,10 @@ static void reset_counter_never_goes_back(void **state)
 		device.vtpm.folder);
 	assert_int_equal(system(command), 0);
 	for (unsigned i = 0; i < 4; i++) {
-		char id[64];
-		snprintf(id, sizeof id, "2:device:d0:%d", (int)RIG_DEVICE_BYTES);
-		vtpm_start(&device.vtpm, (const char *const[]){"--extend",
-						 "0:firmware:" RIG_FIRMWARE, "--extend", id, NULL});
+		rig_device_power(&device, NULL);
 		uint8_t blob[TPM_BLOB_BYTES];
 		struct tpm_public ek, ak;
 		size_t bytes = 0;
-		rig_ok(tpm_open(device.vtpm.where, &device.tpm), "open");
 		rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
 		device.claim.ak_bytes = (uint32_t)ak.bytes;
 		memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
@@ -309,6 +351,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(replayed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(changed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(other_firmware_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
