@@ -11,8 +11,7 @@
 #include "lib/base/os.h"
 
 _Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
-_Static_assert(REQUESTS_DEVICE_PCR_COUNT *TPM_PCR_BYTES <=
-		       sizeof((struct msg_attest_evidence *)0)->pcr_values,
+_Static_assert(TPM_PCRS_MOST *TPM_PCR_BYTES == sizeof((struct msg_attest_evidence *)0)->pcr_values,
 	"PCR values");
 
 /* Policy and memory together: may this id be used with this EK and firmware? */
@@ -54,7 +53,7 @@ static enum secpool_error make_challenge(struct requests *requests,
 	memcpy(challenge->ek_name, credential.ek_name, sizeof challenge->ek_name);
 	MSG_SET(out->id, challenge->claim.id);
 	memcpy(out->nonce, challenge->nonce, sizeof out->nonce);
-	out->pcrs = REQUESTS_DEVICE_PCRS;
+	out->pcrs = policy_settings(requests->policy)->device_pcrs;
 	out->credential_bytes = credential.credential_bytes;
 	memcpy(out->credential, credential.credential, sizeof out->credential);
 	out->secret_bytes = credential.secret_bytes;
@@ -113,6 +112,21 @@ static enum secpool_error check_facts(
 	return SECPOOL_OK;
 }
 
+/* The values that the TPM quoted against the policy's. values: one for each bit of pcrs, lowest first. */
+static enum secpool_error check_references(
+	const struct policy *policy, const char *id, uint32_t pcrs, const uint8_t *values)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (unsigned pcr = 0; pcrs >> pcr != 0 && !error; pcr++) {
+		if (!(pcrs & 1u << pcr))
+			continue;
+		error = policy_may_measure(policy, id, pcr, values);
+		values += TPM_PCR_BYTES;
+	}
+	return error;
+}
+
 /* Everything that evidence must show, in the order: this TPM, this quote, these measurements, this policy. */
 static enum secpool_error check_evidence(struct requests *requests,
 	const struct verdicts_challenge *challenge, const struct msg_attest_evidence *in,
@@ -120,6 +134,7 @@ static enum secpool_error check_evidence(struct requests *requests,
 {
 	static struct msg_verify_evidence ask;
 	const struct msg_attest_begin *claim = &challenge->claim;
+	uint32_t pcrs = policy_settings(requests->policy)->device_pcrs;
 	struct msg_verify_facts facts = {0};
 	enum secpool_error error;
 
@@ -131,7 +146,8 @@ static enum secpool_error check_evidence(struct requests *requests,
 			"that it names",
 			claim->id);
 	if (in->attest_bytes > sizeof in->attest || in->signature_bytes > sizeof in->signature ||
-		in->log_bytes > sizeof in->log || in->pcr_count != REQUESTS_DEVICE_PCR_COUNT)
+		in->log_bytes > sizeof in->log ||
+		in->pcr_count != (uint32_t)__builtin_popcount(pcrs))
 		return err_set(SECPOOL_E_ATTESTATION, "device %s: its evidence has wrong lengths",
 			claim->id);
 	memset(&ask, 0, sizeof ask);
@@ -144,7 +160,7 @@ static enum secpool_error check_evidence(struct requests *requests,
 	ask.signature_bytes = in->signature_bytes;
 	memcpy(ask.signature, in->signature, sizeof ask.signature);
 	memcpy(ask.nonce, challenge->nonce, sizeof ask.nonce);
-	ask.pcrs = REQUESTS_DEVICE_PCRS;
+	ask.pcrs = pcrs;
 	ask.pcr_count = in->pcr_count;
 	memcpy(ask.pcr_values, in->pcr_values, sizeof ask.pcr_values);
 	ask.log_bytes = in->log_bytes;
@@ -152,6 +168,8 @@ static enum secpool_error check_evidence(struct requests *requests,
 	error = verifier_check_quote(&requests->verifier, &ask, &facts);
 	if (!error)
 		error = check_facts(claim, &facts);
+	if (!error)
+		error = check_references(requests->policy, claim->id, pcrs, in->pcr_values);
 	*ret_resets = verdicts_resets(facts.reset_count, facts.restart_count);
 	return error;
 }

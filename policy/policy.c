@@ -69,6 +69,7 @@ void policy_free(struct policy *policy)
 	free(policy->tenants);
 	free(policy->known);
 	free(policy->firmware);
+	free(policy->references);
 	free(policy);
 }
 

@@ -43,13 +43,18 @@ struct schema_known {
 	char *id, *ek;
 };
 
+struct schema_reference {
+	char *name, *pcr, *sha256;
+};
+
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
 	char *suspect_tenants, *suspect_faults;
-	char **firmware;
+	char **firmware, **pcrs;
 	struct schema_known *known;
-	unsigned firmware_count, known_count;
+	struct schema_reference *reference;
+	unsigned firmware_count, known_count, pcrs_count, reference_count;
 };
 
 struct schema_file {

@@ -192,7 +192,7 @@ static void log_must_replay(void **state)
 	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
 		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 		rig_answer(&device, &challenge, &evidence);
-		rig_log(cases[i].firmware, cases[i].identity, &evidence);
+		rig_log(cases[i].firmware, cases[i].identity, "", &evidence);
 		expect_refused(rig_judge(&rig, &evidence, NULL), cases[i].reason);
 		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 	}
@@ -210,6 +210,62 @@ static void log_must_replay(void **state)
 	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'S-d0'");
 	MSG_SET(device.claim.serial, "S-d0");
 	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
+}
+
+/* What PCR 4 holds after SHA-256("loader-1"), or of "loader-2", was extended into it: by Python's hashlib. */
+#define LOADER_1 "115dd1673f65cce94b07047ee16ffcb744a78e551631dbd172dc87d3289e781d"
+#define LOADER_2 "a9c9a08f37506c59cd64841a0be63e37ca68e5548ac560f85e674ec3dd7a8de4"
+
+static int start_with_references(void **state)
+{
+	(void)state;
+	rig_init(&rig);
+	rig.more =
+		"  pcrs: [4, 0, 2]\n  reference:\n    - {name: loader-one, pcr: 4, "
+		"sha256: " LOADER_1 "}\n    - {name: loader-two, pcr: 4, sha256: " LOADER_2 "}\n";
+	rig_ok(rig_start(&rig), "start");
+	rig_device_init_with(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE, "loader-1");
+	return 0;
+}
+
+/* Several versions are allowed, another is not, nor one that measured nothing; and the quote must be about the policy's PCRs. */
+static void reference_values_decide(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct rig_device second, third, none;
+	struct tpm_quote quote;
+
+	(void)state;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	assert_int_equal(challenge.pcrs, 0x15);
+	rig_answer(&device, &challenge, &evidence);
+	assert_int_equal(evidence.pcr_count, 3);
+	rig_ok(rig_judge(&rig, &evidence, NULL), "the first version");
+	rig_device_init_with(&second, "d1", RIG_FIRMWARE, RIG_FIRMWARE, "loader-2");
+	rig_ok(rig_attest(&rig, &second, NULL), "the second version");
+	rig_device_init_with(&third, "d2", RIG_FIRMWARE, RIG_FIRMWARE, "loader-3");
+	expect_refused(rig_attest(&rig, &third, NULL),
+		"the policy lists other values (loader-one, loader-two)");
+	rig_device_init(&none, "d3", RIG_FIRMWARE, RIG_FIRMWARE);
+	expect_refused(rig_attest(&rig, &none, NULL), "has PCR 4 = 00000000...");
+	/* fewer PCRs than were asked for: with the values of all, and with its own */
+	for (unsigned i = 0; i < 2; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		rig_ok(tpm_quote(device.tpm, 0x5, challenge.nonce, sizeof challenge.nonce, &quote),
+			"quote");
+		memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
+		memcpy(evidence.signature, quote.signature, sizeof evidence.signature);
+		evidence.attest_bytes = (uint32_t)quote.attest_bytes;
+		evidence.signature_bytes = (uint32_t)quote.signature_bytes;
+		evidence.pcr_count = i == 0 ? 3 : quote.pcr_count;
+		expect_refused(
+			rig_judge(&rig, &evidence, NULL), i == 0 ? "other PCRs" : "wrong lengths");
+	}
+	rig_device_done(&second);
+	rig_device_done(&third);
+	rig_device_done(&none);
 }
 
 /* A second TPM under an id that is known, and one TPM under two ids. */
@@ -352,6 +408,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(changed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(other_firmware_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
+		cmocka_unit_test_setup_teardown(
+			reference_values_decide, start_with_references, end),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
