@@ -24,6 +24,10 @@ static enum secpool_error may_use(const struct requests *requests,
 
 	error = policy_may_use_device(
 		requests->policy, claim->id, challenge->ek_name, claim->firmware, &first_use);
+	/* an EK that the policy itself names needs nobody else's word */
+	if (!error && first_use && policy_ek_ca(requests->policy, 0) && !challenge->certified)
+		error = err_set(SECPOOL_E_ATTESTATION, "device %s: %.180s", claim->id,
+			challenge->uncertified);
 	if (!error)
 		error = verdicts_may_claim(
 			&requests->verdicts, claim->id, challenge->ek_name, !first_use);
@@ -46,11 +50,15 @@ static enum secpool_error make_challenge(struct requests *requests,
 	ask.ak_bytes = challenge->claim.ak_bytes;
 	memcpy(ask.ak, challenge->claim.ak, sizeof ask.ak);
 	memcpy(ask.secret, challenge->secret, sizeof ask.secret);
+	ask.certificate_bytes = challenge->claim.certificate_bytes;
+	memcpy(ask.certificate, challenge->claim.certificate, sizeof ask.certificate);
 	error = verifier_make_credential(&requests->verifier, &ask, &credential);
 	secmem_wipe(&ask, sizeof ask);
 	if (error)
 		return error;
 	memcpy(challenge->ek_name, credential.ek_name, sizeof challenge->ek_name);
+	challenge->certified = credential.certified == 1;
+	MSG_SET(challenge->uncertified, credential.uncertified);
 	MSG_SET(out->id, challenge->claim.id);
 	memcpy(out->nonce, challenge->nonce, sizeof out->nonce);
 	out->pcrs = policy_settings(requests->policy)->device_pcrs;
@@ -71,7 +79,8 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 
 	(void)extra;
 	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' || claim->serial[0] == '\0' ||
-		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak)
+		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak ||
+		claim->certificate_bytes > sizeof claim->certificate)
 		return err_set(SECPOOL_E_ATTESTATION,
 			"device '%s' names no id, firmware or serial, or a key too long",
 			claim->id);

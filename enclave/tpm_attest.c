@@ -114,7 +114,7 @@ static enum secpool_error put_public(const TPM2B_PUBLIC *from, struct tpm_public
 static enum secpool_error make_ek(struct tpm *tpm, TPM2B_PUBLIC **ret_area)
 {
 	enum secpool_error error = tpm_make_primary(tpm, tpm->esys, ESYS_TR_RH_ENDORSEMENT,
-		TPMA_OBJECT_ADMINWITHPOLICY, &EK_POLICY, &tpm->ek, ret_area);
+		tpm->ek_rsa, TPMA_OBJECT_ADMINWITHPOLICY, &EK_POLICY, &tpm->ek, ret_area);
 
 	if (error)
 		tpm->ek = ESYS_TR_NONE;

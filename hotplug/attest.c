@@ -42,6 +42,8 @@ struct attest {
 	char folder[PATH_MAX];
 	struct tpm *tpm;
 	struct tpm_public ek, ak;
+	size_t certificate_bytes;
+	uint8_t certificate[sizeof((struct msg_attest_begin *)NULL)->certificate];
 	struct msg_attest_challenge challenge;
 	struct msg_attest_evidence evidence;
 	enum secpool_error error;
@@ -70,6 +72,11 @@ static enum secpool_error load_keys(struct attest *attest, const char *where, bo
 	error = tpm_open(where, &attest->tpm);
 	if (error)
 		return error;
+	/* which EK the TPM has is decided by which one it has a certificate for */
+	error = tpm_ek_certificate(attest->tpm, attest->certificate, sizeof attest->certificate,
+		&attest->certificate_bytes);
+	if (error)
+		goto out;
 	if (*use_blob && os_read_file(path, sizeof blob, &text, &bytes) == SECPOOL_OK)
 		memcpy(blob, text, bytes);
 	else
@@ -82,6 +89,7 @@ static enum secpool_error load_keys(struct attest *attest, const char *where, bo
 		error = err_set(SECPOOL_E_TPM, "the device's TPM gave keys of impossible length");
 	if (!error && old_bytes == 0)
 		error = os_write_file_durable(path, blob, bytes, AK_FILE_MODE);
+out:
 	if (error) {
 		*use_blob = false;
 		tpm_close(attest->tpm);
@@ -244,6 +252,8 @@ static void ask_begin(struct attest *attest)
 	memcpy(begin->ek, attest->ek.area, attest->ek.bytes);
 	begin->ak_bytes = (uint32_t)attest->ak.bytes;
 	memcpy(begin->ak, attest->ak.area, attest->ak.bytes);
+	begin->certificate_bytes = (uint32_t)attest->certificate_bytes;
+	memcpy(begin->certificate, attest->certificate, attest->certificate_bytes);
 	ask(attest, PHASE_CHALLENGE, &msg);
 }
 

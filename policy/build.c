@@ -489,6 +489,28 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 	return SECPOOL_OK;
 }
 
+/* Absolute: it is read by processes of which nobody says where they run. */
+static enum secpool_error build_ek_ca(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	char path[96];
+
+	policy->ek_ca = calloc(from->ek_ca_count + 1u, sizeof *policy->ek_ca);
+	if (!policy->ek_ca)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+	for (unsigned i = 0; i < from->ek_ca_count; i++) {
+		if (from->ek_ca[i][0] != '/')
+			return refuse(source, path_of(path, "devices.ek_ca[%u]", i),
+				"expected a file's path from / on, found '%.40s'", from->ek_ca[i]);
+		policy->ek_ca[i] = strdup(from->ek_ca[i]);
+		if (!policy->ek_ca[i])
+			return err_set(
+				SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+		policy->ek_ca_count = i + 1;
+	}
+	return SECPOOL_OK;
+}
+
 /* Without the section no device may be used. */
 static enum secpool_error build_devices(
 	const struct source *source, const struct schema_devices *from, struct policy *policy)
@@ -513,6 +535,8 @@ static enum secpool_error build_devices(
 		error = build_known(source, i, &from->known[i], policy);
 	for (unsigned i = 0; i < from->reference_count && !error; i++)
 		error = build_reference(source, i, &from->reference[i], policy);
+	if (!error)
+		error = build_ek_ca(source, from, policy);
 	return error;
 }
 

@@ -41,7 +41,8 @@ struct policy {
 	struct model_known *known;
 	char (*firmware)[MODEL_NAME_BYTES];
 	struct model_reference *references;
-	size_t tenant_count, known_count, firmware_count, reference_count;
+	char **ek_ca;
+	size_t tenant_count, known_count, firmware_count, reference_count, ek_ca_count;
 	unsigned tenants_line;
 	bool first_use;
 };

@@ -65,6 +65,11 @@ const char *policy_tenant_users(const struct policy *policy, size_t index);
 const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index);
 
 /*
+ * Files of CA certificates (PEM), in the file's order; NULL beyond the last. Where there are any, a device that the policy does not list under its id needs an EK certificate by one of them. Borrowed.
+ */
+const char *policy_ek_ca(const struct policy *policy, size_t index);
+
+/*
  * Whether a process of this user (uid, and its primary gid) may be the tenant.
  * Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, each naming tenant and user.
  */

@@ -69,6 +69,7 @@ static const cyaml_schema_field_t devices_fields[] = {
 	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
 	TEXTS(struct schema_devices, pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
+	TEXTS(struct schema_devices, ek_ca, CYAML_FLAG_OPTIONAL, 1, SCHEMA_FILES_MOST),
 	CYAML_FIELD_SEQUENCE("reference", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, reference, &reference_value, 0, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "tests/security/enclave_rig.h"
+#include "tests/unit/ekcert_fixture.h"
 
 static struct rig rig;
 static struct rig_device device;
@@ -268,6 +269,102 @@ static void reference_values_decide(void **state)
 	rig_device_done(&none);
 }
 
+/* ---- EK certificates ---- */
+
+static struct authority maker, stranger;
+static char ca_lines[256];
+
+/* A policy with the maker's CA; enrol and known lines as they are. */
+static int start_with_ca(void **state)
+{
+	char path[160], pem[8192] = "";
+
+	(void)state;
+	rig_init(&rig);
+	authority_init(&maker, "maker", NULL, 36500);
+	authority_init(&stranger, "stranger", NULL, 36500);
+	authority_pem(&maker, pem);
+	snprintf(path, sizeof path, "%s/maker.pem", rig.host.folder);
+	rig_ok(os_write_file_durable(path, pem, strlen(pem), 0600), "CA file");
+	snprintf(ca_lines, sizeof ca_lines, "  ek_ca: [%s]\n", path);
+	rig.more = ca_lines;
+	rig_ok(rig_start(&rig), "start");
+	rig_device_init(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	return 0;
+}
+
+static int end_with_ca(void **state)
+{
+	authority_done(&maker);
+	authority_done(&stranger);
+	return end(state);
+}
+
+/* Gives the device a certificate for the EK that it claims; days from now on, from and to. */
+static void certify(
+	struct rig_device *which, const struct authority *by, int from_days, int to_days)
+{
+	int64_t now_s = (int64_t)(clock_calendar_ns() / CLOCK_NS_PER_S) - EKCERT_NOW;
+	const struct flaws times = {.from = now_s + from_days * (int64_t)EKCERT_DAY,
+		.to = now_s + to_days * (int64_t)EKCERT_DAY};
+	const uint8_t *area = which->claim.ek;
+	size_t end_of_key = which->claim.ek_bytes;
+	uint8_t point[65] = {4};
+	EVP_PKEY *key = EVP_EC_gen("P-256"); /* for its curve */
+	const uint8_t *at = point;
+
+	/* TPM2B_PUBLIC ends with the point: two coordinates, each with its length */
+	memcpy(point + 1, area + end_of_key - 66, 32);
+	memcpy(point + 33, area + end_of_key - 32, 32);
+	assert_non_null(d2i_PublicKey(EVP_PKEY_EC, &key, &at, sizeof point));
+	which->claim.certificate_bytes =
+		(uint32_t)authority_issue(by, key, &times, which->claim.certificate);
+	EVP_PKEY_free(key);
+}
+
+static void certificate_decides(void **state)
+{
+	struct rig_device other;
+
+	(void)state;
+	expect_refused(
+		rig_attest(&rig, &device, NULL), "EK certificate is refused: the TPM has none");
+	certify(&device, &stranger, -1, 1);
+	expect_refused(rig_attest(&rig, &device, NULL), "no CA that the policy lists");
+	certify(&device, &maker, -9, -1);
+	expect_refused(rig_attest(&rig, &device, NULL), "it has expired");
+	certify(&device, &maker, 1, 9);
+	expect_refused(rig_attest(&rig, &device, NULL), "not valid yet");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	certify(&device, &maker, -1, 1);
+	rig_ok(rig_attest(&rig, &device, NULL), "certified");
+	/* another device shows this one's certificate */
+	rig_device_init(&other, "d1", RIG_FIRMWARE, RIG_FIRMWARE);
+	memcpy(other.claim.certificate, device.claim.certificate, sizeof other.claim.certificate);
+	other.claim.certificate_bytes = device.claim.certificate_bytes;
+	expect_refused(rig_attest(&rig, &other, NULL), "for another key than this TPM's EK");
+	other.claim.certificate_bytes = 4000;
+	expect_refused(rig_attest(&rig, &other, NULL), "too long");
+	memset(other.claim.certificate, 0x30, sizeof other.claim.certificate);
+	other.claim.certificate_bytes = 2000;
+	expect_refused(rig_attest(&rig, &other, NULL), "not an X.509 certificate");
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+	rig_device_done(&other);
+}
+
+/* The file that the policy names is not there: the enclave does not start, and says why. */
+static void missing_ca_file_stops_the_start(void **state)
+{
+	struct rig bad;
+
+	(void)state;
+	rig_init(&bad);
+	bad.more = "  ek_ca: [/nowhere/ca.pem]\n";
+	assert_int_equal(rig_start(&bad), SECPOOL_E_POLICY);
+	assert_non_null(strstr(err_detail(), "/nowhere/ca.pem"));
+	rig_done(&bad);
+}
+
 /* A second TPM under an id that is known, and one TPM under two ids. */
 static void identities_are_kept(void **state)
 {
@@ -410,6 +507,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
 		cmocka_unit_test_setup_teardown(
 			reference_values_decide, start_with_references, end),
+		cmocka_unit_test_setup_teardown(certificate_decides, start_with_ca, end_with_ca),
+		cmocka_unit_test(missing_ca_file_stops_the_start),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),

@@ -341,6 +341,8 @@ static void test_device_pcrs(void **state)
 	snprintf(text, sizeof text, "%s  reference:\n    - {name: a b, pcr: 2, sha256: %s}\n",
 		start, zeros);
 	expect_refused(text, 9, "no name");
+	snprintf(text, sizeof text, "%s  ek_ca: [/a, b/c]\n", start);
+	expect_refused(text, 8, "path from / on, found 'b/c'");
 	assert_int_equal(policy_load_text(start, strlen(start), "p", &policy), SECPOOL_OK);
 	assert_int_equal(policy_settings(policy)->device_pcrs, 0x5);
 	assert_int_equal(policy_may_measure(policy, "d", 2, value), SECPOOL_OK);
