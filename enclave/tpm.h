@@ -41,6 +41,11 @@ enum secpool_error tpm_unseal(struct tpm *tpm, const uint8_t *blob, size_t blob_
 /* Extends a PCR of the SHA-256 bank with the SHA-256 of text. */
 enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
 
+/*
+ * The same, if the PCR still is as it was when the TPM was started (zeros), else nothing: so who starts a TPM that measures nothing by itself may do it again after an error.
+ */
+enum secpool_error tpm_measure(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
+
 /* A key's public area as TPM2B_PUBLIC, marshalled. */
 struct tpm_public {
 	size_t bytes;

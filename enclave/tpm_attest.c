@@ -379,3 +379,18 @@ enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text)
 		ESYS_TR_NONE, &digests);
 	return rc ? tpm_failed(tpm, rc, "TPM2_PCR_Extend") : SECPOOL_OK;
 }
+
+enum secpool_error tpm_measure(struct tpm *tpm, unsigned pcr, const char *text)
+{
+	static const uint8_t zero[TPM_PCR_BYTES];
+	struct tpm_quote now = {.pcr_count = 0};
+	enum secpool_error error = tpm_usable(tpm);
+
+	if (!error)
+		error = tpm_check_pcrs(pcr < TPM_PCRS ? 1u << pcr : 0, 1);
+	if (!error)
+		error = read_pcrs(tpm, 1u << pcr, &now);
+	if (!error && CRYPTO_memcmp(now.pcr_values[0], zero, sizeof zero) == 0)
+		error = tpm_extend(tpm, pcr, text);
+	return error;
+}

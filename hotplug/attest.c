@@ -41,6 +41,7 @@ struct attest {
 	sd_event_source *deadline;
 	char folder[PATH_MAX];
 	struct tpm *tpm;
+	struct identity identity; /* as it was when the exchange began */
 	struct tpm_public ek, ak;
 	size_t certificate_bytes;
 	uint8_t certificate[sizeof((struct msg_attest_begin *)NULL)->certificate];
@@ -57,6 +58,19 @@ static void free_attest(struct attest *attest)
 }
 
 /* ---- on a thread ---- */
+
+/* swtpm measures nothing by itself: hotplugd, which gave it power, does it as the device's boot would. */
+static enum secpool_error measure(struct attest *attest)
+{
+	struct identity_measured measured;
+	enum secpool_error error;
+
+	if (attest->identity.tpm != IDENTITY_TPM_SWTPM)
+		return SECPOOL_OK;
+	identity_measure(&attest->identity, &measured);
+	error = tpm_measure(attest->tpm, 0, measured.firmware);
+	return error ? error : tpm_measure(attest->tpm, 2, measured.device);
+}
 
 /* The key blob may be stale (another TPM): then *use_blob becomes false, and the next try makes a
  * new key. */
@@ -75,6 +89,8 @@ static enum secpool_error load_keys(struct attest *attest, const char *where, bo
 	/* which EK the TPM has is decided by which one it has a certificate for */
 	error = tpm_ek_certificate(attest->tpm, attest->certificate, sizeof attest->certificate,
 		&attest->certificate_bytes);
+	if (!error)
+		error = measure(attest);
 	if (error)
 		goto out;
 	if (*use_blob && os_read_file(path, sizeof blob, &text, &bytes) == SECPOOL_OK)
@@ -239,7 +255,7 @@ static void ask(struct attest *attest, enum phase phase, struct msg *msg)
 
 static void ask_begin(struct attest *attest)
 {
-	const struct identity *identity = &attest->device->identity;
+	const struct identity *identity = &attest->identity;
 	struct msg msg = {.type = MSG_ATTEST_BEGIN};
 	struct msg_attest_begin *begin = &msg.u.attest_begin;
 
@@ -264,7 +280,7 @@ static enum secpool_error add_log(struct attest *attest)
 	size_t bytes = 0;
 	enum secpool_error error;
 
-	identity_measure(&attest->device->identity, &measured);
+	identity_measure(&attest->identity, &measured);
 	const struct eventlog_event events[] = {
 		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
 		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
@@ -334,6 +350,7 @@ void attest_start(struct device *device)
 	attest->work.run = run;
 	attest->work.done = done;
 	attest->device = device;
+	attest->identity = device->identity;
 	memcpy(attest->folder, device->folder, sizeof attest->folder);
 	device->attest = attest;
 	go(attest, PHASE_KEYS);

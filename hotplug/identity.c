@@ -86,6 +86,27 @@ static enum secpool_error take_capacity(
 	return SECPOOL_OK;
 }
 
+/* Not there: secpool-vtpm. */
+static enum secpool_error take_tpm(
+	struct json_object *object, const char *name, enum identity_tpm *ret_tpm)
+{
+	char text[IDENTITY_TEXT_BYTES];
+	enum secpool_error error;
+
+	*ret_tpm = IDENTITY_TPM_SECPOOL;
+	if (!json_object_object_get_ex(object, "tpm", NULL))
+		return SECPOOL_OK;
+	error = take_text(object, name, "tpm", text, sizeof text);
+	if (error)
+		return error;
+	if (strcmp(text, "swtpm") == 0)
+		*ret_tpm = IDENTITY_TPM_SWTPM;
+	else if (strcmp(text, "secpool-vtpm") != 0)
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"%s: \"tpm\" must be \"secpool-vtpm\" or \"swtpm\"", name);
+	return SECPOOL_OK;
+}
+
 static enum secpool_error take_all(
 	struct json_object *object, const char *name, const char *id, struct identity *identity)
 {
@@ -118,6 +139,8 @@ static enum secpool_error take_all(
 			"%s: \"domain\" must be of letters, digits, _ . and -", name);
 	if (!error)
 		error = take_capacity(object, name, &identity->bytes);
+	if (!error)
+		error = take_tpm(object, name, &identity->tpm);
 	return error;
 }
 

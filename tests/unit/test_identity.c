@@ -107,6 +107,37 @@ static void other_kind(void **state)
 	assert_non_null(strstr(err_detail(), "cxl"));
 }
 
+/* Which program is its TPM. */
+static void other_tpm(void **state)
+{
+	static const struct {
+		const char *member;
+		enum secpool_error error;
+		enum identity_tpm tpm;
+	} cases[] = {
+		{"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"secpool-vtpm\"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"swtpm\"", SECPOOL_OK, IDENTITY_TPM_SWTPM},
+		{",\"tpm\":\"sh\"", SECPOOL_E_UNSUPPORTED, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"\"", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":1", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+	};
+	char text[1024];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct identity identity;
+
+		snprintf(text, sizeof text, "%.*s%s}", (int)(strlen(GOOD) - 1), GOOD,
+			cases[i].member);
+		assert_int_equal(parse(text, &identity), cases[i].error);
+		if (cases[i].error)
+			assert_non_null(strstr(err_detail(), "tpm"));
+		else
+			assert_int_equal(identity.tpm, cases[i].tpm);
+	}
+}
+
 static void odd_documents(void **state)
 {
 	static const char *const texts[] = {"", " ", "null", "1", "[]", "\"x\"", "{}",
@@ -184,6 +215,7 @@ int main(void)
 		cmocka_unit_test(good),
 		cmocka_unit_test(bad),
 		cmocka_unit_test(other_kind),
+		cmocka_unit_test(other_tpm),
 		cmocka_unit_test(odd_documents),
 		cmocka_unit_test(ids),
 		cmocka_unit_test(files),

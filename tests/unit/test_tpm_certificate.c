@@ -130,11 +130,27 @@ static void rsa_ek_works(void **state)
 			SECPOOL_E_ATTESTATION);
 }
 
+/* What is measured once stays what it is; another PCR is its own. */
+static void measured_once(void **state)
+{
+	struct tpm_quote q;
+	uint8_t expected[TPM_PCR_BYTES];
+
+	(void)state;
+	assert_int_equal(tpm_measure(a.tpm, 5, "one"), SECPOOL_OK);
+	assert_int_equal(tpm_measure(a.tpm, 5, "two"), SECPOOL_OK);
+	assert_int_equal(tpm_measure(a.tpm, 24, "two"), SECPOOL_E_INVALID);
+	assert_int_equal(tpm_quote(a.tpm, 0x20, NONCE, sizeof NONCE, &q), SECPOOL_OK);
+	expected_pcr("one", expected);
+	assert_memory_equal(q.pcr_values[0], expected, sizeof expected);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(certificate_is_read),
 		cmocka_unit_test(rsa_ek_works),
+		cmocka_unit_test(measured_once),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
