@@ -28,9 +28,6 @@ enum requests_state {
 	REQUESTS_STATES = 3,
 };
 
-/* PCRs of a device that are quoted: 0 firmware, 2 identity. */
-enum { REQUESTS_DEVICE_PCRS = 0x5, REQUESTS_DEVICE_PCR_COUNT = 2 };
-
 /* All that an enclave has. Large: static, not on a stack. */
 struct requests {
 	enum requests_state state;

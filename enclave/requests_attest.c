@@ -10,12 +10,8 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
-/* Room for "device:<id>:<bytes>" and "firmware:<firmware>". */
-enum { MEASURED_BYTES = MSG_NAME_BYTES + 32, SHOWN_BYTES = 4 };
-
 _Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
-_Static_assert(REQUESTS_DEVICE_PCR_COUNT *TPM_PCR_BYTES <=
-		       sizeof((struct msg_attest_evidence *)0)->pcr_values,
+_Static_assert(TPM_PCRS_MOST *TPM_PCR_BYTES == sizeof((struct msg_attest_evidence *)0)->pcr_values,
 	"PCR values");
 
 /* Policy and memory together: may this id be used with this EK and firmware? */
@@ -28,6 +24,10 @@ static enum secpool_error may_use(const struct requests *requests,
 
 	error = policy_may_use_device(
 		requests->policy, claim->id, challenge->ek_name, claim->firmware, &first_use);
+	/* an EK that the policy itself names needs nobody else's word */
+	if (!error && first_use && policy_ek_ca(requests->policy, 0) && !challenge->certified)
+		error = err_set(SECPOOL_E_ATTESTATION, "device %s: %.180s", claim->id,
+			challenge->uncertified);
 	if (!error)
 		error = verdicts_may_claim(
 			&requests->verdicts, claim->id, challenge->ek_name, !first_use);
@@ -50,14 +50,18 @@ static enum secpool_error make_challenge(struct requests *requests,
 	ask.ak_bytes = challenge->claim.ak_bytes;
 	memcpy(ask.ak, challenge->claim.ak, sizeof ask.ak);
 	memcpy(ask.secret, challenge->secret, sizeof ask.secret);
+	ask.certificate_bytes = challenge->claim.certificate_bytes;
+	memcpy(ask.certificate, challenge->claim.certificate, sizeof ask.certificate);
 	error = verifier_make_credential(&requests->verifier, &ask, &credential);
 	secmem_wipe(&ask, sizeof ask);
 	if (error)
 		return error;
 	memcpy(challenge->ek_name, credential.ek_name, sizeof challenge->ek_name);
+	challenge->certified = credential.certified == 1;
+	MSG_SET(challenge->uncertified, credential.uncertified);
 	MSG_SET(out->id, challenge->claim.id);
 	memcpy(out->nonce, challenge->nonce, sizeof out->nonce);
-	out->pcrs = REQUESTS_DEVICE_PCRS;
+	out->pcrs = policy_settings(requests->policy)->device_pcrs;
 	out->credential_bytes = credential.credential_bytes;
 	memcpy(out->credential, credential.credential, sizeof out->credential);
 	out->secret_bytes = credential.secret_bytes;
@@ -74,10 +78,12 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 	bool listed = false;
 
 	(void)extra;
-	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' ||
-		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak)
+	if (claim->id[0] == '\0' || claim->firmware[0] == '\0' || claim->serial[0] == '\0' ||
+		claim->ek_bytes > sizeof claim->ek || claim->ak_bytes > sizeof claim->ak ||
+		claim->certificate_bytes > sizeof claim->certificate)
 		return err_set(SECPOOL_E_ATTESTATION,
-			"device '%s' names no id or firmware, or a key too long", claim->id);
+			"device '%s' names no id, firmware or serial, or a key too long",
+			claim->id);
 	error = make_challenge(requests, &challenge, &answer->u.attest_challenge);
 	/* known already that it will be refused: then say so now. It is asked again when the EK is proved. */
 	if (!error)
@@ -93,41 +99,40 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 	return error;
 }
 
-static void show_start(const uint8_t *value, char text[2 * SHOWN_BYTES + 1])
+/* The log, which replayed to what the TPM quoted, says who the device is: elsewhere it must say the same. */
+static enum secpool_error check_facts(
+	const struct msg_attest_begin *claim, const struct msg_verify_facts *facts)
 {
-	for (size_t i = 0; i < SHOWN_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", value[i]);
+	if (strcmp(facts->id, claim->id) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its measured log is that of device '%s'", claim->id, facts->id);
+	if (strcmp(facts->serial, claim->serial) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its serial is '%s', but its measured log says '%s'", claim->id,
+			claim->serial, facts->serial);
+	if (strcmp(facts->firmware, claim->firmware) != 0)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its firmware is '%s', but its measured log says '%s'",
+			claim->id, claim->firmware, facts->firmware);
+	if (facts->bytes != claim->bytes)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: it has %llu bytes, but its measured log says %llu", claim->id,
+			(unsigned long long)claim->bytes, (unsigned long long)facts->bytes);
+	return SECPOOL_OK;
 }
 
-/* One PCR against the reference value of what the device says it is. */
-static enum secpool_error check_pcr(
-	const char *id, const char *what, unsigned pcr, const char *text, const uint8_t *value)
+/* The values that the TPM quoted against the policy's. values: one for each bit of pcrs, lowest first. */
+static enum secpool_error check_references(
+	const struct policy *policy, const char *id, uint32_t pcrs, const uint8_t *values)
 {
-	char found[2 * SHOWN_BYTES + 1], wanted[2 * SHOWN_BYTES + 1];
-	uint8_t expected[TPM_PCR_BYTES];
+	enum secpool_error error = SECPOOL_OK;
 
-	quote_expected_pcr(text, expected);
-	if (CRYPTO_memcmp(expected, value, sizeof expected) == 0)
-		return SECPOOL_OK;
-	show_start(value, found);
-	show_start(expected, wanted);
-	return err_set(SECPOOL_E_ATTESTATION,
-		"device %s: %s measurement differs: PCR %u is %s..., but '%s' gives %s...", id,
-		what, pcr, found, text, wanted);
-}
-
-static enum secpool_error check_measurements(
-	const struct msg_attest_begin *claim, const struct msg_attest_evidence *in)
-{
-	char firmware[MEASURED_BYTES], device[MEASURED_BYTES];
-	enum secpool_error error;
-
-	snprintf(firmware, sizeof firmware, "firmware:%s", claim->firmware);
-	snprintf(device, sizeof device, "device:%s:%llu", claim->id,
-		(unsigned long long)claim->bytes);
-	error = check_pcr(claim->id, "firmware", 0, firmware, in->pcr_values);
-	if (!error)
-		error = check_pcr(claim->id, "identity", 2, device, in->pcr_values + TPM_PCR_BYTES);
+	for (unsigned pcr = 0; pcrs >> pcr != 0 && !error; pcr++) {
+		if (!(pcrs & 1u << pcr))
+			continue;
+		error = policy_may_measure(policy, id, pcr, values);
+		values += TPM_PCR_BYTES;
+	}
 	return error;
 }
 
@@ -138,6 +143,7 @@ static enum secpool_error check_evidence(struct requests *requests,
 {
 	static struct msg_verify_evidence ask;
 	const struct msg_attest_begin *claim = &challenge->claim;
+	uint32_t pcrs = policy_settings(requests->policy)->device_pcrs;
 	struct msg_verify_facts facts = {0};
 	enum secpool_error error;
 
@@ -149,7 +155,8 @@ static enum secpool_error check_evidence(struct requests *requests,
 			"that it names",
 			claim->id);
 	if (in->attest_bytes > sizeof in->attest || in->signature_bytes > sizeof in->signature ||
-		in->pcr_count != REQUESTS_DEVICE_PCR_COUNT)
+		in->log_bytes > sizeof in->log ||
+		in->pcr_count != (uint32_t)__builtin_popcount(pcrs))
 		return err_set(SECPOOL_E_ATTESTATION, "device %s: its evidence has wrong lengths",
 			claim->id);
 	memset(&ask, 0, sizeof ask);
@@ -162,12 +169,16 @@ static enum secpool_error check_evidence(struct requests *requests,
 	ask.signature_bytes = in->signature_bytes;
 	memcpy(ask.signature, in->signature, sizeof ask.signature);
 	memcpy(ask.nonce, challenge->nonce, sizeof ask.nonce);
-	ask.pcrs = REQUESTS_DEVICE_PCRS;
+	ask.pcrs = pcrs;
 	ask.pcr_count = in->pcr_count;
 	memcpy(ask.pcr_values, in->pcr_values, sizeof ask.pcr_values);
+	ask.log_bytes = in->log_bytes;
+	memcpy(ask.log, in->log, sizeof ask.log);
 	error = verifier_check_quote(&requests->verifier, &ask, &facts);
 	if (!error)
-		error = check_measurements(claim, in);
+		error = check_facts(claim, &facts);
+	if (!error)
+		error = check_references(requests->policy, claim->id, pcrs, in->pcr_values);
 	*ret_resets = verdicts_resets(facts.reset_count, facts.restart_count);
 	return error;
 }

@@ -27,6 +27,8 @@ struct verdicts_challenge {
 	uint8_t ek_name[QUOTE_NAME_BYTES];
 	uint8_t nonce[QUOTE_NONCE_BYTES];
 	uint8_t secret[QUOTE_SECRET_BYTES]; /* what only the EK's TPM can give back */
+	bool certified;                     /* the EK's certificate is good by the policy's CAs */
+	char uncertified[192];              /* why not */
 	uint64_t made_ns;
 };
 

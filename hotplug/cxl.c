@@ -40,7 +40,7 @@ static uint64_t capacity_of(const struct topology_device *entry)
 	return bytes > 2ull * MEDIA_UNIT_BYTES ? bytes - MEDIA_UNIT_BYTES : MEDIA_UNIT_BYTES;
 }
 
-/* identity.json, written when it is new or says something else; the domain that stands there stays. */
+/* identity.json, written when it is new or says something else; the domain and the choice of TPM that stand there stay. */
 static enum secpool_error settle_identity(
 	const char *folder, const char *id, const struct topology_device *entry)
 {
@@ -52,6 +52,7 @@ static enum secpool_error settle_identity(
 	snprintf(wanted.firmware, sizeof wanted.firmware, "%s", entry->firmware);
 	if (identity_load(folder, id, &found) == SECPOOL_OK) {
 		memcpy(wanted.domain, found.domain, sizeof wanted.domain);
+		wanted.tpm = found.tpm;
 		if (!entry->dax[0]) /* its size is not known now */
 			wanted.bytes = found.bytes;
 		if (found.bytes == wanted.bytes && found.kind == wanted.kind &&

@@ -87,6 +87,27 @@ static enum secpool_error take_capacity(
 	return SECPOOL_OK;
 }
 
+/* Not there: secpool-vtpm. */
+static enum secpool_error take_tpm(
+	struct json_object *object, const char *name, enum identity_tpm *ret_tpm)
+{
+	char text[IDENTITY_TEXT_BYTES];
+	enum secpool_error error;
+
+	*ret_tpm = IDENTITY_TPM_SECPOOL;
+	if (!json_object_object_get_ex(object, "tpm", NULL))
+		return SECPOOL_OK;
+	error = take_text(object, name, "tpm", text, sizeof text);
+	if (error)
+		return error;
+	if (strcmp(text, "swtpm") == 0)
+		*ret_tpm = IDENTITY_TPM_SWTPM;
+	else if (strcmp(text, "secpool-vtpm") != 0)
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"%s: \"tpm\" must be \"secpool-vtpm\" or \"swtpm\"", name);
+	return SECPOOL_OK;
+}
+
 static enum secpool_error take_all(
 	struct json_object *object, const char *name, const char *id, struct identity *identity)
 {
@@ -120,6 +141,8 @@ static enum secpool_error take_all(
 			"%s: \"domain\" must be of letters, digits, _ . and -", name);
 	if (!error)
 		error = take_capacity(object, name, &identity->bytes);
+	if (!error)
+		error = take_tpm(object, name, &identity->tpm);
 	return error;
 }
 
@@ -189,8 +212,8 @@ void identity_measure(const struct identity *identity, struct identity_measured 
 {
 	snprintf(ret_measured->firmware, sizeof ret_measured->firmware, "firmware:%s",
 		identity->firmware);
-	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu", identity->id,
-		(unsigned long long)identity->bytes);
+	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu:%s",
+		identity->id, (unsigned long long)identity->bytes, identity->serial);
 }
 
 enum secpool_error identity_save(const char *folder, const struct identity *identity)
@@ -211,6 +234,8 @@ enum secpool_error identity_save(const char *folder, const struct identity *iden
 	json_object_object_add(object, "domain", json_object_new_string(identity->domain));
 	json_object_object_add(
 		object, "kind", json_object_new_string(msg_device_kind_name(identity->kind)));
+	if (identity->tpm == IDENTITY_TPM_SWTPM)
+		json_object_object_add(object, "tpm", json_object_new_string("swtpm"));
 	text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY);
 	if (!error && !text)
 		error = err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);

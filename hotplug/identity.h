@@ -2,7 +2,7 @@
 /*
  * What a device says it is: identity.json in its folder,
  *   {"id": "dev0", "serial": "...", "bytes": 536870912, "firmware": "secpool-emulated-1.0",
- * "domain": "domain0", "kind": "emulated"}; "kind" may be "cxl", whose file hotplugd makes (cxl.h) and the operator may edit. None of it is believed: firmware, id and bytes are
+ * "domain": "domain0", "kind": "emulated", "tpm": "swtpm"}; "kind" may be "cxl", whose file hotplugd makes (cxl.h) and the operator may edit. None of it is believed: firmware, id, bytes and serial are
  * measured into the device's TPM and judged by keymgrd's enclave.
  *
  * The parser takes bytes from outside: any bytes give an identity that holds all rules below, or an
@@ -25,6 +25,9 @@ enum { IDENTITY_ID_BYTES = 32, IDENTITY_TEXT_BYTES = 64 };
 enum { IDENTITY_FILE_BYTES_MOST = 4096, IDENTITY_UNIT_BYTES = 2 << 20 };
 #define IDENTITY_CAPACITY_BYTES_MOST (1ull << 40)
 
+/* Which program is the device's TPM: "tpm" in identity.json, secpool-vtpm unless it says otherwise. */
+enum identity_tpm { IDENTITY_TPM_SECPOOL = 0, IDENTITY_TPM_SWTPM = 1 };
+
 struct identity {
 	char id[IDENTITY_ID_BYTES];	  /* [A-Za-z0-9_.-], not starting with '.' or '-' */
 	char serial[IDENTITY_TEXT_BYTES]; /* the texts: printable ASCII without blanks, not empty */
@@ -32,11 +35,12 @@ struct identity {
 	char domain[IDENTITY_TEXT_BYTES]; /* [A-Za-z0-9_.-] */
 	uint64_t bytes;
 	uint32_t kind; /* enum msg_device_kind */
+	enum identity_tpm tpm;
 };
 
-/* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id and capacity into PCR 2. */
+/* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id, capacity and serial into PCR 2 (enclave/eventlog.h). */
 struct identity_measured {
-	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + 48];
+	char firmware[IDENTITY_TEXT_BYTES + 16], device[IDENTITY_ID_BYTES + IDENTITY_TEXT_BYTES + 48];
 };
 void identity_measure(const struct identity *identity, struct identity_measured *ret_measured);
 

@@ -32,6 +32,8 @@ enum {
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
+	DEVICE_PCRS_NEEDED = 0x5, /* as EVENTLOG_PCRS_NEEDED */
+	DEVICE_PCRS_END = 16,	  /* PC Client Platform Firmware Profile 1.05, section 2.3.4 */
 	/* a machine that is busy with other things holds an answer up for tens of ms */
 	SUSPECT_MS_DEFAULT = 100,
 	GONE_MS_DEFAULT = 1000,
@@ -148,18 +150,19 @@ static enum secpool_error build_window(
 	return SECPOOL_OK;
 }
 
-static enum secpool_error build_pcrs(
-	const struct source *source, const struct schema_file *file, uint32_t *ret_mask)
+/* A list of PCRs; an empty one leaves *ret_mask as it is. */
+static enum secpool_error build_pcrs(const struct source *source, const char *key,
+	char *const *texts, unsigned count, uint32_t *ret_mask)
 {
 	uint32_t mask = 0;
 	char path[96];
 
-	if (file->host_pcrs_count > PCRS_MOST)
-		return refuse(source, "host_pcrs", "expected at most %d PCRs", PCRS_MOST);
-	for (unsigned i = 0; i < file->host_pcrs_count; i++) {
+	if (count > PCRS_MOST)
+		return refuse(source, key, "expected at most %d PCRs", PCRS_MOST);
+	for (unsigned i = 0; i < count; i++) {
 		uint64_t pcr = 0;
-		enum secpool_error error = check_number(source, path_of(path, "host_pcrs[%u]", i),
-			file->host_pcrs[i], PCRS - 1, &pcr);
+		enum secpool_error error = check_number(
+			source, path_of(path, "%s[%u]", key, i), texts[i], PCRS - 1, &pcr);
 
 		if (error)
 			return error;
@@ -170,8 +173,28 @@ static enum secpool_error build_pcrs(
 			return refuse(source, path, "PCR %u is there twice", (unsigned)pcr);
 		mask |= 1u << pcr;
 	}
-	*ret_mask = mask ? mask : 1u << HOST_PCR_DEFAULT;
+	if (mask)
+		*ret_mask = mask;
 	return SECPOOL_OK;
+}
+
+/* What a device's TPM quotes. */
+static enum secpool_error build_device_pcrs(
+	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	to->device_pcrs = DEVICE_PCRS_NEEDED;
+	if (from)
+		error = build_pcrs(
+			source, "devices.pcrs", from->pcrs, from->pcrs_count, &to->device_pcrs);
+	if (!error && (to->device_pcrs & DEVICE_PCRS_NEEDED) != DEVICE_PCRS_NEEDED)
+		error = refuse(source, "devices.pcrs",
+			"expected 0 and 2 among them: they tell firmware and identity");
+	if (!error && to->device_pcrs >> DEVICE_PCRS_END)
+		error = refuse(source, "devices.pcrs",
+			"expected PCRs below %d: those above are a host's own", DEVICE_PCRS_END);
+	return error;
 }
 
 /* How late a device's answer may be. */
@@ -267,7 +290,11 @@ static enum secpool_error build_settings(
 	if (!error)
 		error = build_thresholds(source, file->devices, to);
 	if (!error)
-		error = build_pcrs(source, file, &to->host_pcrs);
+		error = build_device_pcrs(source, file->devices, to);
+	to->host_pcrs = 1u << HOST_PCR_DEFAULT;
+	if (!error)
+		error = build_pcrs(source, "host_pcrs", file->host_pcrs, file->host_pcrs_count,
+			&to->host_pcrs);
 	to->rebuild_bytes_per_second = REBUILD_BYTES_PER_SECOND_DEFAULT;
 	if (!error && file->rebuild_bytes_per_second)
 		error = check_size(source, "rebuild_bytes_per_second",
@@ -417,6 +444,47 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
+/* Exactly so many bytes. */
+static bool take_hex(const char *text, size_t count, uint8_t *bytes)
+{
+	if (strlen(text) != 2 * count)
+		return false;
+	for (size_t i = 0; i < 2 * count; i++) {
+		int digit = hex_digit(text[i]);
+
+		if (digit < 0)
+			return false;
+		bytes[i / 2] = (uint8_t)(bytes[i / 2] << 4 | digit);
+	}
+	return true;
+}
+
+static enum secpool_error build_reference(const struct source *source, size_t index,
+	const struct schema_reference *from, struct policy *policy)
+{
+	struct model_reference *to = &policy->references[index];
+	enum secpool_error error;
+	uint64_t pcr = 0;
+	char path[96];
+
+	error = check_name(
+		source, path_of(path, "devices.reference[%zu].name", index), from->name, to->name);
+	if (!error)
+		error = check_number(source, path_of(path, "devices.reference[%zu].pcr", index),
+			from->pcr, PCRS - 1, &pcr);
+	if (error)
+		return error;
+	if (!(policy->settings.device_pcrs & 1u << pcr))
+		return refuse(source, path, "PCR %u is not quoted: expected it in devices.pcrs",
+			(unsigned)pcr);
+	to->pcr = (unsigned)pcr;
+	if (!take_hex(from->sha256, MODEL_PCR_BYTES, to->value))
+		return refuse(source, path_of(path, "devices.reference[%zu].sha256", index),
+			"expected %d hex digits", 2 * MODEL_PCR_BYTES);
+	policy->reference_count = index + 1;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error build_known(const struct source *source, size_t index,
 	const struct schema_known *from, struct policy *policy)
 {
@@ -428,14 +496,9 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 	if (error)
 		return error;
 	path_of(path, "devices.known[%zu].ek", index);
-	for (size_t i = 0; i < strlen(from->ek) || i < 2 * MODEL_EK_BYTES; i++) {
-		int digit = i < strlen(from->ek) ? hex_digit(from->ek[i]) : -1;
-
-		if (digit < 0 || i >= 2 * MODEL_EK_BYTES)
-			return refuse(source, path, "expected a TPM name of %d hex digits",
-				2 * MODEL_EK_BYTES);
-		to->ek[i / 2] = (uint8_t)(to->ek[i / 2] << 4 | digit);
-	}
+	if (!take_hex(from->ek, MODEL_EK_BYTES, to->ek))
+		return refuse(
+			source, path, "expected a TPM name of %d hex digits", 2 * MODEL_EK_BYTES);
 	/* TPM_ALG_SHA256, TPM 2.0 part 2, section 6.3 */
 	if (to->ek[0] != 0x00 || to->ek[1] != 0x0b)
 		return refuse(source, path, "expected a TPM name that begins with 000b (SHA-256)");
@@ -447,6 +510,28 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 				policy->known[i].id, to->id);
 	}
 	policy->known_count = index + 1;
+	return SECPOOL_OK;
+}
+
+/* Absolute: it is read by processes of which nobody says where they run. */
+static enum secpool_error build_ek_ca(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	char path[96];
+
+	policy->ek_ca = calloc(from->ek_ca_count + 1u, sizeof *policy->ek_ca);
+	if (!policy->ek_ca)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+	for (unsigned i = 0; i < from->ek_ca_count; i++) {
+		if (from->ek_ca[i][0] != '/')
+			return refuse(source, path_of(path, "devices.ek_ca[%u]", i),
+				"expected a file's path from / on, found '%.40s'", from->ek_ca[i]);
+		policy->ek_ca[i] = strdup(from->ek_ca[i]);
+		if (!policy->ek_ca[i])
+			return err_set(
+				SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+		policy->ek_ca_count = i + 1;
+	}
 	return SECPOOL_OK;
 }
 
@@ -462,7 +547,8 @@ static enum secpool_error build_devices(
 	policy->first_use = from->enrol == SCHEMA_FIRST_USE;
 	policy->firmware = calloc(from->firmware_count + 1u, sizeof *policy->firmware);
 	policy->known = calloc(from->known_count + 1u, sizeof *policy->known);
-	if (!policy->firmware || !policy->known)
+	policy->references = calloc(from->reference_count + 1u, sizeof *policy->references);
+	if (!policy->firmware || !policy->known || !policy->references)
 		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
 	for (unsigned i = 0; i < from->firmware_count && !error; i++) {
 		error = check_name(source, path_of(path, "devices.firmware[%u]", i),
@@ -471,6 +557,10 @@ static enum secpool_error build_devices(
 	}
 	for (unsigned i = 0; i < from->known_count && !error; i++)
 		error = build_known(source, i, &from->known[i], policy);
+	for (unsigned i = 0; i < from->reference_count && !error; i++)
+		error = build_reference(source, i, &from->reference[i], policy);
+	if (!error)
+		error = build_ek_ca(source, from, policy);
 	return error;
 }
 

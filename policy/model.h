@@ -8,7 +8,7 @@
 #include "policy/schema.h"
 
 /* Bytes of names with the NUL, and of a TPM name with SHA-256 (TPM 2.0 part 1, section 16). */
-enum { MODEL_NAME_BYTES = 64, MODEL_EK_BYTES = 34 };
+enum { MODEL_NAME_BYTES = 64, MODEL_EK_BYTES = 34, MODEL_PCR_BYTES = 32 };
 
 struct model_tenant {
 	char name[MODEL_NAME_BYTES];
@@ -28,12 +28,21 @@ struct model_known {
 	uint8_t ek[MODEL_EK_BYTES];
 };
 
+/* A value that a PCR may have. */
+struct model_reference {
+	char name[MODEL_NAME_BYTES];
+	unsigned pcr;
+	uint8_t value[MODEL_PCR_BYTES];
+};
+
 struct policy {
 	struct policy_settings settings;
 	struct model_tenant *tenants;
 	struct model_known *known;
 	char (*firmware)[MODEL_NAME_BYTES];
-	size_t tenant_count, known_count, firmware_count;
+	struct model_reference *references;
+	char **ek_ca;
+	size_t tenant_count, known_count, firmware_count, reference_count, ek_ca_count;
 	unsigned tenants_line;
 	bool first_use;
 };

@@ -50,6 +50,7 @@ struct policy_settings {
 	uint32_t suspect_tenants;           /* so many that met bad bytes on a device make it suspect; 1 to 4 */
 	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
+	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
 	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
@@ -73,6 +74,11 @@ const char *policy_tenant_users(const struct policy *policy, size_t index);
 const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index);
 
 /*
+ * Files of CA certificates (PEM), in the file's order; NULL beyond the last. Where there are any, a device that the policy does not list under its id needs an EK certificate by one of them. Borrowed.
+ */
+const char *policy_ek_ca(const struct policy *policy, size_t index);
+
+/*
  * Whether a process of this user (uid, and its primary gid) may be the tenant.
  * Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, each naming tenant and user.
  */
@@ -90,6 +96,12 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
  * Errors: SECPOOL_E_ATTESTATION naming what differs.
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
+
+/*
+ * Whether a PCR of a device's TPM may have this value (SHA-256, 32 bytes): one of devices.reference for this PCR; any, where there is none (the log must replay to it in any case).
+ * Errors: SECPOOL_E_ATTESTATION with what it is and what is listed.
+ */
+enum secpool_error policy_may_measure(const struct policy *policy, const char *id, unsigned pcr, const uint8_t value[32]) MUST_USE;
 
 /* What can be asked for an explanation. */
 enum policy_action {

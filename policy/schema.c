@@ -53,6 +53,12 @@ static const cyaml_schema_field_t known_fields[] = {NEEDED_TEXT(struct schema_kn
 static const cyaml_schema_value_t known_value = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_known, known_fields)};
 
+static const cyaml_schema_field_t reference_fields[] = {NEEDED_TEXT(struct schema_reference, name),
+	NEEDED_TEXT(struct schema_reference, pcr), NEEDED_TEXT(struct schema_reference, sha256),
+	CYAML_FIELD_END};
+static const cyaml_schema_value_t reference_value = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_reference, reference_fields)};
+
 static const cyaml_schema_field_t devices_fields[] = {
 	CYAML_FIELD_ENUM("enrol", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_devices,
 		enrol, enrols, 2),
@@ -62,6 +68,10 @@ static const cyaml_schema_field_t devices_fields[] = {
 	OPTIONAL_TEXT(struct schema_devices, suspect_tenants),
 	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
+	TEXTS(struct schema_devices, pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
+	TEXTS(struct schema_devices, ek_ca, CYAML_FLAG_OPTIONAL, 1, SCHEMA_FILES_MOST),
+	CYAML_FIELD_SEQUENCE("reference", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, reference, &reference_value, 0, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, known, &known_value, 0, SCHEMA_DEVICES_MOST),
 	CYAML_FIELD_END};

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "tests/security/enclave_rig.h"
+#include "tests/unit/ekcert_fixture.h"
 
 static struct rig rig;
 static struct rig_device device;
@@ -124,7 +125,7 @@ static void changed_evidence_is_refused(void **state)
 	struct msg_attest_evidence evidence;
 
 	(void)state;
-	for (unsigned i = 0; i < 7; i++) {
+	for (unsigned i = 0; i < 9; i++) {
 		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 		rig_answer(&device, &challenge, &evidence);
 		if (i == 0)
@@ -139,8 +140,12 @@ static void changed_evidence_is_refused(void **state)
 			evidence.pcr_values[0] ^= 1;
 		else if (i == 5)
 			evidence.pcr_count = 1;
-		else
+		else if (i == 6)
 			evidence.attest_bytes = 4000;
+		else if (i == 7)
+			evidence.log_bytes = 4000;
+		else
+			evidence.log_bytes--;
 		expect_refused(rig_judge(&rig, &evidence, NULL), "");
 		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 	}
@@ -153,17 +158,211 @@ static void other_firmware_is_refused(void **state)
 
 	(void)state;
 	rig_device_init(&liar, "d1", RIG_FIRMWARE, "secpool-emulated-evil");
-	expect_refused(rig_attest(&rig, &liar, NULL), "firmware measurement differs: PCR 0");
+	expect_refused(
+		rig_attest(&rig, &liar, NULL), "but its measured log says 'secpool-emulated-evil'");
 	rig_device_init(&old, "d2", "secpool-emulated-0.9", "secpool-emulated-0.9");
 	expect_refused(rig_attest(&rig, &old, NULL), "secpool-emulated-0.9");
 	/* an honest TPM under another id, or with another size, than was measured */
 	MSG_SET(device.claim.id, "d9");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(device.claim.id, "d0");
 	device.claim.bytes *= 2;
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL),
+		"it has 2097152 bytes, but its measured log says 1048576");
 	rig_device_done(&liar);
 	rig_device_done(&old);
+}
+
+/* A log of other facts, of what was not measured, or cut: none of them is believed, each refusal says which it is. */
+static void log_must_replay(void **state)
+{
+	static const struct {
+		const char *firmware, *identity, *reason;
+	} cases[] = {
+		{"firmware:" RIG_FIRMWARE, "device:d0:2097152:S-d0", "it gives PCR 2"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576:S-other", "it gives PCR 2"},
+		{"firmware:other", "device:d0:1048576:S-d0", "it gives PCR 0"},
+		{"firmware: " RIG_FIRMWARE, "device:d0:1048576:S-d0",
+			"event of the firmware is malformed"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576", "event of the device is malformed"},
+	};
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		rig_log(cases[i].firmware, cases[i].identity, "", &evidence);
+		expect_refused(rig_judge(&rig, &evidence, NULL), cases[i].reason);
+		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	}
+	/* a text that another was hashed for: its digest is the measured one */
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log[evidence.log_bytes - 1] ^= 1;
+	expect_refused(
+		rig_judge(&rig, &evidence, NULL), "text of the device is not what was measured");
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log_bytes = 0;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "it has no header");
+	MSG_SET(device.claim.serial, "S-other");
+	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'S-d0'");
+	MSG_SET(device.claim.serial, "S-d0");
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
+}
+
+/* What PCR 4 holds after SHA-256("loader-1"), or of "loader-2", was extended into it: by Python's hashlib. */
+#define LOADER_1 "115dd1673f65cce94b07047ee16ffcb744a78e551631dbd172dc87d3289e781d"
+#define LOADER_2 "a9c9a08f37506c59cd64841a0be63e37ca68e5548ac560f85e674ec3dd7a8de4"
+
+static int start_with_references(void **state)
+{
+	(void)state;
+	rig_init(&rig);
+	rig.more =
+		"  pcrs: [4, 0, 2]\n  reference:\n    - {name: loader-one, pcr: 4, "
+		"sha256: " LOADER_1 "}\n    - {name: loader-two, pcr: 4, sha256: " LOADER_2 "}\n";
+	rig_ok(rig_start(&rig), "start");
+	rig_device_init_with(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE, "loader-1");
+	return 0;
+}
+
+/* Several versions are allowed, another is not, nor one that measured nothing; and the quote must be about the policy's PCRs. */
+static void reference_values_decide(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct rig_device second, third, none;
+	struct tpm_quote quote;
+
+	(void)state;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	assert_int_equal(challenge.pcrs, 0x15);
+	rig_answer(&device, &challenge, &evidence);
+	assert_int_equal(evidence.pcr_count, 3);
+	rig_ok(rig_judge(&rig, &evidence, NULL), "the first version");
+	rig_device_init_with(&second, "d1", RIG_FIRMWARE, RIG_FIRMWARE, "loader-2");
+	rig_ok(rig_attest(&rig, &second, NULL), "the second version");
+	rig_device_init_with(&third, "d2", RIG_FIRMWARE, RIG_FIRMWARE, "loader-3");
+	expect_refused(rig_attest(&rig, &third, NULL),
+		"the policy lists other values (loader-one, loader-two)");
+	rig_device_init(&none, "d3", RIG_FIRMWARE, RIG_FIRMWARE);
+	expect_refused(rig_attest(&rig, &none, NULL), "has PCR 4 = 00000000...");
+	/* fewer PCRs than were asked for: with the values of all, and with its own */
+	for (unsigned i = 0; i < 2; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		rig_ok(tpm_quote(device.tpm, 0x5, challenge.nonce, sizeof challenge.nonce, &quote),
+			"quote");
+		memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
+		memcpy(evidence.signature, quote.signature, sizeof evidence.signature);
+		evidence.attest_bytes = (uint32_t)quote.attest_bytes;
+		evidence.signature_bytes = (uint32_t)quote.signature_bytes;
+		evidence.pcr_count = i == 0 ? 3 : quote.pcr_count;
+		expect_refused(
+			rig_judge(&rig, &evidence, NULL), i == 0 ? "other PCRs" : "wrong lengths");
+	}
+	rig_device_done(&second);
+	rig_device_done(&third);
+	rig_device_done(&none);
+}
+
+/* ---- EK certificates ---- */
+
+static struct authority maker, stranger;
+static char ca_lines[256];
+
+/* A policy with the maker's CA; enrol and known lines as they are. */
+static int start_with_ca(void **state)
+{
+	char path[160], pem[8192] = "";
+
+	(void)state;
+	rig_init(&rig);
+	authority_init(&maker, "maker", NULL, 36500);
+	authority_init(&stranger, "stranger", NULL, 36500);
+	authority_pem(&maker, pem);
+	snprintf(path, sizeof path, "%s/maker.pem", rig.host.folder);
+	rig_ok(os_write_file_durable(path, pem, strlen(pem), 0600), "CA file");
+	snprintf(ca_lines, sizeof ca_lines, "  ek_ca: [%s]\n", path);
+	rig.more = ca_lines;
+	rig_ok(rig_start(&rig), "start");
+	rig_device_init(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	return 0;
+}
+
+static int end_with_ca(void **state)
+{
+	authority_done(&maker);
+	authority_done(&stranger);
+	return end(state);
+}
+
+/* Gives the device a certificate for the EK that it claims; days from now on, from and to. */
+static void certify(
+	struct rig_device *which, const struct authority *by, int from_days, int to_days)
+{
+	int64_t now_s = (int64_t)(clock_calendar_ns() / CLOCK_NS_PER_S) - EKCERT_NOW;
+	const struct flaws times = {.from = now_s + from_days * (int64_t)EKCERT_DAY,
+		.to = now_s + to_days * (int64_t)EKCERT_DAY};
+	const uint8_t *area = which->claim.ek;
+	size_t end_of_key = which->claim.ek_bytes;
+	uint8_t point[65] = {4};
+	EVP_PKEY *key = EVP_EC_gen("P-256"); /* for its curve */
+	const uint8_t *at = point;
+
+	/* TPM2B_PUBLIC ends with the point: two coordinates, each with its length */
+	memcpy(point + 1, area + end_of_key - 66, 32);
+	memcpy(point + 33, area + end_of_key - 32, 32);
+	assert_non_null(d2i_PublicKey(EVP_PKEY_EC, &key, &at, sizeof point));
+	which->claim.certificate_bytes =
+		(uint32_t)authority_issue(by, key, &times, which->claim.certificate);
+	EVP_PKEY_free(key);
+}
+
+static void certificate_decides(void **state)
+{
+	struct rig_device other;
+
+	(void)state;
+	expect_refused(
+		rig_attest(&rig, &device, NULL), "EK certificate is refused: the TPM has none");
+	certify(&device, &stranger, -1, 1);
+	expect_refused(rig_attest(&rig, &device, NULL), "no CA that the policy lists");
+	certify(&device, &maker, -9, -1);
+	expect_refused(rig_attest(&rig, &device, NULL), "it has expired");
+	certify(&device, &maker, 1, 9);
+	expect_refused(rig_attest(&rig, &device, NULL), "not valid yet");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	certify(&device, &maker, -1, 1);
+	rig_ok(rig_attest(&rig, &device, NULL), "certified");
+	/* another device shows this one's certificate */
+	rig_device_init(&other, "d1", RIG_FIRMWARE, RIG_FIRMWARE);
+	memcpy(other.claim.certificate, device.claim.certificate, sizeof other.claim.certificate);
+	other.claim.certificate_bytes = device.claim.certificate_bytes;
+	expect_refused(rig_attest(&rig, &other, NULL), "for another key than this TPM's EK");
+	other.claim.certificate_bytes = 4000;
+	expect_refused(rig_attest(&rig, &other, NULL), "too long");
+	memset(other.claim.certificate, 0x30, sizeof other.claim.certificate);
+	other.claim.certificate_bytes = 2000;
+	expect_refused(rig_attest(&rig, &other, NULL), "not an X.509 certificate");
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+	rig_device_done(&other);
+}
+
+/* The file that the policy names is not there: the enclave does not start, and says why. */
+static void missing_ca_file_stops_the_start(void **state)
+{
+	struct rig bad;
+
+	(void)state;
+	rig_init(&bad);
+	bad.more = "  ek_ca: [/nowhere/ca.pem]\n";
+	assert_int_equal(rig_start(&bad), SECPOOL_E_POLICY);
+	assert_non_null(strstr(err_detail(), "/nowhere/ca.pem"));
+	rig_done(&bad);
 }
 
 /* A second TPM under an id that is known, and one TPM under two ids. */
@@ -180,7 +379,7 @@ static void identities_are_kept(void **state)
 		rig_attest(&rig, &other, NULL), "not the one this id was first accepted with");
 	rig_ok(rig_attest(&rig, &device, &verdict), "the first one again");
 	MSG_SET(device.claim.id, "d5");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(known.u.enc_device_known.id, "d0");
 	memcpy(known.u.enc_device_known.ek_name, verdict.u.attest_verdict.ek_name,
 		QUOTE_NAME_BYTES);
@@ -274,14 +473,10 @@ static void reset_counter_never_goes_back(void **state)
 		device.vtpm.folder);
 	assert_int_equal(system(command), 0);
 	for (unsigned i = 0; i < 4; i++) {
-		char id[64];
-		snprintf(id, sizeof id, "2:device:d0:%d", (int)RIG_DEVICE_BYTES);
-		vtpm_start(&device.vtpm, (const char *const[]){"--extend",
-						 "0:firmware:" RIG_FIRMWARE, "--extend", id, NULL});
+		rig_device_power(&device, NULL);
 		uint8_t blob[TPM_BLOB_BYTES];
 		struct tpm_public ek, ak;
 		size_t bytes = 0;
-		rig_ok(tpm_open(device.vtpm.where, &device.tpm), "open");
 		rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
 		device.claim.ak_bytes = (uint32_t)ak.bytes;
 		memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
@@ -309,6 +504,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(replayed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(changed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(other_firmware_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
+		cmocka_unit_test_setup_teardown(
+			reference_values_decide, start_with_references, end),
+		cmocka_unit_test_setup_teardown(certificate_decides, start_with_ca, end_with_ca),
+		cmocka_unit_test(missing_ca_file_stops_the_start),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),

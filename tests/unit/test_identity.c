@@ -120,7 +120,8 @@ static void saved(void **state)
 				.firmware = "FW_1",
 				.domain = "rack-7",
 				.bytes = 8 << 20,
-				.kind = MSG_KIND_CXL},
+				.kind = MSG_KIND_CXL,
+				.tpm = IDENTITY_TPM_SWTPM},
 			found;
 	char folder[] = "/tmp/identity.XXXXXX", path[64];
 
@@ -131,11 +132,42 @@ static void saved(void **state)
 	assert_string_equal(found.serial, made.serial);
 	assert_string_equal(found.firmware, made.firmware);
 	assert_string_equal(found.domain, made.domain);
-	assert_true(found.bytes == made.bytes && found.kind == made.kind);
+	assert_true(found.bytes == made.bytes && found.kind == made.kind && found.tpm == made.tpm);
 	snprintf(path, sizeof path, "%s/identity.json", folder);
 	unlink(path);
 	assert_int_equal(rmdir(folder), 0);
 	assert_int_not_equal(identity_save(folder, &made), SECPOOL_OK);
+}
+
+/* Which program is its TPM. */
+static void other_tpm(void **state)
+{
+	static const struct {
+		const char *member;
+		enum secpool_error error;
+		enum identity_tpm tpm;
+	} cases[] = {
+		{"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"secpool-vtpm\"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"swtpm\"", SECPOOL_OK, IDENTITY_TPM_SWTPM},
+		{",\"tpm\":\"sh\"", SECPOOL_E_UNSUPPORTED, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"\"", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":1", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+	};
+	char text[1024];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct identity identity;
+
+		snprintf(text, sizeof text, "%.*s%s}", (int)(strlen(GOOD) - 1), GOOD,
+			cases[i].member);
+		assert_int_equal(parse(text, &identity), cases[i].error);
+		if (cases[i].error)
+			assert_non_null(strstr(err_detail(), "tpm"));
+		else
+			assert_int_equal(identity.tpm, cases[i].tpm);
+	}
 }
 
 static void odd_documents(void **state)
@@ -216,6 +248,7 @@ int main(void)
 		cmocka_unit_test(bad),
 		cmocka_unit_test(other_kind),
 		cmocka_unit_test(saved),
+		cmocka_unit_test(other_tpm),
 		cmocka_unit_test(odd_documents),
 		cmocka_unit_test(ids),
 		cmocka_unit_test(files),

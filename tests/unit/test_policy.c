@@ -314,6 +314,55 @@ static void test_devices(void **state)
 	expect_refused(text, 10, "two devices");
 }
 
+static void test_device_pcrs(void **state)
+{
+	static const char start[] = "version: 1\n" TENANT "devices:\n  firmware: [x]\n";
+	static const char zeros[] =
+		"0000000000000000000000000000000000000000000000000000000000000000";
+	struct policy *policy = NULL;
+	uint8_t value[32] = {0};
+	char text[1024];
+
+	(void)state;
+	snprintf(text, sizeof text, "%s  pcrs: [0, 4]\n", start);
+	expect_refused(text, 8, "expected 0 and 2 among them");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 17]\n", start);
+	expect_refused(text, 8, "PCRs below 16");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 16]\n", start);
+	expect_refused(text, 8, "anyone can reset PCR 16");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 2]\n", start);
+	expect_refused(text, 8, "PCR 2 is there twice");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a, pcr: 4, sha256: %s}\n", start,
+		zeros);
+	expect_refused(text, 9, "PCR 4 is not quoted");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a, pcr: 2, sha256: %s0}\n", start,
+		zeros);
+	expect_refused(text, 9, "64 hex digits");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a b, pcr: 2, sha256: %s}\n",
+		start, zeros);
+	expect_refused(text, 9, "no name");
+	snprintf(text, sizeof text, "%s  ek_ca: [/a, b/c]\n", start);
+	expect_refused(text, 8, "path from / on, found 'b/c'");
+	assert_int_equal(policy_load_text(start, strlen(start), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->device_pcrs, 0x5);
+	assert_int_equal(policy_may_measure(policy, "d", 2, value), SECPOOL_OK);
+	policy_free(policy);
+	snprintf(text, sizeof text,
+		"%s  pcrs: [7, 0, 2]\n  reference:\n    - {name: a, pcr: 7, sha256: %s}\n"
+		"    - {name: b, pcr: 7, sha256: 01%s}\n",
+		start, zeros, zeros + 2);
+	assert_int_equal(policy_load_text(text, strlen(text), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->device_pcrs, 0x85);
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_OK);
+	value[0] = 1;
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_OK);
+	value[31] = 1;
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_E_ATTESTATION);
+	assert_non_null(strstr(err_detail(), "(a, b)"));
+	assert_int_equal(policy_may_measure(policy, "d", 0, value), SECPOOL_OK);
+	policy_free(policy);
+}
+
 #define EXPLAINED                                                                                  \
 	"version: 1\n"                                                                             \
 	"tenants:\n"                                                                               \
@@ -398,6 +447,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_device_pcrs),
 		cmocka_unit_test(test_explain),
 	};
 
