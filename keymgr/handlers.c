@@ -338,6 +338,6 @@ enum secpool_error handlers_resume(
 		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);
 	if (region.rotate) /* it may not have been told */
-		rotate_tell(connection->daemon, &region);
+		rotate_tell(connection->daemon, &region, 1);
 	return SECPOOL_OK;
 }

@@ -35,8 +35,9 @@ static enum secpool_error destroy_some(
 
 		events_record(daemon, "key-destroyed", &about,
 			"the stored key is overwritten: its program has it, and gets another");
-		rotate_tell(daemon, &rows[i]);
 	}
+	if (!error)
+		rotate_tell(daemon, rows, count);
 	*ret_count = count;
 	return error;
 }

@@ -16,33 +16,58 @@ enum { LOOKS = 16 };
 #define LOOK_NS_LEAST CLOCK_NS_PER_S
 #define LOOK_NS_MOST  (60 * CLOCK_NS_PER_S)
 
-void rotate_tell(struct daemon *daemon, const struct regions_row *region)
+static bool is_owner(const struct server_connection *connection, const struct regions_row *region)
+{
+	const struct session *session = connection->session;
+
+	return session && !connection->closing && session->process.pid == region->process.pid &&
+	       session->process.start_ticks == region->process.start_ticks &&
+	       connection->peer.uid == region->uid && strcmp(session->tenant, region->tenant) == 0;
+}
+
+static void tell_connection(
+	struct server_connection *connection, const struct regions_row *regions, size_t count)
 {
 	struct msg msg = {.type = MSG_REGION_RENEW};
-	struct server_connection *connection;
+	struct msg_region_renew *renew = &msg.u.region_renew;
 
-	msg.u.region_renew.region = region->id;
-	for (connection = daemon->server ? server_first(daemon->server) : NULL; connection;
-		connection = connection->next) {
-		const struct session *session = connection->session;
-
-		if (session && !connection->closing &&
-			session->process.pid == region->process.pid &&
-			session->process.start_ticks == region->process.start_ticks &&
-			connection->peer.uid == region->uid &&
-			strcmp(session->tenant, region->tenant) == 0)
-			server_send(connection, &msg, -1);
+	for (size_t i = 0; i < count; i++) {
+		if (!is_owner(connection, &regions[i]))
+			continue;
+		renew->regions[renew->region_count++] = regions[i].id;
+		if (renew->region_count < MSG_RENEW_MAX)
+			continue;
+		server_send(connection, &msg, -1);
+		*renew = (struct msg_region_renew){.region_count = 0};
 	}
+	if (renew->region_count > 0)
+		server_send(connection, &msg, -1);
+}
+
+void rotate_tell(struct daemon *daemon, const struct regions_row *regions, size_t count)
+{
+	struct server_connection *connection = daemon->server ? server_first(daemon->server) : NULL;
+
+	for (; connection && count > 0; connection = connection->next)
+		tell_connection(connection, regions, count);
 }
 
 /* All that wait for it. */
 static void tell_wanted(struct daemon *daemon)
 {
-	struct regions_row row = {.id = 0};
-	enum secpool_error error;
+	static struct regions_row rows[4 * MSG_RENEW_MAX];
+	const size_t most = sizeof rows / sizeof *rows;
+	enum secpool_error error = SECPOOL_OK;
+	uint64_t after = 0;
 
-	while (!(error = epochs_wanted(daemon->directory, row.id, &row)))
-		rotate_tell(daemon, &row);
+	while (!error) {
+		size_t count = 0;
+
+		while (count < most &&
+			!(error = epochs_wanted(daemon->directory, after, &rows[count])))
+			after = rows[count++].id;
+		rotate_tell(daemon, rows, count);
+	}
 	if (error != SECPOOL_E_NOT_FOUND)
 		daemon_fail(daemon, "directory-failed", error);
 }
@@ -150,7 +175,7 @@ enum secpool_error rotate_handle_end(
 	if (region.epoch == rotated->epoch) { /* the answer was lost with a keymgrd */
 		server_reply(connection, msg->number, SECPOOL_OK);
 		if (region.rotate)
-			rotate_tell(daemon, &region);
+			rotate_tell(daemon, &region, 1);
 		return SECPOOL_OK;
 	}
 	if (region.next_epoch == 0 || region.next_epoch != rotated->epoch)
@@ -169,7 +194,7 @@ enum secpool_error rotate_handle_end(
 		(unsigned long long)destroyed.generation);
 	server_reply(connection, msg->number, SECPOOL_OK);
 	if (region.rotate) /* it was asked for again meanwhile */
-		rotate_tell(daemon, &region);
+		rotate_tell(daemon, &region, 1);
 	return SECPOOL_OK;
 }
 

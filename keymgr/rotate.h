@@ -22,8 +22,8 @@ enum secpool_error rotate_handle_end(
 enum secpool_error rotate_handle_tenant(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 
-/* Tells the clients of a region's owner that it is to be rotated. */
-void rotate_tell(struct daemon *daemon, const struct regions_row *region);
+/* Tells the clients of these regions' owners that they are to be rotated, many with one message: a client's queue is bounded (server.h). */
+void rotate_tell(struct daemon *daemon, const struct regions_row *regions, size_t count);
 
 /* Looks now and then whether keys have become too old, if the policy says how old they may be. Errors: SECPOOL_E_SYSTEM. *ret_source: the caller's to end. */
 enum secpool_error rotate_start(struct daemon *daemon, sd_event_source **ret_source) MUST_USE;

@@ -77,11 +77,19 @@ static void step(struct secpool_region *region, enum rotation_event event)
 	region->rotation.due_ns = region->rotation.wait_ns = 0;
 }
 
-void rotate_want(struct secpool *pool, uint64_t id)
+static bool names(const struct msg_region_renew *renew, uint64_t id)
+{
+	for (uint32_t i = 0; i < renew->region_count && i < MSG_RENEW_MAX; i++)
+		if (renew->regions[i] == id)
+			return true;
+	return false;
+}
+
+void rotate_want(struct secpool *pool, const struct msg_region_renew *renew)
 {
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
 		struct secpool_region *region = pool->regions[slot];
-		if (region && region->id == id && !atomic_load(&region->ended))
+		if (region && names(renew, region->id) && !atomic_load(&region->ended))
 			step(region, ROTATION_WANT);
 	}
 }

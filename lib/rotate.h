@@ -30,8 +30,8 @@ const char *rotation_event_name(unsigned event);
 /* So many bytes may be written under one key of the region before it is renewed, when the policy says `bytes`: a rotation writes the region once by itself, and each worker takes its share. Pure. */
 uint64_t rotation_soft_bytes(uint64_t bytes, uint64_t region_bytes, unsigned workers);
 
-/* The region of that number, if it is the pool's, is to be rotated; one that is being rotated is told again after that. */
-void rotate_want(struct secpool *pool, uint64_t region);
+/* Those of the regions named that are the pool's are to be rotated; one that is being rotated is told again after that. */
+void rotate_want(struct secpool *pool, const struct msg_region_renew *renew);
 
 /* The region was given up, and its keys are about to be wiped. */
 void rotate_end(struct secpool_region *region);

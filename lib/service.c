@@ -251,7 +251,7 @@ void service_take_messages(struct service *service)
 		if (msg.type == MSG_DEVICE)
 			take_device(service->pool, &msg.u.device, &extra);
 		else if (msg.type == MSG_REGION_RENEW)
-			rotate_want(service->pool, msg.u.region_renew.region);
+			rotate_want(service->pool, &msg.u.region_renew);
 		else if (msg.number != 0)
 			end_deferred(service, &msg);
 		sock_close_fds(&extra);

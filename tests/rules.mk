@@ -40,13 +40,13 @@ TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/tor
 $(eval $(call archive,torture,$(TORTURE_SRCS)))
 wraps = $(foreach f,$(1),-Wl,--wrap=$(f))
 TORTURE_WRAPS := $(call wraps,page_step page_drop_copies device_read device_write uffd_copy uffd_move uffd_protect uffd_unprotect uffd_drop_many stripework_store \
-	stripework_note_written mirror_rebuild mirror_move erasure_rebuild erasure_move keyclient_call keyclient_send)
+	stripework_note_written mirror_rebuild mirror_move erasure_rebuild erasure_move renew_page keyring_seal keyring_turn keyring_retire keyclient_call keyclient_send)
 $(eval $(call program,secpool-torture,tests/torture/torture.c,torture secpool enclave base jemalloc,$(TORTURE_WRAPS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
 # and the daemons, with points at which the torture stops them, in a folder of their own beside a secpool that starts those
 TORTURE_DAEMONS := $(addprefix $(B)/tests/torture/,secpool secpool-vtpm secpool-keymgrd secpool-hotplugd)
 KEYMGRD_WRAPS   := $(call wraps,extents_take extents_fill extents_move extents_moved extents_scrub_again wraps_put wraps_erase regions_set_live regions_release regions_add_scrubbed regions_finish overwrite_range \
-	hotplug_handle_begin hotplug_handle_evidence)
+	hotplug_handle_begin hotplug_handle_evidence epochs_want epochs_begin epochs_end)
 HOTPLUGD_WRAPS  := $(call wraps,attest_start attest_answer notify_state device_drain)
 DAEMON_POINTS   := tests/torture/daemons/points_keymgrd.c tests/torture/daemons/points_hotplugd.c
 SP_SOURCES      += $(DAEMON_POINTS)

@@ -7,7 +7,13 @@
 
 #include "tests/fault/load.h"
 
-enum { PAGES = 2048, LOCAL_BYTES = 4 << 20, PINNED_PAGES = 16, TURNS = 4 };
+enum {
+	PAGES = 2048,
+	LOCAL_BYTES = 4 << 20,
+	PINNED_PAGES = 16,
+	TURNS = 4,
+	MANY = MSG_RENEW_MAX + 8
+};
 
 static struct secpool *pool;
 static struct secpool_region *region;
@@ -130,6 +136,28 @@ static int goes_on_inline(void *arg)
 	return goes_on(arg);
 }
 
+/* More than one message names. */
+static int many_regions(void *arg)
+{
+	struct secpool_region *regions[MANY];
+
+	(void)arg;
+	pool = support_open("alpha", LOCAL_BYTES);
+	for (size_t i = 0; i < MANY; i++) {
+		regions[i] = support_region(pool, 4 * LOAD_PAGE, 2);
+		support_fill(secpool_region_address(regions[i]), LOAD_PAGE, i);
+	}
+	rotate(true);
+	for (size_t i = 0; i < MANY; i++) {
+		region = regions[i];
+		SUPPORT_CHECK(epoch_now() == 2);
+		SUPPORT_CHECK(support_matches(secpool_region_address(region), LOAD_PAGE, i));
+		SUPPORT_OK(secpool_region_release(region, NULL));
+	}
+	secpool_close(pool);
+	return 0;
+}
+
 /* ---- old ciphertext, old keys ---- */
 
 static uint8_t media[64 << 20], store[2][WRAPS_SLOT_BYTES], store_after[2][WRAPS_SLOT_BYTES];
@@ -197,6 +225,34 @@ static int old_is_refused(void *arg)
 
 /* ---- killed in the middle ---- */
 
+static bool take_enclave(const struct msg *row, void *arg)
+{
+	const struct msg_status_row *status = &row->u.status_row;
+
+	if (strcmp(status->name, "enclave") != 0)
+		return true;
+	*(int *)arg = atoi(status->value + strlen("pid "));
+	return false;
+}
+
+static bool is_gone(void *arg)
+{
+	return kill(*(pid_t *)arg, 0) != 0;
+}
+
+/* Its front ends with it. */
+static void kill_enclave(void)
+{
+	pid_t front = support_daemon("keymgrd");
+	int enclave = 0;
+
+	SUPPORT_OK(support_list(
+		"keymgr.sock", MSG_LIST_STATUS, MSG_STATUS_ROW, take_enclave, &enclave));
+	SUPPORT_CHECK(enclave > 1 && front > 1 && kill(enclave, SIGKILL) == 0);
+	if (!support_wait(is_gone, &front, LOAD_WAIT_MS))
+		support_fail("keymgrd goes on without its enclave");
+}
+
 /* After different times: before the key is asked for, while pages move, when all have moved. */
 static int keymgrd_dies(void *arg)
 {
@@ -205,7 +261,10 @@ static int keymgrd_dies(void *arg)
 		uint64_t epoch = epoch_now();
 		rotate(false);
 		clock_sleep_ns(ms * CLOCK_NS_PER_MS);
-		support_kill_daemon("keymgrd");
+		if (ms % 16 == 0)
+			support_kill_daemon("keymgrd");
+		else
+			kill_enclave();
 		load_await(200);
 		support_up(7, "64M", NULL);
 		await_epoch(epoch + 1);
@@ -441,6 +500,7 @@ int main(void)
 	run("mirror:2", goes_on, 1);
 	run("ec:4+2", goes_on, 2);
 	run("ec:4+2, inline", goes_on_inline, 2);
+	run("many regions", many_regions, 0);
 	run("old ciphertext", old_is_refused, 0);
 	run("mirror:2, keymgrd killed", keymgrd_dies, 1);
 	run("ec:4+2, keymgrd killed", keymgrd_dies, 2);
