@@ -134,6 +134,9 @@ static void found(struct device *device, int media_fd, uint64_t mark, const char
 
 	device->media_fd = media_fd;
 	device->mark = mark;
+	device->latency_ns = device->identity.latency_ns
+				     ? device->identity.latency_ns
+				     : emulator_latency(media_fd, device->identity.bytes);
 	error = watch_media(device->hotplug->watch, device);
 	if (error) /* a pull is then found by DEVICE_CHECK alone */
 		log_error("media-not-watched", error);

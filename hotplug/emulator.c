@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 
-/* Bytes copied at a time; characters of a mark in its file. */
-enum { COPY_BYTES = 1 << 20, MARK_CHARACTERS = 16 };
+/* Bytes copied at a time; characters of a mark in its file; how often an access is timed. */
+enum { COPY_BYTES = 1 << 20, MARK_CHARACTERS = 16, LATENCY_LOOKS = 32 };
+#define LATENCY_LOOKS_NS (5 * CLOCK_NS_PER_MS)
 
 struct path {
 	char text[PATH_MAX];
@@ -243,6 +245,34 @@ enum secpool_error emulator_probe(int media_fd, uint64_t bytes, uint64_t most_ns
 	if (canary != read_word(media_fd, bytes, EMUMEDIA_CANARY_AT))
 		return err_set(SECPOOL_E_INTEGRITY, "it answers, but not with what is on it");
 	return SECPOOL_OK;
+}
+
+uint64_t emulator_latency(int media_fd, uint64_t bytes)
+{
+	const uint8_t *control = NULL;
+	uint64_t least = 0, canary, clock_ns = UINT64_MAX;
+	uint64_t end_ns = clock_now_ns() + LATENCY_LOOKS_NS;
+
+	if (emumedia_map(media_fd, bytes, &control) != SECPOOL_OK)
+		return 0;
+	for (int i = 0; i < LATENCY_LOOKS && clock_now_ns() < end_ns; i++) {
+		uint64_t before_ns, start_ns, took_ns;
+
+		if (guarded_flush(control, EMUMEDIA_CONTROL_BYTES) != SECPOOL_OK)
+			break;
+		before_ns = clock_now_ns();
+		start_ns = clock_now_ns();
+		if (emumedia_canary(control, NULL, LATENCY_LOOKS_NS, &canary) != SECPOOL_OK)
+			break;
+		took_ns = clock_now_ns() - start_ns;
+		if (least == 0 || took_ns < least)
+			least = took_ns;
+		if (start_ns - before_ns < clock_ns)
+			clock_ns = start_ns - before_ns;
+	}
+	emumedia_unmap(control);
+	/* without what the clock itself takes */
+	return least > clock_ns ? least - clock_ns : least;
 }
 
 static enum secpool_error copy_range(int from, int to, off_t at, off_t end, void *buffer)

@@ -47,6 +47,12 @@ enum secpool_error emulator_behave(int media_fd, uint64_t bytes,
 enum secpool_error emulator_probe(int media_fd, uint64_t bytes, uint64_t most_ns) MUST_USE;
 
 /*
+ * How long a load from the media takes, in ns: the shortest of several that find nothing in a cache, since whatever comes between makes one longer. Returns within some ms. 0: it does not
+ * answer in that time. guarded_copy_install was called.
+ */
+uint64_t emulator_latency(int media_fd, uint64_t bytes);
+
+/*
  * Copies the media's data (holes stay holes) to media.pulled. The copy appears whole or not at all.
  * Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_SYSTEM. Nothing changed then.
  */

@@ -86,6 +86,27 @@ static enum secpool_error take_capacity(
 	return SECPOOL_OK;
 }
 
+/* It may be left out. */
+static enum secpool_error take_latency(
+	struct json_object *object, const char *name, uint64_t *ret_latency_ns)
+{
+	struct json_object *value;
+	enum secpool_error error;
+	int64_t ns;
+
+	if (!json_object_object_get_ex(object, "latency_ns", NULL))
+		return SECPOOL_OK;
+	error = find(object, name, "latency_ns", json_type_int, &value);
+	if (error)
+		return error;
+	ns = json_object_get_int64(value);
+	if (ns <= 0 || ns > IDENTITY_LATENCY_NS_MOST)
+		return err_set(SECPOOL_E_INVALID, "%s: \"latency_ns\" must be 1 to %d", name,
+			IDENTITY_LATENCY_NS_MOST);
+	*ret_latency_ns = (uint64_t)ns;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error take_all(
 	struct json_object *object, const char *name, const char *id, struct identity *identity)
 {
@@ -118,6 +139,8 @@ static enum secpool_error take_all(
 			"%s: \"domain\" must be of letters, digits, _ . and -", name);
 	if (!error)
 		error = take_capacity(object, name, &identity->bytes);
+	if (!error)
+		error = take_latency(object, name, &identity->latency_ns);
 	return error;
 }
 

@@ -2,7 +2,8 @@
 /*
  * What an emulated device says it is: identity.json in its folder,
  *   {"id": "dev0", "serial": "...", "bytes": 536870912, "firmware": "secpool-emulated-1.0",
- * "domain": "domain0", "kind": "emulated"} None of it is believed: firmware, id and bytes are
+ * "domain": "domain0", "kind": "emulated"}
+ * and, if it is to count as farther away than it is, "latency_ns": 3000. None of it is believed: firmware, id and bytes are
  * measured into the device's TPM and judged by keymgrd's enclave.
  *
  * The parser takes bytes from outside: any bytes give an identity that holds all rules below, or an
@@ -24,6 +25,7 @@ enum { IDENTITY_ID_BYTES = 32, IDENTITY_TEXT_BYTES = 64 };
  * Bytes. */
 enum { IDENTITY_FILE_BYTES_MOST = 4096, IDENTITY_UNIT_BYTES = 2 << 20 };
 #define IDENTITY_CAPACITY_BYTES_MOST (1ull << 40)
+enum { IDENTITY_LATENCY_NS_MOST = 1000000000 };
 
 struct identity {
 	char id[IDENTITY_ID_BYTES];	  /* [A-Za-z0-9_.-], not starting with '.' or '-' */
@@ -31,6 +33,7 @@ struct identity {
 	char firmware[IDENTITY_TEXT_BYTES];
 	char domain[IDENTITY_TEXT_BYTES]; /* [A-Za-z0-9_.-] */
 	uint64_t bytes;
+	uint64_t latency_ns; /* of an access, for placement; 0: it is to be measured */
 };
 
 /* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id and capacity into PCR 2. */

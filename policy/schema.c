@@ -53,6 +53,11 @@ static const cyaml_schema_field_t known_fields[] = {NEEDED_TEXT(struct schema_kn
 static const cyaml_schema_value_t known_value = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_known, known_fields)};
 
+static const cyaml_schema_field_t tier_fields[] = {NEEDED_TEXT(struct schema_tier, name),
+	NEEDED_TEXT(struct schema_tier, latency_ns), CYAML_FIELD_END};
+static const cyaml_schema_value_t tier_value = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_tier, tier_fields)};
+
 static const cyaml_schema_field_t devices_fields[] = {
 	CYAML_FIELD_ENUM("enrol", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_devices,
 		enrol, enrols, 2),
@@ -64,6 +69,8 @@ static const cyaml_schema_field_t devices_fields[] = {
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, known, &known_value, 0, SCHEMA_DEVICES_MOST),
+	CYAML_FIELD_SEQUENCE("tiers", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, tiers, &tier_value, 1, SCHEMA_TIERS_MOST),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_file, version),

@@ -14,7 +14,7 @@
 #include "policy/lines.h"
 
 /* The most entries of each list in a file. */
-enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096 };
+enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
 enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1 };
@@ -43,13 +43,18 @@ struct schema_known {
 	char *id, *ek;
 };
 
+struct schema_tier {
+	char *name, *latency_ns;
+};
+
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
 	char *suspect_tenants, *suspect_faults;
 	char **firmware;
 	struct schema_known *known;
-	unsigned firmware_count, known_count;
+	struct schema_tier *tiers;
+	unsigned firmware_count, known_count, tiers_count;
 };
 
 struct schema_file {

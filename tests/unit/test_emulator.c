@@ -260,8 +260,13 @@ static void probe_tells(void **state)
 	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
 	open_new(&fd, &mark);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_OK);
+	/* memory of this machine, however busy it is */
+	assert_in_range(emulator_latency(fd, BYTES), 1, 100000);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_STUCK, 0), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
+	assert_int_equal(emulator_latency(fd, BYTES), 0);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 200000), SECPOOL_OK);
+	assert_in_range(emulator_latency(fd, BYTES), 150000, 1000000000);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 3000000), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000000), SECPOOL_OK);
@@ -269,6 +274,7 @@ static void probe_tells(void **state)
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_INTEGRITY);
 	emulator_cut(folder, fd);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(emulator_latency(fd, BYTES), 0);
 	close(fd);
 }
 
