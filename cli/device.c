@@ -22,6 +22,8 @@ static const struct table_column columns[] = {
 	{"DOMAIN", "domain", false},
 	{"FIRMWARE", "firmware", false},
 	{"SIZE", "bytes", true},
+	{"TIER", "tier", false},
+	{NULL, "latency_ns", true},
 	{"USED", "used_bytes", true},
 	{"FREE", "free_bytes", true},
 	{"UNSCRUBBED", "unscrubbed_bytes", true},
@@ -85,13 +87,15 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 /* What keymgrd says; NULL: it is away, or does not know the device. */
 static void add_use(struct table *table, const struct msg_use_row *use)
 {
-	enum { COLUMNS = 6 };
+	enum { COLUMNS = 8 };
 
 	if (!use) {
 		for (int i = 0; i < COLUMNS; i++)
 			table_none(table);
 		return;
 	}
+	table_text(table, use->tier);
+	table_number(table, use->latency_ns);
 	table_size(table, use->used_bytes);
 	table_size(table, use->free_bytes);
 	table_size(table, use->unscrubbed_bytes);

@@ -40,7 +40,7 @@ static uint64_t capacity_of(const struct topology_device *entry)
 	return bytes > 2ull * MEDIA_UNIT_BYTES ? bytes - MEDIA_UNIT_BYTES : MEDIA_UNIT_BYTES;
 }
 
-/* identity.json, written when it is new or says something else; the domain and the choice of TPM that stand there stay. */
+/* identity.json, written when it is new or says something else; the domain, the choice of TPM and the latency that stand there stay. */
 static enum secpool_error settle_identity(
 	const char *folder, const char *id, const struct topology_device *entry)
 {
@@ -53,6 +53,7 @@ static enum secpool_error settle_identity(
 	if (identity_load(folder, id, &found) == SECPOOL_OK) {
 		memcpy(wanted.domain, found.domain, sizeof wanted.domain);
 		wanted.tpm = found.tpm;
+		wanted.latency_ns = found.latency_ns;
 		if (!entry->dax[0]) /* its size is not known now */
 			wanted.bytes = found.bytes;
 		if (found.bytes == wanted.bytes && found.kind == wanted.kind &&
@@ -140,6 +141,8 @@ static void settle(struct cxl *cxl, const struct topology_device *entry)
 	if (device->topology)
 		health_before = device->topology->health;
 	note_topology(device, entry);
+	if (entry->latency_ns > 0 && device->identity.latency_ns == 0)
+		device->latency_ns = entry->latency_ns; /* better than what was measured */
 	if (device->topology)
 		judge_health(device, health_before);
 	if (device->media_fd < 0 && entry->advice[0])

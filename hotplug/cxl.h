@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CXL memory that comes and goes: the kernel's uevents (libudev's "kernel" source: sd-device can listen to udevd only, which a removed device should not have to wait for) and what topology.h then
- * shows. A memdev becomes the device cxl-SERIAL, with a folder like an emulated one's below the devices folder: identity.json, made here and kept up to date but for its domain and its choice of TPM, which are the operator's; `media`, a link to
+ * shows. A memdev becomes the device cxl-SERIAL, with a folder like an emulated one's below the devices folder: identity.json, made here and kept up to date but for its domain, its choice of TPM and its latency, which are the operator's; `media`, a link to
  * the devdax device while there is one; and what device.c keeps there. Threads: the loop's.
  */
 #ifndef SECPOOL_HOTPLUG_CXL_H

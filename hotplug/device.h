@@ -65,6 +65,7 @@ struct device {
 	char reason[DEVICE_REASON_BYTES];
 	int media_fd;  /* -1: no media */
 	uint64_t mark; /* of the media; kept after they went, to say which are gone */
+	uint64_t latency_ns; /* of an access, since the media came; 0: not known */
 	struct vtpm *vtpm;
 	/* the exchange that runs, or one that was dropped and still has a thread */
 	struct attest *attest;

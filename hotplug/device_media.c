@@ -12,6 +12,7 @@
 #include "hotplug/control.h"
 #include "hotplug/devdax.h"
 #include "hotplug/emulator.h"
+#include "hotplug/latency.h"
 #include "hotplug/mark.h"
 #include "hotplug/notify.h"
 #include "hotplug/vtpm.h"
@@ -188,6 +189,9 @@ static void found(struct device *device, int media_fd, uint64_t mark, const char
 
 	device->media_fd = media_fd;
 	device->mark = mark;
+	device->latency_ns = device->identity.latency_ns
+				     ? device->identity.latency_ns
+				     : latency_measure(media_fd, device->identity.bytes);
 	error = device->identity.kind == MSG_KIND_EMULATED
 			? watch_media(device->hotplug->watch, device)
 			: SECPOOL_OK;

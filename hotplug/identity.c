@@ -108,6 +108,27 @@ static enum secpool_error take_tpm(
 	return SECPOOL_OK;
 }
 
+/* It may be left out. */
+static enum secpool_error take_latency(
+	struct json_object *object, const char *name, uint64_t *ret_latency_ns)
+{
+	struct json_object *value;
+	enum secpool_error error;
+	int64_t ns;
+
+	if (!json_object_object_get_ex(object, "latency_ns", NULL))
+		return SECPOOL_OK;
+	error = find(object, name, "latency_ns", json_type_int, &value);
+	if (error)
+		return error;
+	ns = json_object_get_int64(value);
+	if (ns <= 0 || ns > IDENTITY_LATENCY_NS_MOST)
+		return err_set(SECPOOL_E_INVALID, "%s: \"latency_ns\" must be 1 to %d", name,
+			IDENTITY_LATENCY_NS_MOST);
+	*ret_latency_ns = (uint64_t)ns;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error take_all(
 	struct json_object *object, const char *name, const char *id, struct identity *identity)
 {
@@ -143,6 +164,8 @@ static enum secpool_error take_all(
 		error = take_capacity(object, name, &identity->bytes);
 	if (!error)
 		error = take_tpm(object, name, &identity->tpm);
+	if (!error)
+		error = take_latency(object, name, &identity->latency_ns);
 	return error;
 }
 
@@ -234,6 +257,9 @@ enum secpool_error identity_save(const char *folder, const struct identity *iden
 	json_object_object_add(object, "domain", json_object_new_string(identity->domain));
 	json_object_object_add(
 		object, "kind", json_object_new_string(msg_device_kind_name(identity->kind)));
+	if (identity->latency_ns)
+		json_object_object_add(
+			object, "latency_ns", json_object_new_uint64(identity->latency_ns));
 	if (identity->tpm == IDENTITY_TPM_SWTPM)
 		json_object_object_add(object, "tpm", json_object_new_string("swtpm"));
 	text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY);

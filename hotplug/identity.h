@@ -2,7 +2,8 @@
 /*
  * What a device says it is: identity.json in its folder,
  *   {"id": "dev0", "serial": "...", "bytes": 536870912, "firmware": "secpool-emulated-1.0",
- * "domain": "domain0", "kind": "emulated", "tpm": "swtpm"}; "kind" may be "cxl", whose file hotplugd makes (cxl.h) and the operator may edit. None of it is believed: firmware, id, bytes and serial are
+ * "domain": "domain0", "kind": "emulated", "tpm": "swtpm"}; "kind" may be "cxl", whose file hotplugd makes (cxl.h) and the operator may edit;
+ * if it is to count as farther away than it is, "latency_ns": 3000. None of it is believed: firmware, id, bytes and serial are
  * measured into the device's TPM and judged by keymgrd's enclave.
  *
  * The parser takes bytes from outside: any bytes give an identity that holds all rules below, or an
@@ -24,6 +25,7 @@ enum { IDENTITY_ID_BYTES = 32, IDENTITY_TEXT_BYTES = 64 };
  * Bytes. */
 enum { IDENTITY_FILE_BYTES_MOST = 4096, IDENTITY_UNIT_BYTES = 2 << 20 };
 #define IDENTITY_CAPACITY_BYTES_MOST (1ull << 40)
+enum { IDENTITY_LATENCY_NS_MOST = 1000000000 };
 
 /* Which program is the device's TPM: "tpm" in identity.json, secpool-vtpm unless it says otherwise. */
 enum identity_tpm { IDENTITY_TPM_SECPOOL = 0, IDENTITY_TPM_SWTPM = 1 };
@@ -36,6 +38,7 @@ struct identity {
 	uint64_t bytes;
 	uint32_t kind; /* enum msg_device_kind */
 	enum identity_tpm tpm;
+	uint64_t latency_ns; /* of an access, for placement; 0: it is to be measured */
 };
 
 /* What the device's TPM measures of it, as it is extended: the firmware into PCR 0, id, capacity and serial into PCR 2 (enclave/eventlog.h). */

@@ -250,6 +250,7 @@ void notify_state(struct notify *notify, const struct device *device)
 	state->state = device->state;
 	state->bytes = device->identity.bytes;
 	state->media = device->mark;
+	state->latency_ns = device->latency_ns;
 	MSG_SET(state->cause, device->reason);
 	peer_send(notify->peer, &msg,
 		device->state == MSG_DEVICE_ONLINE || device->state == MSG_DEVICE_DRAINING

@@ -13,6 +13,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/media.h"
 #include "lib/base/os.h"
+#include "policy/policy.h"
 
 /* The most a device may have, so that sums of offsets never overflow. */
 #define DEVICE_BYTES_MOST (1ull << 46)
@@ -299,6 +300,7 @@ enum secpool_error devices_online(
 	*media_fd = -1;
 	row->seen = true;
 	row->told_lost = false;
+	row->latency_ns = state->latency_ns;
 	row->state = MSG_DEVICE_ONLINE;
 	if (was_online)
 		return SECPOOL_OK;
@@ -410,8 +412,9 @@ enum secpool_error devices_usable(
 			continue;
 		error = devices_fresh(daemon, row->id);
 		if (!error)
-			list[count++] =
-				(struct extents_device){.slot = row->slot, .domain = row->domain};
+			list[count++] = (struct extents_device){.slot = row->slot,
+				.domain = row->domain,
+				.tier = policy_tier(daemon->policy, row->latency_ns)};
 		else if (error == SECPOOL_E_NOT_ATTESTED || error == SECPOOL_E_ATTESTATION)
 			error = SECPOOL_OK; /* not usable now */
 	}

@@ -68,7 +68,6 @@ static const char schema_sql[] =
 	"  region_offset INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,"
 	"  UNIQUE (slot, offset));"
 	"CREATE INDEX extents_region ON extents(region);"
-	"CREATE INDEX extents_state ON extents(state, slot, offset);"
 	"CREATE TABLE receipts (number INTEGER PRIMARY KEY AUTOINCREMENT, region INTEGER NOT NULL,"
 	"  text TEXT NOT NULL, digest BLOB NOT NULL);"
 	"CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL,"
@@ -185,13 +184,13 @@ void directory_close(struct directory *directory)
 
 enum secpool_error directory_begin(struct directory *directory)
 {
-	return run_text(directory, "BEGIN IMMEDIATE", "begin");
+	return directory_run(directory, "BEGIN IMMEDIATE", DIRECTORY_VALUES());
 }
 
 enum secpool_error directory_finish(struct directory *directory, enum secpool_error error)
 {
 	if (!error)
-		error = run_text(directory, "COMMIT", "commit");
+		error = directory_run(directory, "COMMIT", DIRECTORY_VALUES());
 	if (error && !sqlite3_get_autocommit(directory->db))
 		sqlite3_exec(directory->db, "ROLLBACK", NULL, NULL, NULL);
 	return error;

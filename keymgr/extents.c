@@ -2,6 +2,7 @@
 #include "keymgr/extents.h"
 
 #include "keymgr/placement.h"
+#include "keymgr/totals.h"
 
 static void read_row(struct directory_rows *rows, struct extents_row *row)
 {
@@ -94,16 +95,16 @@ static enum secpool_error find_row(struct directory *directory, const char *sql,
 	return error;
 }
 
-/* The state as text, as in the partial index extents_free (totals.c), or the index is not used. */
 enum secpool_error extents_find_free(
 	struct directory *directory, uint64_t slot, uint64_t bytes, struct extents_row *ret_row)
 {
 	static const char fits_sql[] =
 		"SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
-		" WHERE state = 2 AND slot = ?1 AND bytes >= ?2 ORDER BY bytes, offset LIMIT 1";
+		" WHERE state = " TOTALS_FREE " AND slot = ?1 AND bytes >= ?2"
+		" ORDER BY bytes, offset LIMIT 1";
 	static const char largest_sql[] =
 		"SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
-		" WHERE state = 2 AND slot = ?1 ORDER BY bytes DESC LIMIT 1";
+		" WHERE state = " TOTALS_FREE " AND slot = ?1 ORDER BY bytes DESC LIMIT 1";
 	static const char none[] = "no free space on this device";
 	enum secpool_error error = find_row(directory, fits_sql,
 		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(bytes)), none, ret_row);
@@ -141,32 +142,25 @@ enum secpool_error extents_release(struct directory *directory, uint64_t region)
 enum secpool_error extents_restart(struct directory *directory)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?2 ELSE ?3 END"
-		" WHERE state = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_UNKNOWN),
-			DIRECTORY_N(EXTENTS_RELEASING)));
-}
-
-/* The first extent of a state on a device. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
-static enum secpool_error find_first(struct directory *directory, uint64_t slot,
-	enum extents_state state, struct extents_row *ret_row)
-{
-	static const char sql[] =
-		"SELECT id, slot, offset, bytes, IFNULL(region, 0), lane, region_offset, state"
-		" FROM extents WHERE state = ?2 AND slot = ?1 ORDER BY offset LIMIT 1";
-
-	return find_row(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(state)),
-		"nothing to scrub on this device", ret_row);
+		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?1 ELSE ?2 END"
+		" WHERE state = " TOTALS_SCRUBBING,
+		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_UNKNOWN), DIRECTORY_N(EXTENTS_RELEASING)));
 }
 
 /* What was released comes before what is unknown. */
 static enum secpool_error find_work(
 	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
 {
-	enum secpool_error error = find_first(directory, slot, EXTENTS_RELEASING, ret_row);
+#define FIRST(state)                                                                               \
+	"SELECT id, slot, offset, bytes, IFNULL(region, 0), lane, region_offset, state"            \
+	" FROM extents WHERE state = " state " AND slot = ?1 ORDER BY offset LIMIT 1"
+	static const char none[] = "nothing to scrub on this device";
+	enum secpool_error error = find_row(directory, FIRST(TOTALS_RELEASING),
+		DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);
 
 	if (error == SECPOOL_E_NOT_FOUND && !released_only)
-		error = find_first(directory, slot, EXTENTS_UNKNOWN, ret_row);
+		error = find_row(directory, FIRST(TOTALS_UNKNOWN),
+			DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);
 	return error;
 }
 
@@ -194,13 +188,13 @@ enum secpool_error extents_scrub_next(
 static enum secpool_error merge_around(
 	struct directory *directory, const struct extents_row *row, enum extents_state state)
 {
-	/* one neighbour on each side, found by its place; its state is looked at then (+: not searched by) */
+	/* one neighbour on each side, found by its place; its state is looked at then */
 	static const char before_sql[] =
 		"SELECT IFNULL(MIN(offset), ?3) FROM extents WHERE slot = ?1 AND offset ="
 		" (SELECT MAX(offset) FROM extents WHERE slot = ?1 AND offset < ?3)"
-		" AND +state = ?2 AND offset + bytes = ?3";
+		" AND state = ?2 AND offset + bytes = ?3";
 	static const char after_sql[] = "SELECT IFNULL(MAX(offset + bytes), ?3) FROM extents"
-					" WHERE slot = ?1 AND +state = ?2 AND offset = ?3";
+					" WHERE slot = ?1 AND state = ?2 AND offset = ?3";
 	uint64_t start = 0, end = 0;
 	enum secpool_error error;
 
@@ -280,10 +274,9 @@ enum secpool_error extents_scrub_end(struct directory *directory, const struct e
 enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = ?3, region = NULL, lane = 0, region_offset = 0"
-		" WHERE slot = ?1 AND state = ?2",
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
-			DIRECTORY_N(EXTENTS_UNKNOWN)));
+		"UPDATE extents SET state = ?2, region = NULL, lane = 0, region_offset = 0"
+		" WHERE slot = ?1 AND state = " TOTALS_RELEASING,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_UNKNOWN)));
 }
 
 enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
@@ -350,7 +343,8 @@ enum secpool_error extents_count_use(
 	directory_done(rows);
 	if (!error)
 		error = directory_number(directory,
-			"SELECT IFNULL(MAX(bytes), 0) FROM extents WHERE state = 2 AND slot = ?1",
+			"SELECT IFNULL(MAX(bytes), 0) FROM extents WHERE state = " TOTALS_FREE
+			" AND slot = ?1",
 			DIRECTORY_VALUES(DIRECTORY_N(slot)), &use.largest_free);
 	if (!error)
 		*ret_use = use;
@@ -362,7 +356,7 @@ enum secpool_error extents_nth(struct directory *directory, uint64_t region, uin
 {
 	static const char sql[] =
 		"SELECT id, slot, offset, bytes, region, lane, region_offset,"
-		" state FROM extents WHERE region = ?1 AND slot = ?2 AND +state = ?3"
+		" state FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3"
 		" ORDER BY lane, region_offset LIMIT 1 OFFSET ?4";
 
 	return find_row(directory, sql,
@@ -378,12 +372,12 @@ static enum secpool_error count_moving(struct directory *directory, uint64_t reg
 	static const char targets_sql[] =
 		"SELECT IFNULL(SUM(t.bytes), 0) FROM extents t WHERE t.region = ?1 AND t.state = ?3"
 		" AND EXISTS (SELECT 1 FROM extents e WHERE e.region = ?1 AND e.slot = ?2"
-		" AND +e.state = ?4 AND e.lane = t.lane AND e.region_offset < t.region_offset + "
+		" AND e.state = ?4 AND e.lane = t.lane AND e.region_offset < t.region_offset + "
 		"t.bytes"
 		" AND e.region_offset + e.bytes > t.region_offset)";
 	enum secpool_error error = directory_number(directory,
 		"SELECT IFNULL(SUM(bytes), 0) FROM extents"
-		" WHERE region = ?1 AND slot = ?2 AND +state = ?3",
+		" WHERE region = ?1 AND slot = ?2 AND state = ?3",
 		DIRECTORY_VALUES(
 			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
 		ret_used);

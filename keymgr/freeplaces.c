@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "keymgr/totals.h"
+
 static int by_slot(const void *left, const void *right)
 {
 	const struct freeplace *a = left, *b = right;
@@ -83,11 +85,11 @@ static void sum_domains(struct freeplaces *places)
 	sort(places, by_domains);
 }
 
-/* Both lists are in the order of slots. The state as text: the table's index is by it. */
+/* Both lists are in the order of slots. The table's key begins with the state. */
 static enum secpool_error read_free(struct directory *directory, struct freeplaces *places)
 {
-	static const char sql[] =
-		"SELECT slot, bytes FROM space WHERE state = 2 AND bytes > 0 ORDER BY slot";
+	static const char sql[] = "SELECT slot, bytes FROM space WHERE state = " TOTALS_FREE
+				  " AND bytes > 0 ORDER BY slot";
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory, sql, DIRECTORY_VALUES(), &rows);
 	size_t at = 0;

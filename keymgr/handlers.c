@@ -228,7 +228,7 @@ static enum secpool_error check_given_up(
 	if (device->state != MSG_DEVICE_ONLINE || devices_look(daemon, device))
 		return SECPOOL_OK;
 	error = directory_number(daemon->directory,
-		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND slot = ?2 AND +state = ?3",
+		"SELECT COUNT(*) FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3",
 		DIRECTORY_VALUES(DIRECTORY_N(region->id), DIRECTORY_N(device->slot),
 			DIRECTORY_N(EXTENTS_IN_USE)),
 		&in_use);

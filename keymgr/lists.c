@@ -290,7 +290,12 @@ static enum secpool_error next_use(struct daemon *daemon, uint64_t *after, struc
 	out->largest_free_bytes = use.largest_free;
 	out->free_extents = use.free_extents;
 	out->state = device->state;
+	out->latency_ns = device->latency_ns;
 	MSG_SET(out->id, device->id);
+	/* one that is not there is in none */
+	if (device->media_fd >= 0)
+		MSG_SET(out->tier, policy_tier_label(daemon->policy,
+					   policy_tier(daemon->policy, device->latency_ns)));
 	*after = device->slot;
 	return SECPOOL_OK;
 }

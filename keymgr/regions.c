@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "keymgr/addresses.h"
+#include "keymgr/totals.h"
 #include "lib/base/clock.h"
 
 #define COLUMNS "SELECT " REGIONS_COLUMNS " FROM regions "
@@ -228,7 +229,7 @@ enum secpool_error regions_touch(struct directory *directory, const struct regio
 #define OWNED                                                                                      \
 	"SELECT COUNT(*) FROM regions r CROSS JOIN extents e ON e.region = r.id"                   \
 	" WHERE r.pid = ?1 AND r.start_ticks = ?2 AND r.tenant = ?3 AND r.uid = ?4"                \
-	" AND r.state = ?5 AND e.slot = ?7 AND +e.state IN (?8, ?9) AND (?11 = 0 OR"               \
+	" AND r.state = ?5 AND e.slot = ?7 AND e.state IN (?8, ?9) AND (?11 = 0 OR"                \
 	" (?10 < e.offset + e.bytes AND e.offset - ?10 < ?11))"
 	static const char any_sql[] = OWNED " AND ?6 = 0", one_sql[] = OWNED " AND r.id = ?6";
 	uint64_t count = 0;
@@ -281,9 +282,11 @@ enum secpool_error regions_drop_releasing(struct directory *directory, uint64_t 
 {
 	enum secpool_error error = directory_run(directory,
 		"UPDATE regions SET unreachable_bytes = unreachable_bytes + (SELECT SUM(bytes)"
-		" FROM extents WHERE region = regions.id AND slot = ?1 AND +state = ?2)"
-		" WHERE id IN (SELECT region FROM extents WHERE slot = ?1 AND state = ?2)",
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING)));
+		" FROM extents WHERE region = regions.id AND slot = ?1 AND +state "
+		"= " TOTALS_RELEASING
+		") WHERE id IN (SELECT region FROM extents WHERE slot = ?1 AND state"
+		" = " TOTALS_RELEASING ")",
+		DIRECTORY_VALUES(DIRECTORY_N(slot)));
 
 	if (!error)
 		error = extents_drop_releasing(directory, slot);

@@ -4,10 +4,12 @@
 #include "keymgr/extents.h"
 
 /* Numbers of extents.h and msg.h that an index or a trigger must have as text. */
-#define FREE	  "2"
 #define RELEASING "2"
 #define UNIT	  "2097152"
-_Static_assert(EXTENTS_FREE == 2, "FREE");
+_Static_assert(EXTENTS_UNKNOWN == 0, "TOTALS_UNKNOWN");
+_Static_assert(EXTENTS_SCRUBBING == 1, "TOTALS_SCRUBBING");
+_Static_assert(EXTENTS_FREE == 2, "TOTALS_FREE");
+_Static_assert(EXTENTS_RELEASING == 4, "TOTALS_RELEASING");
 _Static_assert(MSG_REGION_RELEASING == 2, "RELEASING");
 _Static_assert(EXTENTS_UNIT_BYTES == 2097152, "UNIT");
 
@@ -48,7 +50,9 @@ const char *const totals_sql[] = {
 	"CREATE TABLE address_window (base INTEGER NOT NULL, bytes INTEGER NOT NULL)",
 	"CREATE TABLE address_gaps (start INTEGER PRIMARY KEY, bytes INTEGER NOT NULL)",
 	"CREATE INDEX address_gaps_bytes ON address_gaps(bytes, start)",
-	"CREATE INDEX extents_free ON extents(slot, bytes, offset) WHERE state = " FREE,
+	"CREATE INDEX extents_free ON extents(slot, bytes, offset) WHERE state = " TOTALS_FREE,
+	"CREATE INDEX extents_work ON extents(state, slot, offset) WHERE state = " TOTALS_UNKNOWN
+	" OR state = " TOTALS_SCRUBBING " OR state = " TOTALS_RELEASING,
 	"CREATE INDEX regions_process ON regions(pid, start_ticks)",
 	"CREATE INDEX regions_ended ON regions(id) WHERE state = " RELEASING " AND held = 0",
 

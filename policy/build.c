@@ -42,6 +42,7 @@ enum {
 	SUSPECT_TENANTS_DEFAULT = 2,
 	SUSPECT_TENANTS_MOST = 4,
 	SUSPECT_FAULTS_MOST = 1000000,
+	LATENCY_NS_MOST = 1000000000,
 };
 
 /* What is being checked: for the messages. */
@@ -535,6 +536,50 @@ static enum secpool_error build_ek_ca(
 	return SECPOOL_OK;
 }
 
+/* Wide apart: what is measured of devices that are alike must not part them. */
+static const struct model_tier tiers_default[] = {{"near", 1000}, {"far", 10000}};
+
+static enum secpool_error build_tier(const struct source *source, size_t index,
+	const struct schema_tier *from, struct policy *policy)
+{
+	struct model_tier *to = &policy->tiers[index];
+	uint64_t least = index > 0 ? policy->tiers[index - 1].latency_ns : 0;
+	enum secpool_error error;
+	char path[96];
+
+	error = check_name(
+		source, path_of(path, "devices.tiers[%zu].name", index), from->name, to->name);
+	if (!error && strcmp(to->name, MODEL_REST_TIER) == 0)
+		error = refuse(source, path, "'%s' is the tier of all other devices", to->name);
+	for (size_t i = 0; i < index && !error; i++)
+		if (strcmp(policy->tiers[i].name, to->name) == 0)
+			error = refuse(source, path, "there are two tiers '%s'", to->name);
+	path_of(path, "devices.tiers[%zu].latency_ns", index);
+	if (!error)
+		error = check_number(
+			source, path, from->latency_ns, LATENCY_NS_MOST, &to->latency_ns);
+	if (!error && to->latency_ns <= least)
+		error = refuse(source, path, "expected more than %llu, fastest tier first",
+			(unsigned long long)least);
+	policy->tier_count = index + !error;
+	return error;
+}
+
+static enum secpool_error build_tiers(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	if (!from || from->tiers_count == 0) {
+		memcpy(policy->tiers, tiers_default, sizeof tiers_default);
+		policy->tier_count = sizeof tiers_default / sizeof *tiers_default;
+		return SECPOOL_OK;
+	}
+	for (unsigned i = 0; i < from->tiers_count && !error; i++)
+		error = build_tier(source, i, &from->tiers[i], policy);
+	return error;
+}
+
 /* Without the section no device may be used. */
 static enum secpool_error build_devices(
 	const struct source *source, const struct schema_devices *from, struct policy *policy)
@@ -578,6 +623,8 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 	policy->tenants_line = lines_of_key(lines, "", "tenants");
 	for (unsigned i = 0; i < file->tenants_count && !error; i++)
 		error = build_tenant(&source, i, &file->tenants[i], policy);
+	if (!error)
+		error = build_tiers(&source, file->devices, policy);
 	if (!error)
 		error = build_devices(&source, file->devices, policy);
 	return error;

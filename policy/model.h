@@ -35,8 +35,18 @@ struct model_reference {
 	uint8_t value[MODEL_PCR_BYTES];
 };
 
+/* The tier behind the policy's last one. */
+#define MODEL_REST_TIER "rest"
+
+struct model_tier {
+	char name[MODEL_NAME_BYTES];
+	uint64_t latency_ns; /* devices up to this, above that of the tier before */
+};
+
 struct policy {
 	struct policy_settings settings;
+	struct model_tier tiers[SCHEMA_TIERS_MOST];
+	size_t tier_count;
 	struct model_tenant *tenants;
 	struct model_known *known;
 	char (*firmware)[MODEL_NAME_BYTES];

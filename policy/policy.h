@@ -103,6 +103,14 @@ enum secpool_error policy_may_use_device(const struct policy *policy, const char
  */
 enum secpool_error policy_may_measure(const struct policy *policy, const char *id, unsigned pcr, const uint8_t value[32]) MUST_USE;
 
+/*
+ * The tier of a device by its latency: 0 is placed on first. The tiers are the policy's, or else near (up to 1 us) and far (up to 10 us); a device that is slower, or whose latency is
+ * not known (0), is in the last one, "rest".
+ */
+uint32_t policy_tier(const struct policy *policy, uint64_t latency_ns);
+/* Borrowed. */
+const char *policy_tier_label(const struct policy *policy, uint32_t tier);
+
 /* What can be asked for an explanation. */
 enum policy_action {
 	POLICY_ACTION_SESSION = 0, /* to be the tenant */

@@ -20,6 +20,7 @@
 #include "hotplug/emulator.h"
 #include "hotplug/health.h"
 #include "hotplug/inject.h"
+#include "hotplug/latency.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/media.h"
 #include "lib/base/os.h"
@@ -261,8 +262,13 @@ static void probe_tells(void **state)
 	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
 	open_new(&fd, &mark);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_OK);
+	/* memory of this machine, however busy it is */
+	assert_in_range(latency_measure(fd, BYTES), 1, 100000);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_STUCK, 0), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
+	assert_int_equal(latency_measure(fd, BYTES), 0);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 200000), SECPOOL_OK);
+	assert_in_range(latency_measure(fd, BYTES), 150000, 1000000000);
 	/* so slow that a thread which is not run for a while does not find it in time */
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 500000000), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
@@ -271,6 +277,7 @@ static void probe_tells(void **state)
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_INTEGRITY);
 	emulator_cut(folder, fd);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(latency_measure(fd, BYTES), 0);
 	close(fd);
 }
 

@@ -21,6 +21,10 @@
 	"0\","                                                                                     \
 	"\"domain\":\"domain0\",\"kind\":\"emulated\"}"
 
+#define WITH_LATENCY(ns)                                                                           \
+	"{\"id\":\"dev0\",\"serial\":\"S\",\"bytes\":4194304,\"firmware\":\"F\","                  \
+	"\"domain\":\"d\",\"kind\":\"emulated\",\"latency_ns\":" ns "}"
+
 static enum secpool_error parse(const char *text, struct identity *identity)
 {
 	return identity_parse(text, strlen(text), "f.json", "dev0", identity);
@@ -37,7 +41,27 @@ static void good(void **state)
 	assert_string_equal(identity.firmware, "secpool-emulated-1.0");
 	assert_string_equal(identity.domain, "domain0");
 	assert_int_equal(identity.bytes, 4194304);
+	assert_int_equal(identity.latency_ns, 0);
 	assert_int_equal(parse("  " GOOD " \n", &identity), SECPOOL_OK);
+}
+
+static void latency(void **state)
+{
+	struct identity identity;
+
+	(void)state;
+	assert_int_equal(parse(WITH_LATENCY("1"), &identity), SECPOOL_OK);
+	assert_int_equal(identity.latency_ns, 1);
+	assert_int_equal(parse(WITH_LATENCY("1000000000"), &identity), SECPOOL_OK);
+	assert_int_equal(identity.latency_ns, 1000000000);
+	for (size_t i = 0; i < 5; i++) {
+		static const char *const texts[] = {WITH_LATENCY("0"), WITH_LATENCY("-3"),
+			WITH_LATENCY("1000000001"), WITH_LATENCY("\"3\""), WITH_LATENCY("1.5")};
+
+		assert_int_equal(parse(texts[i], &identity), SECPOOL_E_INVALID);
+		assert_non_null(strstr(err_detail(), "latency_ns"));
+		assert_int_equal(identity.latency_ns, 1000000000);
+	}
 }
 
 /* Each one refused, with a sentence that names the file and the word, and nothing written. */
@@ -121,7 +145,8 @@ static void saved(void **state)
 				.domain = "rack-7",
 				.bytes = 8 << 20,
 				.kind = MSG_KIND_CXL,
-				.tpm = IDENTITY_TPM_SWTPM},
+				.tpm = IDENTITY_TPM_SWTPM,
+				.latency_ns = 350},
 			found;
 	char folder[] = "/tmp/identity.XXXXXX", path[64];
 
@@ -132,7 +157,8 @@ static void saved(void **state)
 	assert_string_equal(found.serial, made.serial);
 	assert_string_equal(found.firmware, made.firmware);
 	assert_string_equal(found.domain, made.domain);
-	assert_true(found.bytes == made.bytes && found.kind == made.kind && found.tpm == made.tpm);
+	assert_true(found.bytes == made.bytes && found.kind == made.kind && found.tpm == made.tpm &&
+		    found.latency_ns == made.latency_ns);
 	snprintf(path, sizeof path, "%s/identity.json", folder);
 	unlink(path);
 	assert_int_equal(rmdir(folder), 0);
@@ -245,6 +271,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good),
+		cmocka_unit_test(latency),
 		cmocka_unit_test(bad),
 		cmocka_unit_test(other_kind),
 		cmocka_unit_test(saved),
