@@ -231,9 +231,12 @@ static uint32_t read_health(struct cxl_memdev *memdev)
 /* The window of addresses in which a region of the memdev can be; "DECODER" where libcxl shows none. */
 static const char *root_decoder(struct cxl_memdev *memdev)
 {
+	struct cxl_bus *bus = cxl_memdev_get_bus(memdev); /* NULL while it is being removed */
 	struct cxl_decoder *decoder;
 
-	cxl_decoder_foreach(cxl_bus_get_port(cxl_memdev_get_bus(memdev)), decoder)
+	if (!bus)
+		return "DECODER";
+	cxl_decoder_foreach(cxl_bus_get_port(bus), decoder)
 	{
 		if (cxl_decoder_get_target_by_memdev(decoder, memdev))
 			return cxl_decoder_get_devname(decoder);
