@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /*
- * How long a load from the media takes, in ns: the shortest of several that find nothing in a cache, since whatever comes between makes one longer. Returns within some ms. 0: it does not
- * answer in that time. guarded_copy_install was called.
+ * How long a load from the media takes, in ns: the shortest of several that find nothing in a cache, since whatever comes between makes one longer. 0: it does not
+ * answer within 100 ms. guarded_copy_install was called.
  */
 uint64_t latency_measure(int media_fd, uint64_t bytes);
 

@@ -335,40 +335,6 @@ static enum secpool_error build_quota(const struct source *source, size_t index,
 	return error;
 }
 
-/* Every code that there is. */
-static void allow_all_codes(struct model_tenant *to)
-{
-	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
-		for (uint32_t data = 2; data < lanes; data++)
-			if (msg_redundancy_valid(data, lanes))
-				to->coded_allowed[lanes - data] |= 1u << data;
-}
-
-/* One redundancy that a tenant may have: none, mirror:N, ec:K+M; ec allows every code. Returns false for anything else. */
-static bool allow_redundancy(const char *text, struct model_tenant *to)
-{
-	uint32_t data, lanes;
-
-	if (strcmp(text, "ec") == 0)
-		allow_all_codes(to);
-	else if (!msg_redundancy_read(text, &data, &lanes))
-		return false;
-	else if (data == 1)
-		to->copies_allowed |= 1u << lanes;
-	else
-		to->coded_allowed[lanes - data] |= 1u << data;
-	return true;
-}
-
-static bool allow_on_loss(const char *text, struct model_tenant *to)
-{
-	uint32_t mode = msg_on_loss_read(text);
-
-	if (mode != 0)
-		to->on_loss_allowed |= 1u << mode;
-	return mode != 0;
-}
-
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
 static enum secpool_error build_modes(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
@@ -386,14 +352,14 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 	}
 	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
 	for (unsigned i = 0; i < from->redundancy_count; i++)
-		if (!allow_redundancy(from->redundancy[i], to))
+		if (!model_allow_redundancy(from->redundancy[i], to))
 			return refuse(source,
 				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
 				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
 				from->redundancy[i]);
 	to->on_loss_allowed = from->on_loss_count ? 0 : 1u << MSG_ON_LOSS_SIGBUS;
 	for (unsigned i = 0; i < from->on_loss_count; i++)
-		if (!allow_on_loss(from->on_loss[i], to))
+		if (!model_allow_on_loss(from->on_loss[i], to))
 			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
 				"expected sigbus, failover, refill, signal or kill, found '%.40s'",
 				from->on_loss[i]);

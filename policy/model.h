@@ -68,6 +68,10 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 enum secpool_error users_build(const struct schema_tenant *from, size_t index,
 	const struct lines *lines, const char *name, struct model_tenant *tenant) MUST_USE;
 
+/* One redundancy (none, mirror:N, ec:K+M; ec: every code) or loss mode that a tenant may have, by its name; false, and nothing, for anything else. */
+bool model_allow_redundancy(const char *text, struct model_tenant *tenant);
+bool model_allow_on_loss(const char *text, struct model_tenant *tenant);
+
 /* Whether the tenant may have regions of this shape, one that msg_redundancy_valid allows. */
 bool model_redundancy_allowed(const struct model_tenant *tenant, uint32_t data, uint32_t lanes);
 
