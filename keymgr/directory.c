@@ -12,7 +12,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-enum { SCHEMA_VERSION = 4 };
+enum { SCHEMA_VERSION = 5 };
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -33,7 +33,8 @@ static const char schema_sql[] =
 	"CREATE TABLE devices (slot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
 	"  media INTEGER NOT NULL, bytes INTEGER NOT NULL, domain TEXT NOT NULL, ek BLOB,"
 	"  state INTEGER NOT NULL, boot TEXT NOT NULL, file_dev INTEGER NOT NULL,"
-	"  file_ino INTEGER NOT NULL, resets INTEGER NOT NULL DEFAULT 0);"
+	"  file_ino INTEGER NOT NULL, resets INTEGER NOT NULL DEFAULT 0,"
+	"  serial TEXT NOT NULL DEFAULT '');"
 	"CREATE TABLE regions (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
 	"  uid INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
 	"  address INTEGER NOT NULL UNIQUE, bytes INTEGER NOT NULL, page_bytes INTEGER NOT NULL,"
@@ -58,7 +59,7 @@ static const char schema_sql[] =
 	"  kind TEXT NOT NULL, device TEXT NOT NULL, tenant TEXT NOT NULL, region INTEGER NOT NULL,"
 	"  offset INTEGER NOT NULL, bytes INTEGER NOT NULL, detail TEXT NOT NULL);"
 	"CREATE INDEX events_tenant ON events(tenant, number);"
-	"PRAGMA user_version = 4;";
+	"PRAGMA user_version = 5;";
 
 static enum secpool_error store_error(struct directory *directory, const char *what)
 {
