@@ -158,18 +158,25 @@ int command_device_list(const struct args *args)
 	return status;
 }
 
+static enum secpool_error check_id(const char *id)
+{
+	if (!id[0] || strlen(id) >= MSG_NAME_BYTES)
+		return err_set(SECPOOL_E_INVALID,
+			"'%.80s' is no device: 'secpool device list' shows them", id);
+	return SECPOOL_OK;
+}
+
 static enum secpool_error ask_verb(
 	const struct args *args, enum msg_verb verb, uint32_t want, struct msg *ret_answer)
 {
 	struct msg msg = {.type = MSG_DEVICE_COMMAND};
 	struct msg_device_command *command = &msg.u.device_command;
 	const char *id = args->words[0];
-	enum secpool_error error;
+	enum secpool_error error = check_id(id);
 	int fd = -1;
 
-	if (!id[0] || strlen(id) >= sizeof command->id)
-		return err_set(SECPOOL_E_INVALID,
-			"'%.80s' is no device: 'secpool device list' shows them", id);
+	if (error)
+		return error;
 	MSG_SET(command->id, id);
 	command->verb = verb;
 	command->silent_ms = args->silent_ms;
@@ -242,6 +249,39 @@ int command_device_attest(const struct args *args)
 		return command_failed(error);
 	printf("%s: attested and online; its evidence is in %s\n", args->words[0], args->evidence);
 	return STATUS_DONE;
+}
+
+/* The key manager's enclave takes it in; then it is attested, and the key manager stores it. */
+static enum secpool_error enrol(const struct args *args, struct msg *ret_answer)
+{
+	struct msg msg = {.type = MSG_DEVICE_ENROL};
+	enum secpool_error error = check_id(args->words[0]);
+	int fd = -1;
+
+	if (error)
+		return error;
+	MSG_SET(msg.u.device_enrol.id, args->words[0]);
+	error = conn_open(args->runtime, "keymgr.sock", &fd);
+	if (!error)
+		error = sock_call(fd, &msg, NULL, 0, MSG_DEVICE_ENROLLED, ret_answer, NULL,
+			clock_now_ns() + VERB_NS);
+	os_close(&fd);
+	return error;
+}
+
+int command_device_enrol(const struct args *args)
+{
+	struct msg enrolled;
+	const uint8_t *name = enrolled.u.device_enrolled.ek_name;
+	enum secpool_error error = enrol(args, &enrolled);
+
+	if (error)
+		return command_failed(error);
+	printf("%s: enrolled, EK ", args->words[0]);
+	for (size_t i = 0; i < sizeof enrolled.u.device_enrolled.ek_name; i++)
+		printf("%02x", name[i]);
+	puts("");
+	return send_verb(args, MSG_VERB_ATTEST, "attested and online");
 }
 
 int command_device_drain(const struct args *args)

@@ -59,6 +59,7 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_check(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_void(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_device_enrol(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_known(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 
 #endif

@@ -10,11 +10,14 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
+/* Bytes of a name that are shown. */
+enum { SHOWN_BYTES = 4 };
+
 _Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
 _Static_assert(TPM_PCRS_MOST *TPM_PCR_BYTES == sizeof((struct msg_attest_evidence *)0)->pcr_values,
 	"PCR values");
 
-/* Policy and memory together: may this id be used with this EK and firmware? */
+/* What the policy says alone: may this id be used with this EK and firmware? Nothing was proved yet. */
 static enum secpool_error may_use(const struct requests *requests,
 	const struct verdicts_challenge *challenge, bool *ret_listed)
 {
@@ -28,11 +31,31 @@ static enum secpool_error may_use(const struct requests *requests,
 	if (!error && first_use && policy_ek_ca(requests->policy, 0) && !challenge->certified)
 		error = err_set(SECPOOL_E_ATTESTATION, "device %s: %.180s", claim->id,
 			challenge->uncertified);
-	if (!error)
-		error = verdicts_may_claim(
-			&requests->verdicts, claim->id, challenge->ek_name, !first_use);
 	*ret_listed = !first_use;
 	return error;
+}
+
+/* The first bytes of a TPM name, behind the algorithm's number, for people. */
+static void show_name(const uint8_t name[QUOTE_NAME_BYTES], char text[2 * SHOWN_BYTES + 1])
+{
+	for (size_t i = 0; i < SHOWN_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", name[2 + i]);
+}
+
+/* Memory and the policy together, of an EK that was proved: is it this id's? */
+static enum secpool_error is_enrolled(
+	const struct requests *requests, const struct verdicts_proof *proof)
+{
+	enum secpool_error error = verdicts_may_claim(&requests->verdicts, proof);
+	char shown[2 * SHOWN_BYTES + 1];
+
+	if (error || proof->listed || !policy_settings(requests->policy)->enrol_by_operator ||
+		verdicts_is_known(&requests->verdicts, proof->id, proof->ek_name))
+		return error;
+	show_name(proof->ek_name, shown);
+	return err_set(SECPOOL_E_ATTESTATION,
+		"device %s is not enrolled (EK %s...): 'secpool device enrol %s' takes it in",
+		proof->id, shown, proof->id);
 }
 
 /* Has the verifier make the credential, into the answer; fills in the challenge. */
@@ -183,30 +206,45 @@ static enum secpool_error check_evidence(struct requests *requests,
 	return error;
 }
 
+/* A device that would do but for who it is may be taken in by an operator. */
+static enum secpool_error judge(
+	struct requests *requests, const struct verdicts_proof *proof, uint64_t expires_ns)
+{
+	enum secpool_error error = is_enrolled(requests, proof);
+
+	if (!error)
+		error = verdicts_accept(&requests->verdicts, proof, expires_ns);
+	if (error == SECPOOL_E_ATTESTATION && !proof->listed)
+		verdicts_offer(&requests->verdicts, proof);
+	return error;
+}
+
 enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_attest_evidence *in = &request->u.attest_evidence;
 	struct msg_attest_verdict *out = &answer->u.attest_verdict;
 	static struct verdicts_challenge challenge;
+	struct verdicts_proof proof = {.id = in->id};
 	uint64_t now = clock_now_ns();
 	uint64_t expires = now + policy_settings(requests->policy)->max_age_ns;
 	enum secpool_error error;
-	uint64_t resets = 0;
-	bool listed = false, taken;
+	bool taken;
 
 	(void)extra;
 	error = verdicts_take_challenge(&requests->verdicts, in->id, now, &challenge);
 	taken = !error;
 	if (!error)
-		error = check_evidence(requests, &challenge, in, &resets);
+		error = check_evidence(requests, &challenge, in, &proof.resets);
 	if (!error) {
+		proof.ek_name = challenge.ek_name;
+		proof.serial = challenge.claim.serial;
 		memcpy(out->ek_name, challenge.ek_name, sizeof out->ek_name);
-		error = may_use(requests, &challenge, &listed);
+		MSG_SET(out->serial, proof.serial);
+		error = may_use(requests, &challenge, &proof.listed);
 	}
 	if (!error)
-		error = verdicts_accept(
-			&requests->verdicts, in->id, challenge.ek_name, listed, resets, expires);
+		error = judge(requests, &proof, expires);
 	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
 	if (error && taken)
 		verdicts_void(&requests->verdicts, in->id, err_detail());
@@ -216,7 +254,7 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	out->error = (uint32_t)error;
 	MSG_SET(out->reason, error ? err_detail() : "");
 	out->expires_ns = error ? 0 : expires;
-	out->resets = error ? 0 : resets;
+	out->resets = error ? 0 : proof.resets;
 	return SECPOOL_OK;
 }
 
@@ -257,5 +295,23 @@ enum secpool_error requests_device_known(struct requests *requests, const struct
 
 	(void)extra;
 	(void)answer;
-	return verdicts_know(&requests->verdicts, in->id, in->ek_name, in->resets);
+	return verdicts_know(&requests->verdicts, in->id, in->ek_name, in->serial, in->resets);
+}
+
+enum secpool_error requests_device_enrol(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const char *id = request->u.enc_device_enrol.id;
+	struct msg_attest_verdict *out = &answer->u.attest_verdict;
+	struct verdicts_device device = {.known = false};
+	enum secpool_error error = verdicts_enrol(&requests->verdicts, id, &device);
+
+	(void)extra;
+	if (error)
+		return error;
+	answer->type = MSG_ATTEST_VERDICT;
+	MSG_SET(out->id, id);
+	MSG_SET(out->serial, device.serial);
+	memcpy(out->ek_name, device.ek_name, sizeof out->ek_name);
+	return SECPOOL_OK;
 }

@@ -72,6 +72,7 @@ static enum secpool_error tell_enclave_ek(struct daemon *daemon, const struct de
 	MSG_SET(msg.u.enc_device_known.id, row->id);
 	memcpy(msg.u.enc_device_known.ek_name, row->ek, sizeof row->ek);
 	msg.u.enc_device_known.resets = row->resets;
+	MSG_SET(msg.u.enc_device_known.serial, row->serial);
 	return daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL);
 }
 
@@ -79,9 +80,8 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 {
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets FROM "
-		"devices"
-		" ORDER BY slot",
+		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets, "
+		"serial FROM devices ORDER BY slot",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {
@@ -102,6 +102,7 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 		row->file.dev = directory_get_number(rows, 7);
 		row->file.ino = directory_get_number(rows, 8);
 		row->resets = directory_get_number(rows, 9);
+		directory_get_text(rows, 10, row->serial, sizeof row->serial);
 		/* another boot: no client from then is alive, and the numbers say nothing */
 		if (strcmp(row->file.boot, devices->boot) != 0)
 			row->file = (struct devices_file){.dev = 0};

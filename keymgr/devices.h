@@ -47,6 +47,7 @@ struct devices_row {
 	uint64_t resets; /* the highest of its TPM's counters, as ATTEST_VERDICT gives them */
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
+	char serial[MSG_NAME_BYTES]; /* with ek, "": not known */
 	struct log_limit checks;
 	struct devices_votes votes;
 };

@@ -95,8 +95,7 @@ enum secpool_error hotplug_handle_evidence(
 		if (!row)
 			error = devices_expect(daemon->devices, about.device, &row);
 		if (!error)
-			error = devclaims_remember_ek(
-				daemon, about.device, ek, answer.u.attest_verdict.resets);
+			error = devclaims_remember(daemon, row, &answer.u.attest_verdict);
 		if (error)
 			return error;
 		devclaims_proved(daemon->devices, row);

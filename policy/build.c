@@ -555,7 +555,8 @@ static enum secpool_error build_devices(
 
 	if (!from)
 		return SECPOOL_OK;
-	policy->first_use = from->enrol == SCHEMA_FIRST_USE;
+	policy->first_use = from->enrol != SCHEMA_LISTED;
+	policy->settings.enrol_by_operator = from->enrol == SCHEMA_OPERATOR;
 	policy->firmware = calloc(from->firmware_count + 1u, sizeof *policy->firmware);
 	policy->known = calloc(from->known_count + 1u, sizeof *policy->known);
 	policy->references = calloc(from->reference_count + 1u, sizeof *policy->references);

@@ -51,6 +51,7 @@ struct policy_settings {
 	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
+	bool enrol_by_operator;             /* enrol: operator: no EK is taken for an id until an operator says so */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
 	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
@@ -91,8 +92,8 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss) MUST_USE;
 
 /*
- * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An empty list of known devices with
- * enrol: first-use allows any EK: the caller remembers the first one it saw for an id.
+ * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An id that is not listed may come with any EK where the policy has
+ * enrol: first-use (the caller remembers the first one it saw for an id) or enrol: operator (the caller remembers those that an operator took in).
  * Errors: SECPOOL_E_ATTESTATION naming what differs.
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;

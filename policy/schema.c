@@ -21,7 +21,8 @@ static const cyaml_schema_value_t text_value = {
 
 /* Only these words: libcyaml's own booleans take any unknown word for true. */
 static const cyaml_strval_t yes_no[] = {{"false", 0}, {"true", 1}, {"no", 0}, {"yes", 1}};
-static const cyaml_strval_t enrols[] = {{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}};
+static const cyaml_strval_t enrols[] = {
+	{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}, {"operator", SCHEMA_OPERATOR}};
 
 static const cyaml_strval_t ciphers[] = {{"auto", SCHEMA_AUTO}, {"openssl", SCHEMA_OPENSSL}};
 
@@ -65,7 +66,7 @@ static const cyaml_schema_value_t tier_value = {
 
 static const cyaml_schema_field_t devices_fields[] = {
 	CYAML_FIELD_ENUM("enrol", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_devices,
-		enrol, enrols, 2),
+		enrol, enrols, 3),
 	OPTIONAL_TEXT(struct schema_devices, max_age_seconds),
 	OPTIONAL_TEXT(struct schema_devices, suspect_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, gone_after_ms),
@@ -238,7 +239,8 @@ static enum secpool_error explain(
 			name, line);
 	if (strstr(path, "allow") || strstr(path, "enrol"))
 		return err_set(SECPOOL_E_POLICY, "%s:%u: %s: expected %s", name, line, path,
-			strstr(path, "enrol") ? "'listed' or 'first-use'" : "'true' or 'false'");
+			strstr(path, "enrol") ? "'listed', 'first-use' or 'operator'"
+					      : "'true' or 'false'");
 	return err_set(SECPOOL_E_POLICY, "%s:%u: %s: %s", name, line, path,
 		c->problem[0] ? c->problem : cyaml_strerror(code));
 }

@@ -17,7 +17,7 @@
 enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
-enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1 };
+enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1, SCHEMA_OPERATOR = 2 };
 
 /* Pointers are NULL and numbers 0 where the file has nothing. */
 struct schema_window {

@@ -163,36 +163,63 @@ static inline void rig_device_power(struct rig_device *device, const char *provi
 	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
 }
 
-/* measured: the firmware that its TPM really measured. loader: what it measured into PCR 4; "": nothing. */
-static inline void rig_device_init_with(struct rig_device *device, const char *id,
-	const char *firmware, const char *measured, const char *loader)
+/* What a device is beside its id; NULL: as RIG_FIRMWARE, "S-<id>" and nothing. */
+struct rig_says {
+	const char *firmware;
+	const char *measured; /* the firmware that its TPM really measured */
+	const char *loader;   /* what it measured into PCR 4 */
+	const char *serial;
+};
+
+static inline void rig_device_init_as(
+	struct rig_device *device, const char *id, const struct rig_says *says)
 {
+	const char *firmware = says->firmware ? says->firmware : RIG_FIRMWARE;
+	struct msg_attest_begin *claim = &device->claim;
 	uint8_t blob[TPM_BLOB_BYTES];
 	struct tpm_public ek, ak;
 	size_t bytes = 0;
 
 	memset(device, 0, sizeof *device);
-	snprintf(device->firmware, sizeof device->firmware, "firmware:%s", measured);
-	snprintf(device->identity, sizeof device->identity, "device:%s:%d:S-%s", id,
-		(int)RIG_DEVICE_BYTES, id);
-	snprintf(device->loader, sizeof device->loader, "%s", loader);
+	MSG_SET(claim->id, id);
+	MSG_SET(claim->firmware, firmware);
+	claim->bytes = RIG_DEVICE_BYTES;
+	snprintf(claim->serial, sizeof claim->serial, "S-%s", id);
+	if (says->serial)
+		MSG_SET(claim->serial, says->serial);
+	snprintf(device->firmware, sizeof device->firmware, "firmware:%s",
+		says->measured ? says->measured : firmware);
+	snprintf(device->identity, sizeof device->identity, "device:%s:%d:%s", id,
+		(int)RIG_DEVICE_BYTES, claim->serial);
+	if (says->loader)
+		snprintf(device->loader, sizeof device->loader, "%s", says->loader);
 	vtpm_init(&device->vtpm);
 	rig_device_power(device, "--provision");
 	rig_ok(tpm_attestation_key(device->tpm, blob, &bytes, &ek, &ak), "device's AK");
-	MSG_SET(device->claim.id, id);
-	MSG_SET(device->claim.firmware, firmware);
-	snprintf(device->claim.serial, sizeof device->claim.serial, "S-%s", id);
-	device->claim.bytes = RIG_DEVICE_BYTES;
-	device->claim.ek_bytes = (uint32_t)ek.bytes;
-	memcpy(device->claim.ek, ek.area, sizeof device->claim.ek);
-	device->claim.ak_bytes = (uint32_t)ak.bytes;
-	memcpy(device->claim.ak, ak.area, sizeof device->claim.ak);
+	claim->ek_bytes = (uint32_t)ek.bytes;
+	memcpy(claim->ek, ek.area, sizeof claim->ek);
+	claim->ak_bytes = (uint32_t)ak.bytes;
+	memcpy(claim->ak, ak.area, sizeof claim->ak);
+}
+
+static inline void rig_device_init_with(struct rig_device *device, const char *id,
+	const char *firmware, const char *measured, const char *loader)
+{
+	const struct rig_says says = {.firmware = firmware, .measured = measured, .loader = loader};
+
+	rig_device_init_as(device, id, &says);
 }
 
 static inline void rig_device_init(
 	struct rig_device *device, const char *id, const char *firmware, const char *measured)
 {
 	rig_device_init_with(device, id, firmware, measured, "");
+}
+
+static inline void rig_device_init_serial(
+	struct rig_device *device, const char *id, const char *serial)
+{
+	rig_device_init_as(device, id, &(struct rig_says){.serial = serial});
 }
 
 static inline void rig_device_done(struct rig_device *device)

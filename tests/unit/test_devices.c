@@ -307,6 +307,16 @@ static void test_only_the_attested_size_comes_online(void **state)
 	assert_int_equal(online(7, "left"), SECPOOL_E_NOT_ATTESTED);
 }
 
+static void remember(
+	struct devices_row *row, const uint8_t *ek, const char *serial, uint64_t resets)
+{
+	struct msg_attest_verdict verdict = {.resets = resets};
+
+	MSG_SET(verdict.serial, serial);
+	memcpy(verdict.ek_name, ek, sizeof verdict.ek_name);
+	assert_int_equal(devclaims_remember(&daemon_, row, &verdict), SECPOOL_OK);
+}
+
 static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 {
 	static const uint8_t ek[DEVICES_EK_BYTES] = {1, 2, 3}, other[DEVICES_EK_BYTES] = {4};
@@ -315,10 +325,12 @@ static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 
 	(void)state;
 	assert_int_equal(online(7, "left"), SECPOOL_OK);
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 9), SECPOOL_OK);
+	remember(row, ek, "S", 9);
 	/* only what is higher is stored, and only of this TPM */
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 8), SECPOOL_OK);
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", other, 99), SECPOOL_OK);
+	remember(row, ek, "T", 8);
+	remember(row, other, "U", 99);
+	assert_string_equal(row->serial, "T");
+	assert_memory_equal(row->ek, ek, sizeof ek);
 	assert_int_equal(
 		directory_number(daemon_.directory, "SELECT resets FROM devices WHERE id = 'dev0'",
 			DIRECTORY_VALUES(), &resets),
