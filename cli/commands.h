@@ -58,6 +58,7 @@ int command_device_scrub(const struct args *args);
 int command_device_inject(const struct args *args);
 int command_region_list(const struct args *args);
 int command_tenant_list(const struct args *args);
+int command_tenant_rotate(const struct args *args);
 int command_events(const struct args *args);
 int command_receipt_verify(const struct args *args);
 

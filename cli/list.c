@@ -20,6 +20,10 @@ static const struct table_column region_columns[] = {
 	{"LIVE", "live_lanes", true},
 	{"REBUILT", "rebuilt_bytes", true},
 	{"OF", "rebuild_bytes", true},
+	{"EPOCH", "epoch", true},
+	{"ROTATION", "rotation", false},
+	{"ROTATED", "rotated_bytes", true},
+	{"OF", "rotation_bytes", true},
 	{"ON-LOSS", "on_loss", false},
 	{"STATE", "state", false},
 	{"DEVICES", "devices", false},
@@ -62,6 +66,20 @@ static const char *region_state_name(uint32_t state)
 	}
 }
 
+static const char *rotation_name(uint32_t rotation)
+{
+	switch (rotation) {
+	case MSG_ROTATION_NONE:
+		return "none";
+	case MSG_ROTATION_WANTED:
+		return "wanted";
+	case MSG_ROTATION_RUNNING:
+		return "running";
+	default:
+		return "?";
+	}
+}
+
 static void add_region(const struct msg *msg, void *arg)
 {
 	const struct msg_region_row *row = &msg->u.region_row;
@@ -81,6 +99,10 @@ static void add_region(const struct msg *msg, void *arg)
 	table_number(table, row->live_lanes);
 	table_size(table, row->rebuilt_bytes);
 	table_size(table, row->rebuild_bytes);
+	table_number(table, row->epoch);
+	table_text(table, rotation_name(row->rotation));
+	table_size(table, row->rotated_bytes);
+	table_size(table, row->rotation_bytes);
 	table_text(table, msg_on_loss_name(row->on_loss));
 	table_text(table, region_state_name(row->state));
 	table_text(table, row->devices);

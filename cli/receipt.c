@@ -31,6 +31,7 @@ static void print_json(const struct receipt_facts *f, bool anchored)
 	json_object_object_add(o, "region", json_object_new_uint64(f->region));
 	json_object_object_add(o, "key_destroyed_ns", json_object_new_uint64(f->destroyed_ns));
 	json_object_object_add(o, "generation", json_object_new_uint64(f->generation));
+	json_object_object_add(o, "epoch", json_object_new_uint64(f->epoch));
 	json_object_object_add(o, "durable", json_object_new_boolean(f->durable));
 	json_object_object_add(o, "scrubbed_bytes", json_object_new_uint64(f->scrubbed_bytes));
 	json_object_object_add(
@@ -51,9 +52,9 @@ static void print_text(const struct receipt_facts *f, bool anchored)
 	printf("the receipt is genuine: its signature and its key's certificate are right\n");
 	printf("  number           %llu of this key manager\n", (unsigned long long)f->number);
 	printf("  region           %llu of tenant %s\n", (unsigned long long)f->region, f->tenant);
-	printf("  key destroyed    %s, generation %llu, durable: %s\n",
+	printf("  key destroyed    %s, generation %llu, epoch %llu, durable: %s\n",
 		table_format_time(f->destroyed_ns, time), (unsigned long long)f->generation,
-		f->durable ? "yes" : "no");
+		(unsigned long long)f->epoch, f->durable ? "yes" : "no");
 	printf("  overwritten      %s, read-back: %s\n", size_format(f->scrubbed_bytes, scrubbed),
 		f->readback);
 	if (f->unreachable_bytes)

@@ -21,6 +21,7 @@ static const struct table_column region_columns[] = {
 	{"REDUNDANCY", "redundancy", false},
 	{"LIVE", "live", false},
 	{"REBUILD", "rebuild", false},
+	{"ROTATION", "rotation", false},
 };
 
 static const struct table_column use_columns[] = {
@@ -72,6 +73,7 @@ static void add_region(const struct msg *msg, void *arg)
 	table_text(table, msg_redundancy_name(row->data, row->lanes, redundancy));
 	table_text(table, live);
 	table_text(table, bar(row->rebuilt_bytes, row->rebuild_bytes, progress));
+	table_text(table, bar(row->rotated_bytes, row->rotation_bytes, progress));
 }
 
 static void add_use(const struct msg *msg, void *arg)

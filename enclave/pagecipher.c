@@ -189,6 +189,11 @@ static enum secpool_error charge(struct pagecipher *cipher, unsigned worker)
 	return SECPOOL_OK;
 }
 
+uint64_t pagecipher_blocks(const struct pagecipher *cipher)
+{
+	return atomic_load_explicit(&cipher->blocks, memory_order_relaxed);
+}
+
 static enum secpool_error check_worker(const struct pagecipher *cipher, unsigned worker)
 {
 	if (worker >= cipher->workers)

@@ -76,6 +76,9 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, e
 enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
 
+/* How many blocks of this key were given out to be sealed, whole shares of the workers: never less than were sealed. Threads: any. */
+uint64_t pagecipher_blocks(const struct pagecipher *cipher);
+
 /*
  * What seals and opens in this process from now on, as status shows it: "VAES-512 aes-256-xts + gmac", "VAES-256 ...", or "OpenSSL 3.0.x ...". OpenSSL until selftest_run has passed;
  * then the fastest that the CPU has. A key page that demands OpenSSL has it whatever stands here.

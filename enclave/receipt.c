@@ -110,8 +110,10 @@ static void add_body(struct text *text, const struct msg_enc_receipt *facts)
 	receipt_hex(facts->previous, sizeof facts->previous, previous);
 	add(text, "{\"number\":%" PRIu64 ",\"previous\":\"%s\",\"tenant\":\"%s\"", facts->number,
 		previous, facts->tenant);
-	add(text, ",\"region\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"copies\":%" PRIu64,
-		facts->region, facts->bytes, facts->copies);
+	add(text,
+		",\"region\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"copies\":%" PRIu64
+		",\"epoch\":%" PRIu64,
+		facts->region, facts->bytes, facts->copies, facts->epoch);
 	add(text, ",\"released_ns\":%" PRIu64 ",\"key_destroyed_ns\":%" PRIu64, facts->released_ns,
 		facts->destroyed_ns);
 	add(text, ",\"generation\":%" PRIu64 ",\"durable\":\"no\",\"backup-proof\":\"no\"",

@@ -28,6 +28,7 @@ struct receipt_signer {
 /* What receipt_verify found, for showing. */
 struct receipt_facts {
 	uint64_t region, number, generation;
+	uint64_t epoch; /* of the region's last key; those before were destroyed when it was rotated */
 	uint64_t destroyed_ns; /* since 1970 */
 	char tenant[MSG_NAME_BYTES];
 	char readback[32], client[32];

@@ -317,6 +317,11 @@ static enum secpool_error read_body(const char *body, struct receipt_facts *fact
 		    copy_text(object, "clients", facts->client, sizeof facts->client) &&
 		    copy_text(object, "durable", durable, sizeof durable);
 
+	/* receipts of before there was rotation do not say it */
+	if (good && !json_object_object_get_ex(object, "epoch", NULL))
+		facts->epoch = 1;
+	else
+		good = good && number_of(object, "epoch", &facts->epoch);
 	json_object_put(object);
 	if (!good)
 		return not_a_receipt("its body is malformed");

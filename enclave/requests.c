@@ -122,7 +122,7 @@ static enum secpool_error key_create(struct requests *requests, const struct msg
 	error = send_key(session, in, fd);
 	os_close(&fd);
 	if (error) {
-		vault_destroy_region(&requests->vault, in->region);
+		vault_destroy_region(&requests->vault, in->region, in->epoch);
 		secmem_wipe(out->wrapped, sizeof out->wrapped);
 		return error;
 	}
@@ -137,14 +137,14 @@ static enum secpool_error key_destroy(struct requests *requests, const struct ms
 	struct sock_extra *extra, struct msg *answer)
 {
 	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
-	uint64_t region = request->u.enc_key_destroy.region;
+	const struct msg_enc_key_destroy *in = &request->u.enc_key_destroy;
 
 	(void)extra;
-	if (region == 0)
+	if (in->region == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number");
 	answer->type = MSG_ENC_KEY_DESTROYED;
-	out->region = region;
-	out->generation = vault_destroy_region(&requests->vault, region);
+	out->region = in->region;
+	out->generation = vault_destroy_region(&requests->vault, in->region, in->epoch);
 	out->destroyed_ns = clock_calendar_ns();
 	return SECPOOL_OK;
 }

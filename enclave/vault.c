@@ -130,33 +130,44 @@ enum secpool_error vault_open_tenant(struct vault *vault, const char *name, cons
 
 /* ---- region keys ---- */
 
-static struct vault_region *find_region(struct vault *vault, uint64_t region)
+/* Two keys at most: the one that pages are moved off, and the one that they are moved to. */
+static enum secpool_error check_epoch(
+	const struct vault *vault, const struct pagecipher_binding *binding)
 {
-	for (size_t i = 0; i < vault->region_count; i++)
-		if (vault->regions[i].region == region)
-			return &vault->regions[i];
-	return NULL;
+	enum { KEYS_MOST = 2 };
+	unsigned count = 0;
+
+	for (size_t i = 0; i < vault->region_count; i++) {
+		const struct vault_region *held = &vault->regions[i];
+
+		if (held->region != binding->region)
+			continue;
+		if (held->epoch >= binding->epoch || ++count == KEYS_MOST)
+			return err_set(SECPOOL_E_EXISTS,
+				"region %llu has its key of epoch %llu already",
+				(unsigned long long)held->region, (unsigned long long)held->epoch);
+	}
+	return SECPOOL_OK;
 }
 
 static enum secpool_error check_region(
 	struct vault *vault, const struct pagecipher_binding *binding)
 {
 	uint64_t bytes = binding->page_bytes;
+	enum secpool_error error;
 
-	if (binding->region == 0)
-		return err_set(SECPOOL_E_INVALID, "a region without a number");
+	if (binding->region == 0 || binding->epoch == 0)
+		return err_set(SECPOOL_E_INVALID, "a region without a number, or an epoch");
 	if (bytes < PAGECIPHER_PAGE_BYTES_LEAST || bytes > PAGECIPHER_PAGE_BYTES_MOST ||
 		(bytes & (bytes - 1)) != 0)
 		return err_set(SECPOOL_E_INVALID,
 			"pages of %llu bytes: a power of two from 4 KiB to 2 MiB is needed",
 			(unsigned long long)bytes);
-	if (find_region(vault, binding->region))
-		return err_set(SECPOOL_E_EXISTS, "region %llu has its key already",
-			(unsigned long long)binding->region);
-	if (vault->region_count == VAULT_REGIONS_MOST)
-		return err_set(
+	error = check_epoch(vault, binding);
+	if (!error && vault->region_count == VAULT_REGIONS_MOST)
+		error = err_set(
 			SECPOOL_E_LIMIT, "more than %d regions have keys", (int)VAULT_REGIONS_MOST);
-	return SECPOOL_OK;
+	return error;
 }
 
 /* XTS needs two different keys (IEEE 1619-2018 section 5; NIST SP 800-38E; FIPS 140-3 IG C.I). */
@@ -212,11 +223,13 @@ out:
 	return error;
 }
 
-uint64_t vault_destroy_region(struct vault *vault, uint64_t region)
+uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
 {
-	struct vault_region *record = find_region(vault, region);
+	for (size_t i = vault->region_count; i-- > 0;) {
+		struct vault_region *record = &vault->regions[i];
 
-	if (record)
-		*record = vault->regions[--vault->region_count];
+		if (record->region == region && (epoch == 0 || record->epoch == epoch))
+			*record = vault->regions[--vault->region_count];
+	}
 	return ++vault->generation;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The keys of a running enclave: the root key, the tenants' wrapping keys under it, and region keys, which are made here, wrapped under their tenant's key,
- * put into the page that goes to the client, and wiped (docs/keys.md). The vault keeps no region key: only which regions have one.
+ * put into the page that goes to the client, and wiped (docs/keys.md). The vault keeps no region key: only which regions have one, and of which epoch; of two epochs while a region is rotated.
  *
  * Every key is in secret memory. Threads: one at a time for each vault.
  */
@@ -26,6 +26,7 @@ struct vault_tenant {
 	size_t wrapped_bytes;
 };
 
+/* A key that was handed out in this run. */
 struct vault_region {
 	uint64_t region, epoch;
 };
@@ -56,15 +57,15 @@ enum secpool_error vault_open_tenant(struct vault *vault, const char *name, cons
 /*
  * Makes a region's keys. blob: WRAP_BLOB_BYTES_MOST bytes, the keys wrapped under the tenant's. *ret_fd: a secret descriptor with the key page, which the caller sends
  * and closes; no other copy is left.
- * Errors: SECPOOL_E_EXISTS (the region has a key), SECPOOL_E_INVALID (page size, region 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_LOCKED_MEMORY,
+ * Errors: SECPOOL_E_EXISTS (the region has a key of this epoch or of a later one, or two keys), SECPOOL_E_INVALID (page size, region or epoch 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_LOCKED_MEMORY,
  * SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO. Nothing changed.
  */
 enum secpool_error vault_make_region(struct vault *vault, size_t tenant, const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
 
 /*
- * Ends a region's key: its record goes, the generation rises. A region of an earlier run has no record and nothing left to wipe; the answer is
+ * Ends a region's key of an epoch, or all of its keys (epoch 0): their records go, the generation rises. A key of an earlier run has no record and nothing left to wipe; the answer is
  * the same. Returns the generation of this destruction, from 1 on.
  */
-uint64_t vault_destroy_region(struct vault *vault, uint64_t region);
+uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch);
 
 #endif

@@ -35,6 +35,7 @@ struct devices_votes {
 struct devices_row {
 	uint64_t slot, bytes, media;
 	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
+	uint64_t latency_ns;	 /* hotplugd's word; 0: not known */
 	struct devices_file file;
 	uint64_t since_ns; /* clock_now_ns of the last change of state */
 	uint32_t state;    /* enum msg_state */

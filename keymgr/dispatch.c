@@ -10,6 +10,7 @@
 #include "keymgr/hotplug.h"
 #include "keymgr/lists.h"
 #include "keymgr/reports.h"
+#include "keymgr/rotate.h"
 #include "keymgr/session.h"
 #include "lib/base/log.h"
 
@@ -93,12 +94,15 @@ static const struct row {
 	{MSG_REGION_FILL, CLIENT, SESSION, false, handlers_fill},
 	{MSG_REGION_MOVE, CLIENT, SESSION, false, drain_handle_move},
 	{MSG_REGION_MOVED, CLIENT, SESSION, false, drain_handle_moved},
+	{MSG_REGION_ROTATE, CLIENT, SESSION, false, rotate_handle_begin},
+	{MSG_REGION_ROTATED, CLIENT, SESSION, false, rotate_handle_end},
 	{MSG_REGION_RELEASE, CLIENT, SESSION, false, handlers_release},
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
 	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},
 	{MSG_REGION_LOST, CLIENT, SESSION, true, reports_lost},
 	{MSG_REGION_PROGRESS, CLIENT, SESSION, true, session_handle_progress},
 	{MSG_LIST, ADMIN, READY, false, handle_list},
+	{MSG_TENANT_ROTATE, ADMIN, READY, false, rotate_handle_tenant},
 	{MSG_DEVICE_ENROL, ADMIN, READY, false, devclaims_handle_enrol},
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},

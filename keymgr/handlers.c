@@ -8,8 +8,10 @@
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/owners.h"
+#include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
+#include "keymgr/rotate.h"
 #include "keymgr/session.h"
 #include "keymgr/wraps.h"
 
@@ -79,24 +81,6 @@ static enum secpool_error check_create(
 	return SECPOOL_OK;
 }
 
-/* The ids of the devices that a region is on, as many as the message has fields; the front has checked all of them. */
-static enum secpool_error name_devices(
-	struct daemon *daemon, uint64_t region, struct msg_enc_key_create *create)
-{
-	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT d.id FROM devices d WHERE d.slot IN"
-		" (SELECT slot FROM extents WHERE region = ?1) ORDER BY d.slot LIMIT ?2",
-		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_LANES_MAX)), &rows);
-
-	while (!error && directory_next(rows, &error))
-		directory_get_text(rows, 0,
-			(char *)create->devices + MSG_NAME_BYTES * create->device_count++,
-			MSG_NAME_BYTES);
-	directory_done(rows);
-	return error;
-}
-
 /* The wrapped key is on the disk before the region is live. */
 static enum secpool_error keep_key(
 	struct daemon *daemon, uint64_t region, const struct msg_enc_key_wrapped *wrapped)
@@ -117,25 +101,10 @@ static enum secpool_error keep_key(
 static enum secpool_error make_key(
 	struct server_connection *connection, const struct regions_row *row)
 {
-	struct daemon *daemon = connection->daemon;
-	struct msg request = {.type = MSG_ENC_KEY_CREATE}, answer;
-	struct msg_enc_key_create *create = &request.u.enc_key_create;
-	const struct msg_enc_key_wrapped *wrapped = &answer.u.enc_key_wrapped;
-	enum secpool_error error;
+	struct msg_enc_key_wrapped wrapped;
+	enum secpool_error error = regionkeys_make(connection, row, row->epoch, &wrapped);
 
-	create->session = connection->session->id;
-	create->region = row->id;
-	create->epoch = row->epoch;
-	create->page_bytes = row->page_bytes;
-	error = name_devices(daemon, row->id, create);
-	if (!error)
-		error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_WRAPPED, &answer);
-	if (!error &&
-		(wrapped->wrapped_bytes == 0 || wrapped->wrapped_bytes > sizeof wrapped->wrapped ||
-			wrapped->region != row->id))
-		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for region %llu",
-			(unsigned long long)row->id);
-	return error ? error : keep_key(daemon, row->id, wrapped);
+	return error ? error : keep_key(connection->daemon, row->id, &wrapped);
 }
 
 static void send_created(struct server_connection *connection, uint32_t number,
@@ -297,6 +266,14 @@ static enum secpool_error place_again(
 	return error;
 }
 
+/* Nothing is in the new space yet: the region is not shown as whole before its client says that it is. */
+static enum secpool_error await_rebuild(
+	struct server_connection *connection, const struct regions_row *region)
+{
+	return session_note_walk(
+		connection->session, region->id, MSG_PROGRESS_REBUILD, 0, region->bytes);
+}
+
 enum secpool_error handlers_replace(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
@@ -322,6 +299,8 @@ enum secpool_error handlers_replace(
 	about.device = device->id;
 	about.region = region.id;
 	events_record(daemon, error ? "not-replaced" : "replaced", &about, "%s", reason);
+	if (!error)
+		error = await_rebuild(connection, &region);
 	if (error)
 		return err_set(error, "%s", reason);
 	server_reply(connection, msg->number, SECPOOL_OK);
@@ -337,6 +316,8 @@ enum secpool_error handlers_fill(
 	(void)extra;
 	if (!error)
 		error = place_again(connection->daemon, &region, 0);
+	if (!error)
+		error = await_rebuild(connection, &region);
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;
@@ -365,7 +346,10 @@ enum secpool_error handlers_resume(
 	(void)extra;
 	if (!error)
 		error = owners_may_resume(connection->daemon, &connection->session->process);
-	if (!error)
-		server_reply(connection, msg->number, SECPOOL_OK);
-	return error;
+	if (error)
+		return error;
+	server_reply(connection, msg->number, SECPOOL_OK);
+	if (region.rotate) /* it may not have been told */
+		rotate_tell(connection->daemon, &region, 1);
+	return SECPOOL_OK;
 }

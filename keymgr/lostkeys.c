@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/lostkeys.h"
 
+#include "keymgr/epochs.h"
 #include "keymgr/events.h"
-#include "keymgr/regions.h"
+#include "keymgr/rotate.h"
 #include "keymgr/wraps.h"
 
 /* Regions that are done with one wait for the disk. */
@@ -12,18 +13,20 @@ static enum secpool_error destroy_some(
 	struct daemon *daemon, const struct devices_row *device, size_t *ret_count)
 {
 	static struct regions_row rows[AT_ONCE];
-	uint64_t slots[AT_ONCE];
+	uint64_t slots[2 * AT_ONCE];
 	size_t count = 0;
 	enum secpool_error error = directory_begin(daemon->directory);
 
 	if (error)
 		return error;
 	error = directory_finish(daemon->directory,
-		regions_forget_keys(daemon->directory, device->slot, rows, AT_ONCE, &count));
-	for (size_t i = 0; i < count; i++)
-		slots[i] = rows[i].wrap;
+		epochs_forget(daemon->directory, device->slot, rows, AT_ONCE, &count));
+	for (size_t i = 0; i < count; i++) {
+		slots[2 * i] = rows[i].wrap;
+		slots[2 * i + 1] = rows[i].next_wrap;
+	}
 	if (!error)
-		error = wraps_erase_all(daemon->wraps, slots, count);
+		error = wraps_erase_all(daemon->wraps, slots, 2 * count);
 	for (size_t i = 0; i < count && !error; i++) {
 		struct events_about about = {.device = device->id,
 			.tenant = rows[i].tenant,
@@ -31,8 +34,10 @@ static enum secpool_error destroy_some(
 			.bytes = rows[i].bytes};
 
 		events_record(daemon, "key-destroyed", &about,
-			"the stored key is overwritten: only its program has it");
+			"the stored key is overwritten: its program has it, and gets another");
 	}
+	if (!error)
+		rotate_tell(daemon, rows, count);
 	*ret_count = count;
 	return error;
 }

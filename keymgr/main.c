@@ -25,6 +25,7 @@
 #include "keymgr/events.h"
 #include "keymgr/owners.h"
 #include "keymgr/releases.h"
+#include "keymgr/rotate.h"
 #include "keymgr/server.h"
 #include "keymgr/session.h"
 #include "keymgr/wraps.h"
@@ -47,7 +48,7 @@ struct parts {
 	struct enclave enclave;
 	struct policy *policy;
 	int policy_fd, lock_fd, guardian_fd;
-	sd_event_source *sources[5];
+	sd_event_source *sources[6];
 	bool reload; /* the loop ended to begin again with another policy */
 };
 
@@ -313,6 +314,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 		error = server_new(daemon, parts->enclave.listener, &daemon->server);
 	if (!error)
 		error = owners_start(daemon);
+	if (!error)
+		error = rotate_start(daemon, &parts->sources[5]);
 	return error;
 }
 

@@ -18,6 +18,8 @@ enum { REGIONS_CREATING = 0 };
 struct regions_row {
 	uint64_t id, address, bytes, page_bytes, epoch;
 	uint64_t wrap; /* the slot of its wrapped key (wraps.h), 0: none */
+	uint64_t next_epoch, next_wrap; /* while it is rotated (epochs.h): of the key that its pages move to; 0: it is not */
+	bool rotate;   /* its client is to ask for a new key */
 	uint32_t data, lanes, on_loss, signal, uid, state; /* data, lanes: msg_region_create */
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES], name[MSG_NAME_BYTES];
@@ -45,11 +47,21 @@ uint64_t regions_lane_bytes(const struct regions_row *row);
 
 /*
  * Makes the row (state creating) with its address and space, in one change; fills in row->id, address and epoch.
- * Errors: those of addresses_find and extents_take; nothing is changed then.
+ * Errors: those of addresses_take and extents_take; nothing is changed then.
  */
 enum secpool_error regions_create(struct directory *directory, struct regions_row *row,
 	uint64_t window_base, uint64_t window_bytes, const struct extents_device *devices,
 	size_t device_count) MUST_USE;
+
+/* The row that the statement gives: SELECT REGIONS_COLUMNS, with the number ?1. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
+#define REGIONS_COLUMNS                                                                            \
+	"id, address, bytes, page_bytes, epoch, data, on_loss, uid, state, pid, start_ticks,"      \
+	" tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes, unreachable_bytes," \
+	" differed, client, wrap, lanes, signal, next_epoch, next_wrap, rotate"
+enum secpool_error regions_select(struct directory *directory, const char *sql, uint64_t number,
+	struct regions_row *ret_row) MUST_USE;
+/* The same of a query that is under way. */
+void regions_read_row(struct directory_rows *rows, struct regions_row *ret_row);
 
 /* The region's wrapped key is stored in this slot: it is live. */
 enum secpool_error regions_set_live(
@@ -61,16 +73,15 @@ enum secpool_error regions_find(
 /* The row with the next greater number. Errors: SECPOOL_E_NOT_FOUND at the end, SECPOOL_E_STORE. */
 enum secpool_error regions_next(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
+/* The same of those of a process. */
+enum secpool_error regions_next_of(struct directory *directory, const struct os_process *process,
+	uint64_t after, struct regions_row *ret_row) MUST_USE;
+/* The same of those that are releasing and have no extent any more. */
+enum secpool_error regions_next_ended(
+	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
 
 /*
- * Up to `most` live regions that have or had space on the device and whose wrapped key is stored: their rows name it no more. The caller overwrites the slots (wraps_erase_all), as with regions_release. Their programs
- * have the key themselves and go on. ret_rows: what they were before. Called until it finds none.
- */
-enum secpool_error regions_forget_keys(struct directory *directory, uint64_t slot,
-	struct regions_row *rows, size_t most, size_t *ret_count) MUST_USE;
-
-/*
- * The row names its wrapped key no more and all space becomes releasing, in one change: from here on there is no way back. The caller then
+ * The row names its wrapped keys no more and all space becomes releasing, in one change: from here on there is no way back. The caller then
  * overwrites the key (wraps_erase); after a crash before that, wraps_open does.
  * A region that is releasing already stays as it is.
  */

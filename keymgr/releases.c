@@ -11,6 +11,7 @@
 #include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
+#include "keymgr/regionkeys.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
 #include "keymgr/waiters.h"
@@ -64,6 +65,8 @@ static enum secpool_error finish_region(struct releases *releases, const struct 
 	MSG_SET(facts->tenant, row->tenant);
 	facts->bytes = row->bytes;
 	facts->copies = row->lanes;
+	/* of the newest key that its client may have had */
+	facts->epoch = row->next_epoch ? row->next_epoch : row->epoch;
 	facts->destroyed_ns = row->destroyed_ns;
 	facts->generation = row->generation;
 	facts->released_ns = row->released_ns;
@@ -95,14 +98,8 @@ static void finish_ready(struct releases *releases)
 	struct regions_row row = {.id = 0};
 	enum secpool_error error;
 
-	while (!(error = regions_next(directory, row.id, &row))) {
-		uint64_t left = 1;
-
-		if (row.state != MSG_REGION_RELEASING)
-			continue;
-		error = regions_extents_left(directory, row.id, &left);
-		if (!error && left == 0)
-			error = finish_region(releases, &row);
+	while (!(error = regions_next_ended(directory, row.id, &row))) {
+		error = finish_region(releases, &row);
 		if (error == SECPOOL_E_STORE)
 			break;
 		if (error && log_allowed(&releases->failed))
@@ -322,20 +319,10 @@ void releases_free(struct releases *releases)
 	free(releases);
 }
 
-/* A key that the enclave does not hold (it was started anew) is gone as well: its only copy was the wrapped one. */
-static enum secpool_error end_in_enclave(
-	struct daemon *daemon, uint64_t region, struct msg *ret_answer)
-{
-	struct msg request = {.type = MSG_ENC_KEY_DESTROY};
-
-	request.u.enc_key_destroy.region = region;
-	return daemon_ask(daemon, &request, -1, MSG_ENC_KEY_DESTROYED, ret_answer);
-}
-
 static enum secpool_error destroy_key(struct daemon *daemon, uint64_t region)
 {
 	struct msg answer;
-	enum secpool_error error = end_in_enclave(daemon, region, &answer);
+	enum secpool_error error = regionkeys_end(daemon, region, 0, &answer);
 
 	if (error)
 		return error;
@@ -352,6 +339,8 @@ void releases_begin(struct daemon *daemon, const struct regions_row *row,
 		error = destroy_key(daemon, row->id);
 	if (!error)
 		error = wraps_erase(daemon->wraps, row->wrap);
+	if (!error)
+		error = wraps_erase(daemon->wraps, row->next_wrap);
 	if (!error && connection)
 		waiters_add(&daemon->releases->waiters, connection, row->id, number);
 	if (error && connection)
@@ -363,7 +352,7 @@ void releases_begin(struct daemon *daemon, const struct regions_row *row,
 
 void releases_undo(struct daemon *daemon, uint64_t region)
 {
-	enum secpool_error error = end_in_enclave(daemon, region, NULL);
+	enum secpool_error error = regionkeys_end(daemon, region, 0, NULL);
 
 	if (!error)
 		error = regions_undo(daemon->directory, region);

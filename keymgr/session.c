@@ -30,13 +30,13 @@ enum secpool_error session_new_table(struct sessions **ret_sessions)
 	return SECPOOL_OK;
 }
 
-static void free_rebuilds(struct session *session)
+static void free_walks(struct session *session)
 {
-	while (session->rebuilds) {
-		struct session_rebuild *rebuild = session->rebuilds;
+	while (session->walks) {
+		struct session_walk *walk = session->walks;
 
-		session->rebuilds = rebuild->next;
-		free(rebuild);
+		session->walks = walk->next;
+		free(walk);
 	}
 }
 
@@ -46,7 +46,7 @@ void session_free_table(struct sessions *sessions)
 		struct session *session = sessions->first;
 
 		sessions->first = session->next;
-		free_rebuilds(session);
+		free_walks(session);
 		free(session);
 	}
 	free(sessions);
@@ -70,46 +70,57 @@ bool session_of_process(const struct sessions *sessions, const struct os_process
 	return false;
 }
 
-void session_rebuild_of(const struct sessions *sessions, uint64_t region, uint64_t *ret_done_bytes,
-	uint64_t *ret_all_bytes)
+void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t kind,
+	uint64_t *ret_done_bytes, uint64_t *ret_all_bytes)
 {
 	*ret_done_bytes = *ret_all_bytes = 0;
 	for (const struct session *s = sessions->first; s; s = s->next)
-		for (const struct session_rebuild *r = s->rebuilds; r; r = r->next)
-			if (r->region == region) {
-				*ret_done_bytes = r->done_bytes;
-				*ret_all_bytes = r->all_bytes;
+		for (const struct session_walk *w = s->walks; w; w = w->next)
+			if (w->region == region && w->kind == kind) {
+				*ret_done_bytes = w->done_bytes;
+				*ret_all_bytes = w->all_bytes;
 			}
+}
+
+enum secpool_error session_note_walk(struct session *session, uint64_t region, uint32_t kind,
+	uint64_t done_bytes, uint64_t all_bytes)
+{
+	struct session_walk **at = &session->walks, *walk;
+
+	while (*at && ((*at)->region != region || (*at)->kind != kind))
+		at = &(*at)->next;
+	walk = *at;
+	if (done_bytes >= all_bytes) {
+		if (walk)
+			*at = walk->next;
+		free(walk);
+		return SECPOOL_OK;
+	}
+	if (!walk)
+		walk = *at = calloc(1, sizeof *walk);
+	if (!walk)
+		return err_set(SECPOOL_E_NO_MEMORY, "progress of a walk: out of memory");
+	walk->region = region;
+	walk->kind = kind;
+	walk->done_bytes = done_bytes;
+	walk->all_bytes = all_bytes;
+	return SECPOOL_OK;
 }
 
 enum secpool_error session_handle_progress(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
 	const struct msg_region_progress *progress = &msg->u.region_progress;
-	struct session_rebuild **at = &connection->session->rebuilds, *rebuild;
 	struct regions_row region;
 	enum secpool_error error = session_region(connection, progress->region, &region);
 
 	(void)extra;
-	if (error)
-		return error;
-	while (*at && (*at)->region != region.id)
-		at = &(*at)->next;
-	rebuild = *at;
-	if (progress->done_bytes >= progress->all_bytes) {
-		if (rebuild)
-			*at = rebuild->next;
-		free(rebuild);
-		return SECPOOL_OK;
-	}
-	if (!rebuild)
-		rebuild = *at = calloc(1, sizeof *rebuild);
-	if (!rebuild)
-		return err_set(SECPOOL_E_NO_MEMORY, "progress of a rebuild: out of memory");
-	rebuild->region = region.id;
-	rebuild->done_bytes = progress->done_bytes;
-	rebuild->all_bytes = progress->all_bytes;
-	return SECPOOL_OK;
+	if (!error && progress->kind >= MSG_PROGRESSES)
+		error = err_set(SECPOOL_E_PROTOCOL, "there is no walk %u", progress->kind);
+	if (!error)
+		error = session_note_walk(connection->session, region.id, progress->kind,
+			progress->done_bytes, progress->all_bytes);
+	return error;
 }
 
 static enum secpool_error check_quota(const struct server_connection *connection,
@@ -236,6 +247,7 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	opened->patrol_bytes_per_second = settings->patrol_bytes_per_second;
 	opened->suspect_after_ms = settings->suspect_after_ms;
 	opened->gone_after_ms = settings->gone_after_ms;
+	opened->rotate_after_bytes = settings->rotate_after_bytes;
 	server_send(connection, &msg, daemon->faultfd);
 }
 
@@ -319,7 +331,7 @@ void session_end(struct server_connection *connection)
 		owners_away(daemon, &session->process);
 	log_event(LOG_LEVEL_INFO, "session-ended", "tenant=%s pid=%d", session->tenant,
 		session->process.pid);
-	free_rebuilds(session);
+	free_walks(session);
 	free(session);
 }
 

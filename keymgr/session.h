@@ -16,10 +16,11 @@
 /* How many reports and losses are taken from a session in a second. */
 enum { SESSION_CAUSED_PER_S = 200 };
 
-/* A rebuild that is going on, by its client's word. */
-struct session_rebuild {
+/* A walk over a region that is going on, by its client's word. */
+struct session_walk {
 	uint64_t region, done_bytes, all_bytes;
-	struct session_rebuild *next;
+	uint32_t kind; /* enum msg_progress */
+	struct session_walk *next;
 };
 
 struct session {
@@ -28,7 +29,7 @@ struct session {
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
-	struct session_rebuild *rebuilds;
+	struct session_walk *walks;
 	struct log_limit caused; /* reports and losses that are taken from it */
 };
 
@@ -40,8 +41,14 @@ uint64_t session_count(const struct sessions *sessions, const char *tenant);
 /* Whether this very process has a session. */
 bool session_of_process(const struct sessions *sessions, const struct os_process *process);
 
-/* How far the rebuild of a region is; zeros when none is going on. */
-void session_rebuild_of(const struct sessions *sessions, uint64_t region, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
+/*
+ * A walk of that kind (enum msg_progress) over a region of the session's is that far; it has ended when done is all. Errors: SECPOOL_E_NO_MEMORY: it is not shown.
+ */
+enum secpool_error session_note_walk(struct session *session, uint64_t region, uint32_t kind,
+	uint64_t done_bytes, uint64_t all_bytes) MUST_USE;
+
+/* How far the walk of that kind (enum msg_progress) over a region is; zeros when none is going on. */
+void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t kind, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
 
 /* Handlers of the dispatch table: an error is answered by REPLY. */
 enum secpool_error session_handle_open(

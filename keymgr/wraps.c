@@ -84,8 +84,10 @@ static enum secpool_error open_file(struct wraps *wraps)
 static enum secpool_error keep_named(struct wraps *wraps, struct directory *directory)
 {
 	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(
-		directory, "SELECT wrap FROM regions WHERE wrap != 0", DIRECTORY_VALUES(), &rows);
+	enum secpool_error error = directory_query(directory,
+		"SELECT wrap FROM regions WHERE wrap != 0 UNION ALL"
+		" SELECT next_wrap FROM regions WHERE next_wrap != 0",
+		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {
 		uint64_t slot = directory_get_number(rows, 0);

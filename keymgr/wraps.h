@@ -3,7 +3,7 @@
  * The regions' wrapped keys, in a file of their own (state/wraps) with a slot of fixed size for each. SQLite moves cells between pages
  * and keeps a log, so that a deleted key may stay in its files; here a slot is written in place and overwritten in place.
  *
- * The region's row in the directory names its slot, from 1 on; 0 is none. A slot that no row names is overwritten when the file is opened:
+ * The region's row in the directory names its slot, and that of the key that it is rotated to, from 1 on; 0 is none. A slot that no row names is overwritten when the file is opened:
  * a crash between the row's end and the overwriting leaves nothing. A flash disk, or a file system that copies on write, may keep the old
  * block all the same: receipts say `durable: no`. Threads: one (the loop's).
  */
@@ -14,7 +14,7 @@
 
 /* A slot: the count of bytes (32 bits, little endian), the bytes, and random bytes up to its end. */
 enum { WRAPS_SLOT_BYTES = 512, WRAPS_HEAD_BYTES = 4, WRAPS_BYTES_MOST = WRAPS_SLOT_BYTES - WRAPS_HEAD_BYTES };
-/* The most regions at once. */
+/* The most keys at once. */
 enum { WRAPS_SLOTS_MOST = 1 << 20 };
 
 struct wraps;

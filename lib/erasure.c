@@ -145,6 +145,12 @@ void erasure_write(struct worker *worker, struct secpool_region *region,
 	stripework_end(&hand);
 }
 
+bool erasure_holds(const struct secpool_region *region, uint64_t pgno)
+{
+	return stripe_included(atomic_load(&region->stripes[pgno / region->data].word)) &
+	       1u << pgno % region->data;
+}
+
 bool erasure_writable(const struct secpool_region *region, uint64_t pgno)
 {
 	struct hand hand = {.region = (struct secpool_region *)(uintptr_t)region, /* only read */
@@ -175,12 +181,14 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 	if (device_doubtful(device))
 		return SECPOOL_E_TIMEOUT; /* from the others, if that can be */
 	error = device_read(device, at, worker->ciphertext, region->page_bytes);
-	if (error) {
+	if (error && error != SECPOOL_E_INTEGRITY) {
 		loss_noticed(worker);
 		return error;
 	}
-	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
-		page_version(atomic_load(&page->word)), worker->ciphertext, page->tag, plain);
+	if (!error)
+		error = keyring_open(&region->keys, worker->index, pgno,
+			page_version(atomic_load(&page->word)), worker->ciphertext, page->tag,
+			plain);
 	/* a device that went silent answers zeros: gone, not bad */
 	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
 		result->bad = true;
@@ -206,7 +214,7 @@ enum secpool_error erasure_read(struct worker *worker, struct secpool_region *re
 	error = SECPOOL_E_LOST;
 	if (stripework_gather_without_doubt(&hand, 1u << lane) ||
 		stripework_gather(&hand, 1u << lane))
-		error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+		error = keyring_open(&region->keys, worker->index, pgno,
 			page_version(atomic_load(&region->pages[pgno].word)),
 			stripework_cell(&hand, lane), region->pages[pgno].tag, plain);
 	if (!error) {

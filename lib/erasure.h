@@ -26,6 +26,9 @@ enum secpool_error erasure_read(struct worker *worker, struct secpool_region *re
 void erasure_prefetch(const struct secpool_region *region, uint64_t pgno);
 void erasure_write(struct worker *worker, struct secpool_region *region, const struct redundancy_page *pages, unsigned count, enum page_event event);
 
+/* Whether its stripe's parity holds what was last written of the page. */
+bool erasure_holds(const struct secpool_region *region, uint64_t pgno);
+
 /* Whether so many lanes can be written that the page can be had again. */
 bool erasure_writable(const struct secpool_region *region, uint64_t pgno);
 

@@ -3,6 +3,7 @@
 
 #include "lib/fault.h"
 #include "lib/refill.h"
+#include "lib/rotate.h"
 #include "lib/uffd.h"
 
 /* Takes a page in whatever state it is and ends it as lost. */
@@ -53,12 +54,12 @@ void giveup_region(struct secpool *pool, struct secpool_region *region)
 	refill_cancel(pool, region);
 	region->lacks_places = false;
 	region->rebuild.active = region->patrol.active = false;
+	rotate_end(region);
 	for (uint64_t pgno = 0; pgno < region->page_count; pgno++)
 		end_page(worker, region, pgno);
 	/* whoever began before the end was told is out of it after this */
 	workers_await(pool);
-	pagecipher_free(region->cipher);
-	region->cipher = NULL;
+	keyring_done(&region->keys);
 	events_add(&pool->events, &event);
 }
 

@@ -71,10 +71,10 @@ static enum secpool_error write_page(
 	struct page *page = &region->pages[pgno];
 	uint8_t *ciphertext = redundancy_ciphertext(worker, region, 0);
 	struct redundancy_page sealed = {.pgno = pgno,
-		.version = page_version(atomic_load(&page->word)) + 1,
+		.version = keyring_next(&region->keys, page_version(atomic_load(&page->word))),
 		.ciphertext = ciphertext};
-	enum secpool_error error = pagecipher_seal(region->cipher, worker->index, PAGECIPHER_DATA,
-		pgno, sealed.version, from, ciphertext, sealed.tag);
+	enum secpool_error error = keyring_seal(
+		&region->keys, worker->index, pgno, sealed.version, from, ciphertext, sealed.tag);
 
 	if (!error)
 		redundancy_write(worker, region, &sealed, 1, PAGE_FILL_WRITTEN);

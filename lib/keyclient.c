@@ -131,13 +131,15 @@ enum secpool_error keyclient_next(
 	return error;
 }
 
-enum secpool_error keyclient_take_key(struct keyclient *client, uint64_t region, int *ret_fd)
+enum secpool_error keyclient_take_key(
+	struct keyclient *client, uint64_t region, uint64_t epoch, int *ret_fd)
 {
 	for (struct keyclient_message **at = &client->kept; *at; at = &(*at)->next) {
 		struct sock_extra extra;
 		struct msg msg;
 		enum secpool_error error = SECPOOL_OK;
-		if ((*at)->msg.type != MSG_REGION_KEY || (*at)->msg.u.region_key.region != region)
+		if ((*at)->msg.type != MSG_REGION_KEY || (*at)->msg.u.region_key.region != region ||
+			(*at)->msg.u.region_key.epoch != epoch)
 			continue;
 		take(client, at, &msg, &extra);
 		/* DESIGN.md section 3: clients accept keys only with the enclave's own credentials */

@@ -49,9 +49,9 @@ enum secpool_error keyclient_send(struct keyclient *client, struct msg *request,
 enum secpool_error keyclient_next(struct keyclient *client, struct msg *ret_msg, struct sock_extra *ret_extra) MUST_USE;
 
 /*
- * Takes the key of a region out of what is kept: sent by the enclave itself, as the kernel says. The descriptor is the caller's.
+ * Takes the key of a region and epoch out of what is kept: sent by the enclave itself, as the kernel says. The descriptor is the caller's.
  * Errors: SECPOOL_E_PROTOCOL: there is none, or somebody else sent it.
  */
-enum secpool_error keyclient_take_key(struct keyclient *client, uint64_t region, int *ret_fd) MUST_USE;
+enum secpool_error keyclient_take_key(struct keyclient *client, uint64_t region, uint64_t epoch, int *ret_fd) MUST_USE;
 
 #endif

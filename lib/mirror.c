@@ -18,8 +18,8 @@ static enum secpool_error read_copy(struct worker *worker, struct secpool_region
 	overhead_mark(worker, OVERHEAD_READ);
 	if (error)
 		return error;
-	error = pagecipher_open(region->cipher, worker->index, PAGECIPHER_DATA, pgno, version,
-		worker->ciphertext, region->pages[pgno].tag, plain);
+	error = keyring_open(&region->keys, worker->index, pgno, version, worker->ciphertext,
+		region->pages[pgno].tag, plain);
 	overhead_mark(worker, OVERHEAD_OPEN);
 	return error;
 }
@@ -235,16 +235,18 @@ static unsigned find_bad(const struct placement *placement, struct worker *worke
 
 	for (unsigned copy = first; copy < region->lanes; copy++) {
 		struct device *device;
+		enum secpool_error error;
 		uint64_t at;
 		if (!(page_copies(word) & 1u << copy) ||
 			!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
-		if (device_read(device, at, bytes, region->page_bytes) != SECPOOL_OK) {
+		error = device_read(device, at, bytes, region->page_bytes);
+		if (error == SECPOOL_E_DEVICE_GONE) {
 			loss_noticed(worker);
 			continue;
 		}
-		if (pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
-			    page_version(word), bytes, page->tag) == SECPOOL_OK)
+		if (!error && keyring_check(&region->keys, worker->index, pgno, page_version(word),
+				      bytes, page->tag) == SECPOOL_OK)
 			continue;
 		if (!device_seen_alive(device)) {
 			loss_noticed(worker);
@@ -319,7 +321,7 @@ static bool read_to_move(
 
 	if (places_find(placement, lane, pgno * region->page_bytes, &device, &at) &&
 		device_read(device, at, worker->ciphertext, region->page_bytes) == SECPOOL_OK &&
-		pagecipher_check(region->cipher, worker->index, PAGECIPHER_DATA, pgno,
+		keyring_check(&region->keys, worker->index, pgno,
 			page_version(atomic_load(&page->word)), worker->ciphertext,
 			page->tag) == SECPOOL_OK)
 		return true;
@@ -344,26 +346,6 @@ static bool copy_to_target(struct worker *worker, struct secpool_region *region,
 	return false;
 }
 
-/* How a page is taken that is only to stay as it is, by its state. */
-static enum page_event taking(enum page_state state)
-{
-	return state == PAGE_CLEAN || state == PAGE_DIRTY ? PAGE_WRITE_BEGIN
-	       : state == PAGE_LOST			  ? PAGE_REWRITE_BEGIN
-							  : PAGE_FILL_BEGIN;
-}
-
-/* And given back, with the copies that it has now. */
-static enum page_event giving_back(enum page_state before, uint64_t version, unsigned copies)
-{
-	if (before == PAGE_CLEAN && (copies || version == 0))
-		return PAGE_EVICT_CLEAN;
-	if (before == PAGE_CLEAN || before == PAGE_DIRTY)
-		return PAGE_EVICT_UNDO;
-	return before == PAGE_LOST    ? PAGE_FILL_LOST
-	       : before == PAGE_FRESH ? PAGE_FILL_UNDO_FRESH
-				      : PAGE_FILL_UNDO;
-}
-
 bool mirror_move(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, struct target *target)
 {
@@ -373,7 +355,7 @@ bool mirror_move(
 	unsigned bit = 1u << target->lane, dropped = 0, copies;
 
 	if (page_busy(seen) ||
-		!page_step(page, &seen, taking(before), page_copies(seen), page_version(seen)))
+		!page_step(page, &seen, page_taking(before), page_copies(seen), page_version(seen)))
 		return false;
 	if ((page_copies(seen) & bit) && !copy_to_target(worker, region, pgno, target))
 		dropped = bit;
@@ -382,7 +364,7 @@ bool mirror_move(
 	seen = atomic_load(&page->word);
 	do
 		copies = page_copies(seen) & ~dropped;
-	while (!page_step(page, &seen, giving_back(before, page_version(seen), copies), copies,
+	while (!page_step(page, &seen, page_giving_back(before, page_version(seen), copies), copies,
 		page_version(seen)));
 	if (seen & PAGE_WAITERS)
 		fault_wake_page(worker, region, pgno);

@@ -64,7 +64,7 @@ static void tell_progress(struct secpool *pool, struct secpool_region *region, b
 			done += atomic_load(&placement->targets[lane][i]->moved);
 			all += placement->targets[lane][i]->bytes;
 		}
-	rebuild_tell(pool, region, done, all, ended);
+	rebuild_tell(pool, region, MSG_PROGRESS_REBUILD, done, all, ended);
 }
 
 /* Nobody uses the old places any more: the targets are the places. */

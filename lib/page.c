@@ -139,6 +139,24 @@ bool page_drop_copies(struct page *page, unsigned copies)
 	return false;
 }
 
+enum page_event page_taking(enum page_state state)
+{
+	return state == PAGE_CLEAN || state == PAGE_DIRTY ? PAGE_WRITE_BEGIN
+	       : state == PAGE_LOST			  ? PAGE_REWRITE_BEGIN
+							  : PAGE_FILL_BEGIN;
+}
+
+enum page_event page_giving_back(enum page_state before, uint64_t version, unsigned copies)
+{
+	if (before == PAGE_CLEAN && (copies || version == 0))
+		return PAGE_EVICT_CLEAN;
+	if (before == PAGE_CLEAN || before == PAGE_DIRTY)
+		return PAGE_EVICT_UNDO;
+	return before == PAGE_LOST    ? PAGE_FILL_LOST
+	       : before == PAGE_FRESH ? PAGE_FILL_UNDO_FRESH
+				      : PAGE_FILL_UNDO;
+}
+
 bool page_wait(struct page *page, uint64_t seen)
 {
 	while (page_busy(seen)) {

@@ -68,17 +68,17 @@ struct page {
 /*
  * The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-22 era (cache.h: when it was evicted; of a resident
  * page: PAGE_REWRITTEN, PAGE_UNQUEUED), 23 pinned or barred,
- * 24-63 version. 40 bits are enough for a version: a key seals 2^44 blocks at most, which are 2^36 of the smallest pages.
+ * 24-63 version: 39 bits of a number, and the bit that says under which of the region's two keys it was written (keyring.h). They are enough: a key seals 2^44 blocks at most, which are
+ * 2^36 of the smallest pages.
  */
 #define PAGE_WAITERS      8ull
 #define PAGE_PINNED       (1ull << 23) /* of a resident page */
 #define PAGE_BARRED       PAGE_PINNED  /* of one that is not: it is poisoned until there is room for it again (fill.h) */
 #define PAGE_VERSION_MOST ((1ull << 40) - 1)
+#define PAGE_KEY_BIT      (1ull << 39) /* of a version */
 
 enum { PAGE_ERA_SHIFT = 8, PAGE_ERA_BITS = 15, PAGE_VERSION_SHIFT = 24 };
 #define PAGE_ERA_MASK (((1ull << PAGE_ERA_BITS) - 1) << PAGE_ERA_SHIFT)
-
-_Static_assert(PAGECIPHER_BLOCKS_HARD / (PAGECIPHER_PAGE_BYTES_LEAST / 16) <= PAGE_VERSION_MOST, "a version fits the word");
 
 static inline enum page_state page_state(uint64_t word)
 {
@@ -90,6 +90,7 @@ static inline unsigned page_copies(uint64_t word)
 	return (unsigned)(word >> 4) & 15;
 }
 
+/* With the key's bit; 0: it was never written. */
 static inline uint64_t page_version(uint64_t word)
 {
 	return word >> PAGE_VERSION_SHIFT;
@@ -144,6 +145,10 @@ bool page_unpin(struct page *page) MUST_USE;
  * PAGE_LOST: then the caller poisons it.
  */
 bool page_drop_copies(struct page *page, unsigned copies);
+
+/* A page that is not busy is taken, to be given back in the state that it had: by which event, and by which with the copies and the version that it has then. Pure. */
+enum page_event page_taking(enum page_state state);
+enum page_event page_giving_back(enum page_state before, uint64_t version, unsigned copies);
 
 /* Notes that somebody waits for the end of a busy state. Returns false if the page is not busy any more. */
 bool page_wait(struct page *page, uint64_t seen);

@@ -21,6 +21,7 @@
 #include "lib/device.h"
 #include "lib/events.h"
 #include "lib/handlers.h"
+#include "lib/keyring.h"
 #include "lib/page.h"
 #include "lib/readahead.h"
 #include "lib/secpool.h"
@@ -69,6 +70,25 @@ struct move {
 	uint64_t began_ns, bytes, due_ns;
 };
 
+/* What a region's rotation is at (rotate.h has the table). */
+enum rotation_state {
+	ROTATION_NONE = 0,
+	ROTATION_WANTED = 1,  /* keymgrd is to be asked for a new key */
+	ROTATION_MOVING = 2,  /* pages move to it */
+	ROTATION_TELLING = 3, /* all are there, the old key is wiped, and keymgrd is to be told */
+	ROTATION_STATES = 4,
+};
+
+/* A region's rotation (rotate.h). */
+struct rotation {
+	enum rotation_state state;
+	uint64_t next, met; /* the page that is looked at next; pages that were under the old key in this round */
+	bool again;         /* not the first round */
+	uint64_t began_ns, bytes;
+	uint64_t due_ns;    /* when keymgrd is asked or told again */
+	uint64_t wait_ns;   /* how long it was waited for that */
+};
+
 /* All places of a region; immutable once published. Older ones live as long as the region, for workers that still read them. */
 struct placement {
 	unsigned count[MSG_LANES_MAX];
@@ -86,7 +106,7 @@ struct secpool_region {
 	size_t bytes, page_bytes;
 	uint64_t page_count;
 	unsigned data, lanes; /* data is 1: every lane is a copy; else page p is in lane p % data, and lanes - data lanes hold parity (erasure.h) */
-	struct pagecipher *cipher;
+	struct keyring keys;
 	struct page *pages;
 	struct stripe *stripes; /* of an erasure-coded region */
 	uint64_t stripe_count;
@@ -107,9 +127,10 @@ struct secpool_region {
 	/* the service's: */
 	bool lacks_places; /* parts of lanes have no place: keymgrd is asked for some again */
 	struct walk rebuild, patrol;
-	uint64_t rebuild_told_ns;
+	uint64_t told_ns[MSG_PROGRESSES]; /* when keymgrd was told of each kind of walk */
 	struct target *all_targets;
 	struct move move;
+	struct rotation rotation;
 	struct pins *pins;     /* pin.c's */
 	bool heap; /* made by the pool's own heap */
 };

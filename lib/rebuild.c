@@ -130,16 +130,17 @@ static uint64_t go_on(struct secpool *pool, struct secpool_region *region, struc
 	return due > now ? due : now;
 }
 
-void rebuild_tell(struct secpool *pool, struct secpool_region *region, uint64_t done_bytes,
-	uint64_t all_bytes, bool ended)
+void rebuild_tell(struct secpool *pool, struct secpool_region *region, enum msg_progress kind,
+	uint64_t done_bytes, uint64_t all_bytes, bool ended)
 {
 	struct msg msg = {.type = MSG_REGION_PROGRESS};
 	uint64_t now = clock_now_ns();
 
-	if (!ended && now - region->rebuild_told_ns < TELL_NS)
+	if (!ended && now - region->told_ns[kind] < TELL_NS)
 		return;
-	region->rebuild_told_ns = now;
+	region->told_ns[kind] = now;
 	msg.u.region_progress.region = region->id;
+	msg.u.region_progress.kind = kind;
 	msg.u.region_progress.done_bytes = done_bytes;
 	msg.u.region_progress.all_bytes = all_bytes;
 	(void)!keyclient_send(
@@ -154,7 +155,7 @@ static uint64_t rebuild_region(struct secpool *pool, struct secpool_region *regi
 	uint64_t due = go_on(pool, region, &region->rebuild,
 		pool->service->client.session.rebuild_bytes_per_second);
 
-	rebuild_tell(pool, region, region->rebuild.next * unit_bytes(region),
+	rebuild_tell(pool, region, MSG_PROGRESS_REBUILD, region->rebuild.next * unit_bytes(region),
 		unit_count(region) * unit_bytes(region), !region->rebuild.active);
 	if (region->rebuild.active)
 		return due;

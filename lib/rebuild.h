@@ -22,7 +22,7 @@ uint64_t rebuild_some(struct secpool *pool);
 /* When a walk that began then and did so many bytes may go on at that rate; 0: as fast as it goes. */
 uint64_t rebuild_allowed_ns(uint64_t began_ns, uint64_t bytes, uint64_t bytes_per_second);
 
-/* Tells keymgrd how far it is, ten times a second; ended: in any case. */
-void rebuild_tell(struct secpool *pool, struct secpool_region *region, uint64_t done_bytes, uint64_t all_bytes, bool ended);
+/* Tells keymgrd how far a walk of that kind is, ten times a second; ended: in any case. */
+void rebuild_tell(struct secpool *pool, struct secpool_region *region, enum msg_progress kind, uint64_t done_bytes, uint64_t all_bytes, bool ended);
 
 #endif

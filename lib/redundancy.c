@@ -31,6 +31,11 @@ void redundancy_write(struct worker *worker, struct secpool_region *region,
 		erasure_write(worker, region, pages, count, event);
 }
 
+bool redundancy_holds(const struct secpool_region *region, uint64_t pgno, uint64_t word)
+{
+	return region->data == 1 ? page_copies(word) != 0 : erasure_holds(region, pgno);
+}
+
 bool redundancy_writable(const struct secpool_region *region, uint64_t pgno)
 {
 	return region->data == 1 ? mirror_missing(region, pgno, 0) != 0

@@ -40,6 +40,9 @@ void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno);
  */
 void redundancy_write(struct worker *worker, struct secpool_region *region, const struct redundancy_page *pages, unsigned count, enum page_event event);
 
+/* Whether what was last written of the page is kept anywhere: in a copy, or in its stripe's parity. word: the page's. Threads: who owns the page, or is about to. */
+bool redundancy_holds(const struct secpool_region *region, uint64_t pgno, uint64_t word);
+
 /* Whether a write of the page has anywhere to go now. */
 bool redundancy_writable(const struct secpool_region *region, uint64_t pgno);
 

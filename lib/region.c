@@ -49,7 +49,7 @@ static void free_region(struct secpool_region *region)
 	pins_free(region->pins);
 	places_free(atomic_load(&region->placement));
 	places_free_targets(region);
-	pagecipher_free(region->cipher);
+	keyring_done(&region->keys);
 	free(region);
 }
 
@@ -136,16 +136,28 @@ static enum secpool_error map_pages(struct secpool_region *region)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error take_key(struct secpool *pool, struct secpool_region *region)
+enum secpool_error region_take_key(struct secpool *pool, const struct secpool_region *region,
+	uint64_t epoch, struct pagecipher **ret_cipher)
 {
 	struct pagecipher_binding binding = {
-		.region = region->id, .epoch = region->epoch, .page_bytes = region->page_bytes};
+		.region = region->id, .epoch = epoch, .page_bytes = region->page_bytes};
 	int fd = -1;
-	enum secpool_error error = keyclient_take_key(&pool->service->client, region->id, &fd);
+	enum secpool_error error =
+		keyclient_take_key(&pool->service->client, region->id, epoch, &fd);
 
 	if (!error)
-		error = pagecipher_new(fd, &binding, pool->workers.count, &region->cipher);
+		error = pagecipher_new(fd, &binding, pool->workers.count, ret_cipher);
 	os_close(&fd);
+	return error;
+}
+
+static enum secpool_error take_first_key(struct secpool *pool, struct secpool_region *region)
+{
+	struct pagecipher *cipher = NULL;
+	enum secpool_error error = region_take_key(pool, region, region->epoch, &cipher);
+
+	if (!error)
+		keyring_init(&region->keys, &cipher);
 	return error;
 }
 
@@ -180,7 +192,7 @@ static enum secpool_error set_up(struct secpool *pool, const struct create *crea
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd made a region of %llu bytes",
 			(unsigned long long)created->bytes);
 	else
-		error = take_key(pool, region);
+		error = take_first_key(pool, region);
 	if (!error)
 		error = region_read_places(pool, region);
 	if (!error)
@@ -422,8 +434,7 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	syscall(SYS_munmap, region->address, region->bytes);
 	region->address = NULL;
 	cache_return(&pool->cache, pool_service_worker(pool)->index, resident);
-	pagecipher_free(region->cipher);
-	region->cipher = NULL;
+	keyring_done(&region->keys);
 	request.u.region_release.region = region->id;
 	call->error = keyclient_send(&pool->service->client, &request, &call->number);
 	if (call->error)

@@ -11,6 +11,9 @@ struct service_call;
 /* Reads the region's places from keymgrd and publishes them. On error the old ones stay. */
 enum secpool_error region_read_places(struct secpool *pool, struct secpool_region *region) MUST_USE;
 
+/* A key of the region that the enclave sent, as a cipher for the pool's workers. Errors: those of keyclient_take_key and pagecipher_new. */
+enum secpool_error region_take_key(struct secpool *pool, const struct secpool_region *region, uint64_t epoch, struct pagecipher **ret_cipher) MUST_USE;
+
 /* The answer to a release came: fills in the receipt and frees the region. */
 enum secpool_error region_released(struct service_call *call, const struct msg *answer);
 

@@ -18,6 +18,7 @@
 #include "lib/rebuild.h"
 #include "lib/refill.h"
 #include "lib/region.h"
+#include "lib/rotate.h"
 #include "lib/signals.h"
 
 /* How often a lost connection is tried again. */
@@ -217,6 +218,23 @@ static void disconnected(struct service *service)
 	service->retry_ns = clock_now_ns() + RETRY_NS;
 }
 
+void service_renew_session(struct service *service)
+{
+	if (service->waiting || service->retry_ns != 0)
+		return;
+	keyclient_close(&service->client);
+	service->renewing = true;
+	service->gone_ns = service->retry_ns = clock_now_ns();
+}
+
+/* A connection could not be made. */
+static void still_gone(struct service *service)
+{
+	if (service->renewing)
+		daemon_event(service->pool, SECPOOL_EVENT_DAEMON_GONE);
+	service->renewing = false;
+}
+
 void service_take_messages(struct service *service)
 {
 	for (;;) {
@@ -232,6 +250,8 @@ void service_take_messages(struct service *service)
 		}
 		if (msg.type == MSG_DEVICE)
 			take_device(service->pool, &msg.u.device, &extra);
+		else if (msg.type == MSG_REGION_RENEW)
+			rotate_want(service->pool, &msg.u.region_renew);
 		else if (msg.number != 0)
 			end_deferred(service, &msg);
 		sock_close_fds(&extra);
@@ -268,8 +288,10 @@ static void reconnect(struct service *service)
 
 	service->retry_ns = clock_now_ns() + RETRY_NS;
 	if (keyclient_open(&service->client, service->socket_path, pool->tenant, pool->local_bytes,
-		    &faultfd) != SECPOOL_OK)
+		    &faultfd) != SECPOOL_OK) {
+		still_gone(service);
 		return;
+	}
 	os_close(&faultfd);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++) {
 		struct msg request = {.type = MSG_REGION_RESUME};
@@ -288,7 +310,9 @@ static void reconnect(struct service *service)
 	if (service->client.fd < 0)
 		return;
 	service->retry_ns = 0;
-	daemon_event(pool, SECPOOL_EVENT_DAEMON_BACK);
+	if (!service->renewing)
+		daemon_event(pool, SECPOOL_EVENT_DAEMON_BACK);
+	service->renewing = false;
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -427,7 +451,7 @@ static void *service_main(void *arg)
 		if (service->client.kept)
 			continue;
 		due_ns = earlier(earlier(loss_fill(pool), rebuild_some(pool)),
-			earlier(refill_expire(pool), move_some(pool)));
+			earlier(refill_expire(pool), earlier(move_some(pool), rotate_some(pool))));
 		wait_for_work(service, atomic_load(&service->look) ? clock_now_ns() : due_ns);
 	}
 	tear_down(service);

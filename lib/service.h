@@ -47,6 +47,7 @@ struct service {
 	struct prober *prober;
 	uint64_t retry_ns;      /* when to try to connect again */
 	uint64_t gone_ns;       /* when the connection was lost */
+	bool renewing;          /* it was ended by us, for a new session */
 	uint64_t fill_ns;       /* when to ask again for places (loss_fill) */
 	size_t plain_bytes;     /* the workers' share of the budget so far */
 	int program_end, end;   /* by which the program's threads get userfaultfd: the program's end, the service's */
@@ -90,6 +91,11 @@ void service_look(struct service *service);
 
 /* Uses a device again that was given up and answers in time, as a new incarnation. Errors: those of device_again and prober_watch. Threads: the service. */
 enum secpool_error service_take_again(struct secpool *pool, const struct device *old) MUST_USE;
+
+/*
+ * The session is at its end, and gives no keys any more: it is ended, and a new one opened, which takes the regions over. Not while an answer to a release is waited for. Threads: the service.
+ */
+void service_renew_session(struct service *service);
 
 /* Hands an event to the service, which tells it. Threads: guests. */
 void service_post(struct worker *worker, const struct secpool_event *event);

@@ -160,9 +160,9 @@ static bool is_right(const struct hand *hand, unsigned lane)
 {
 	const struct page *page = page_of(hand, lane);
 
-	return pagecipher_check(hand->region->cipher, hand->worker->index, PAGECIPHER_DATA,
-		       pgno_of(hand, lane), page_version(atomic_load(&page->word)),
-		       stripework_cell(hand, lane), page->tag) == SECPOOL_OK;
+	return keyring_check(&hand->region->keys, hand->worker->index, pgno_of(hand, lane),
+		       page_version(atomic_load(&page->word)), stripework_cell(hand, lane),
+		       page->tag) == SECPOOL_OK;
 }
 
 void stripework_note_bad(struct hand *hand, unsigned lane)

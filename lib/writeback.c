@@ -50,7 +50,7 @@ void writeback_undo(struct worker *worker, struct victim *v)
 			uffd_copy(worker->uffd, v->at, v->frame, bytes, false) == SECPOOL_OK)
 			(void)!uffd_drop(v->frame, bytes);
 	/* under the version that the attempt may have taken */
-	leave(v, PAGE_EVICT_UNDO, v->sent ? v->version + 1 : v->version);
+	leave(v, PAGE_EVICT_UNDO, v->sent ? v->next : v->version);
 	v->state = VICTIM_STAYED;
 }
 
@@ -207,10 +207,11 @@ static unsigned write_together(struct worker *worker, struct victim *victims, un
 		struct redundancy_page *page = &pages[sealed];
 		if (v->state != VICTIM_HELD)
 			continue;
+		v->next = keyring_next(&region->keys, v->version);
 		*page = (struct redundancy_page){
-			.pgno = v->pgno, .version = v->version + 1, .ciphertext = ciphertext};
-		if (pagecipher_seal(region->cipher, worker->index, PAGECIPHER_DATA, v->pgno,
-			    page->version, v->frame, ciphertext, page->tag) == SECPOOL_OK)
+			.pgno = v->pgno, .version = v->next, .ciphertext = ciphertext};
+		if (keyring_seal(&region->keys, worker->index, v->pgno, page->version, v->frame,
+			    ciphertext, page->tag) == SECPOOL_OK)
 			sent[sealed++] = v;
 		else
 			give_up(worker, v);
@@ -236,7 +237,7 @@ void writeback_write(struct worker *worker, struct victim *victims, unsigned cou
 
 void writeback_dropped(struct worker *worker, struct victim *v)
 {
-	uint64_t version = v->sent ? v->version + 1 : v->version;
+	uint64_t version = v->sent ? v->next : v->version;
 
 	page_note_era(page_of(v), cache_era(&worker->pool->cache));
 	leave(v, version > 0 ? PAGE_EVICT_DONE : PAGE_EVICT_FRESH, version);

@@ -27,6 +27,7 @@ enum victim_state {
 struct victim {
 	struct secpool_region *region;
 	uint64_t pgno, version; /* before the eviction */
+	uint64_t next;          /* the version under which it is written, once it is sealed */
 	uint8_t *at;            /* where the program has it */
 	uint8_t *frame;         /* where the worker reads it: at, or in worker->moved */
 	enum victim_state state;
@@ -34,7 +35,7 @@ struct victim {
 	bool clean; /* nothing is to be written */
 	bool stays; /* it is only written: resident and clean afterwards */
 	bool wake;  /* somebody waits for it */
-	bool sent;  /* its next version was used: devices may have seen it */
+	bool sent;  /* under its next version: devices may have seen it */
 	bool failed; /* it could not be written */
 };
 

@@ -26,6 +26,9 @@ enum {
 	SESSION_SECONDS_DEFAULT = 86400,
 	AGE_SECONDS_DEFAULT = 3600,
 	SECONDS_MOST = 366 * 86400,
+	/* NIST SP 800-57 part 1, 5.3.6: a key encrypts data for at most two years */
+	ROTATE_SECONDS_DEFAULT = 365 * 86400,
+	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
@@ -39,6 +42,7 @@ enum {
 	SUSPECT_TENANTS_DEFAULT = 2,
 	SUSPECT_TENANTS_MOST = 4,
 	SUSPECT_FAULTS_MOST = 1000000,
+	LATENCY_NS_MOST = 1000000000,
 };
 
 /* What is being checked: for the messages. */
@@ -239,6 +243,25 @@ static enum secpool_error build_thresholds(
 	return error;
 }
 
+/* When a key is renewed by itself. */
+static enum secpool_error build_rotation(
+	const struct source *source, const struct schema_file *file, struct policy_settings *to)
+{
+	uint64_t seconds = ROTATE_SECONDS_DEFAULT, bytes = POLICY_ROTATE_BYTES_MOST;
+	enum secpool_error error = check_number(source, "rotate_after_seconds",
+		file->rotate_after_seconds, ROTATE_SECONDS_MOST, &seconds);
+
+	if (!error && file->rotate_after_bytes)
+		error = check_size(source, "rotate_after_bytes", file->rotate_after_bytes, &bytes);
+	if (!error && (bytes < POLICY_ROTATE_BYTES_LEAST || bytes > POLICY_ROTATE_BYTES_MOST))
+		error = refuse(source, "rotate_after_bytes",
+			"expected 64M to 128T, which is 2^43 blocks: what one key may seal can "
+			"only be made less");
+	to->rotate_after_ns = seconds * CLOCK_NS_PER_S;
+	to->rotate_after_bytes = bytes;
+	return error;
+}
+
 static enum secpool_error build_settings(
 	const struct source *source, const struct schema_file *file, struct policy_settings *to)
 {
@@ -281,6 +304,8 @@ static enum secpool_error build_settings(
 	if (!error && file->patrol_bytes_per_second)
 		error = check_size(source, "patrol_bytes_per_second", file->patrol_bytes_per_second,
 			&to->patrol_bytes_per_second);
+	if (!error)
+		error = build_rotation(source, file, to);
 	to->grace_ns = grace * CLOCK_NS_PER_S;
 	to->session_ns = session * CLOCK_NS_PER_S;
 	to->max_age_ns = age * CLOCK_NS_PER_S;
@@ -310,40 +335,6 @@ static enum secpool_error build_quota(const struct source *source, size_t index,
 	return error;
 }
 
-/* Every code that there is. */
-static void allow_all_codes(struct model_tenant *to)
-{
-	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
-		for (uint32_t data = 2; data < lanes; data++)
-			if (msg_redundancy_valid(data, lanes))
-				to->coded_allowed[lanes - data] |= 1u << data;
-}
-
-/* One redundancy that a tenant may have: none, mirror:N, ec:K+M; ec allows every code. Returns false for anything else. */
-static bool allow_redundancy(const char *text, struct model_tenant *to)
-{
-	uint32_t data, lanes;
-
-	if (strcmp(text, "ec") == 0)
-		allow_all_codes(to);
-	else if (!msg_redundancy_read(text, &data, &lanes))
-		return false;
-	else if (data == 1)
-		to->copies_allowed |= 1u << lanes;
-	else
-		to->coded_allowed[lanes - data] |= 1u << data;
-	return true;
-}
-
-static bool allow_on_loss(const char *text, struct model_tenant *to)
-{
-	uint32_t mode = msg_on_loss_read(text);
-
-	if (mode != 0)
-		to->on_loss_allowed |= 1u << mode;
-	return mode != 0;
-}
-
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
 static enum secpool_error build_modes(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
@@ -361,14 +352,14 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 	}
 	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
 	for (unsigned i = 0; i < from->redundancy_count; i++)
-		if (!allow_redundancy(from->redundancy[i], to))
+		if (!model_allow_redundancy(from->redundancy[i], to))
 			return refuse(source,
 				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
 				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
 				from->redundancy[i]);
 	to->on_loss_allowed = from->on_loss_count ? 0 : 1u << MSG_ON_LOSS_SIGBUS;
 	for (unsigned i = 0; i < from->on_loss_count; i++)
-		if (!allow_on_loss(from->on_loss[i], to))
+		if (!model_allow_on_loss(from->on_loss[i], to))
 			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
 				"expected sigbus, failover, refill, signal or kill, found '%.40s'",
 				from->on_loss[i]);
@@ -511,6 +502,50 @@ static enum secpool_error build_ek_ca(
 	return SECPOOL_OK;
 }
 
+/* Wide apart: what is measured of devices that are alike must not part them. */
+static const struct model_tier tiers_default[] = {{"near", 1000}, {"far", 10000}};
+
+static enum secpool_error build_tier(const struct source *source, size_t index,
+	const struct schema_tier *from, struct policy *policy)
+{
+	struct model_tier *to = &policy->tiers[index];
+	uint64_t least = index > 0 ? policy->tiers[index - 1].latency_ns : 0;
+	enum secpool_error error;
+	char path[96];
+
+	error = check_name(
+		source, path_of(path, "devices.tiers[%zu].name", index), from->name, to->name);
+	if (!error && strcmp(to->name, MODEL_REST_TIER) == 0)
+		error = refuse(source, path, "'%s' is the tier of all other devices", to->name);
+	for (size_t i = 0; i < index && !error; i++)
+		if (strcmp(policy->tiers[i].name, to->name) == 0)
+			error = refuse(source, path, "there are two tiers '%s'", to->name);
+	path_of(path, "devices.tiers[%zu].latency_ns", index);
+	if (!error)
+		error = check_number(
+			source, path, from->latency_ns, LATENCY_NS_MOST, &to->latency_ns);
+	if (!error && to->latency_ns <= least)
+		error = refuse(source, path, "expected more than %llu, fastest tier first",
+			(unsigned long long)least);
+	policy->tier_count = index + !error;
+	return error;
+}
+
+static enum secpool_error build_tiers(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	if (!from || from->tiers_count == 0) {
+		memcpy(policy->tiers, tiers_default, sizeof tiers_default);
+		policy->tier_count = sizeof tiers_default / sizeof *tiers_default;
+		return SECPOOL_OK;
+	}
+	for (unsigned i = 0; i < from->tiers_count && !error; i++)
+		error = build_tier(source, i, &from->tiers[i], policy);
+	return error;
+}
+
 /* Without the section no device may be used. */
 static enum secpool_error build_devices(
 	const struct source *source, const struct schema_devices *from, struct policy *policy)
@@ -555,6 +590,8 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 	policy->tenants_line = lines_of_key(lines, "", "tenants");
 	for (unsigned i = 0; i < file->tenants_count && !error; i++)
 		error = build_tenant(&source, i, &file->tenants[i], policy);
+	if (!error)
+		error = build_tiers(&source, file->devices, policy);
 	if (!error)
 		error = build_devices(&source, file->devices, policy);
 	return error;

@@ -35,6 +35,39 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 	return SECPOOL_OK;
 }
 
+/* Every code that there is. */
+static void allow_all_codes(struct model_tenant *to)
+{
+	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
+		for (uint32_t data = 2; data < lanes; data++)
+			if (msg_redundancy_valid(data, lanes))
+				to->coded_allowed[lanes - data] |= 1u << data;
+}
+
+bool model_allow_redundancy(const char *text, struct model_tenant *to)
+{
+	uint32_t data, lanes;
+
+	if (strcmp(text, "ec") == 0)
+		allow_all_codes(to);
+	else if (!msg_redundancy_read(text, &data, &lanes))
+		return false;
+	else if (data == 1)
+		to->copies_allowed |= 1u << lanes;
+	else
+		to->coded_allowed[lanes - data] |= 1u << data;
+	return true;
+}
+
+bool model_allow_on_loss(const char *text, struct model_tenant *to)
+{
+	uint32_t mode = msg_on_loss_read(text);
+
+	if (mode != 0)
+		to->on_loss_allowed |= 1u << mode;
+	return mode != 0;
+}
+
 bool model_redundancy_allowed(const struct model_tenant *t, uint32_t data, uint32_t lanes)
 {
 	return data > 1 ? t->coded_allowed[lanes - data] & 1u << data

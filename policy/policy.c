@@ -101,6 +101,21 @@ const char *policy_ek_ca(const struct policy *policy, size_t index)
 	return index < policy->ek_ca_count ? policy->ek_ca[index] : NULL;
 }
 
+uint32_t policy_tier(const struct policy *policy, uint64_t latency_ns)
+{
+	uint32_t tier = 0;
+
+	while (tier < policy->tier_count &&
+		(latency_ns == 0 || latency_ns > policy->tiers[tier].latency_ns))
+		tier++;
+	return tier;
+}
+
+const char *policy_tier_label(const struct policy *policy, uint32_t tier)
+{
+	return tier < policy->tier_count ? policy->tiers[tier].name : MODEL_REST_TIER;
+}
+
 const struct model_tenant *model_tenant(const struct policy *policy, const char *name)
 {
 	for (size_t i = 0; i < policy->tenant_count; i++)

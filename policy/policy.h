@@ -28,6 +28,13 @@ struct policy_quota {
 	uint64_t local_bytes; /* plaintext in local memory, for each session */
 };
 
+/*
+ * What is written under one key before it is renewed: never more than 2^43 blocks of 16 bytes (docs/page-format.md, "Limits"), and never less than 64 MiB, since each program's threads
+ * take 4 MiB of a key at a time.
+ */
+#define POLICY_ROTATE_BYTES_MOST  (128ull << 40)
+#define POLICY_ROTATE_BYTES_LEAST (64ull << 20)
+
 /* Settings that are not about one tenant. */
 struct policy_settings {
 	uint64_t window_base, window_bytes; /* where regions are mapped: 64 TiB at 0x110000000000 unless set */
@@ -35,6 +42,8 @@ struct policy_settings {
 	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
 	uint64_t rebuild_bytes_per_second;  /* how fast a program rebuilds a region; 0: as fast as it goes */
 	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
+	uint64_t rotate_after_ns;           /* a region's key that is older is renewed; 0: none is for its age */
+	uint64_t rotate_after_bytes;        /* so much written under a key, and it is renewed: at most POLICY_ROTATE_BYTES_MOST */
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
 	uint32_t suspect_after_ms;          /* an answer of a device that is later: other copies are read first */
 	uint32_t gone_after_ms;             /* one that is later still: the device is given up; above suspect_after_ms */
@@ -94,6 +103,14 @@ enum secpool_error policy_may_use_device(const struct policy *policy, const char
  * Errors: SECPOOL_E_ATTESTATION with what it is and what is listed.
  */
 enum secpool_error policy_may_measure(const struct policy *policy, const char *id, unsigned pcr, const uint8_t value[32]) MUST_USE;
+
+/*
+ * The tier of a device by its latency: 0 is placed on first. The tiers are the policy's, or else near (up to 1 us) and far (up to 10 us); a device that is slower, or whose latency is
+ * not known (0), is in the last one, "rest".
+ */
+uint32_t policy_tier(const struct policy *policy, uint64_t latency_ns);
+/* Borrowed. */
+const char *policy_tier_label(const struct policy *policy, uint32_t tier);
 
 /* What can be asked for an explanation. */
 enum policy_action {

@@ -59,6 +59,10 @@ static const cyaml_schema_field_t reference_fields[] = {NEEDED_TEXT(struct schem
 	CYAML_FIELD_END};
 static const cyaml_schema_value_t reference_value = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_reference, reference_fields)};
+static const cyaml_schema_field_t tier_fields[] = {NEEDED_TEXT(struct schema_tier, name),
+	NEEDED_TEXT(struct schema_tier, latency_ns), CYAML_FIELD_END};
+static const cyaml_schema_value_t tier_value = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_tier, tier_fields)};
 
 static const cyaml_schema_field_t devices_fields[] = {
 	CYAML_FIELD_ENUM("enrol", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_devices,
@@ -75,6 +79,8 @@ static const cyaml_schema_field_t devices_fields[] = {
 		struct schema_devices, reference, &reference_value, 0, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, known, &known_value, 0, SCHEMA_DEVICES_MOST),
+	CYAML_FIELD_SEQUENCE("tiers", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, tiers, &tier_value, 1, SCHEMA_TIERS_MOST),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_file, version),
@@ -84,6 +90,8 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	OPTIONAL_TEXT(struct schema_file, session_seconds),
 	OPTIONAL_TEXT(struct schema_file, rebuild_bytes_per_second),
 	OPTIONAL_TEXT(struct schema_file, patrol_bytes_per_second),
+	OPTIONAL_TEXT(struct schema_file, rotate_after_seconds),
+	OPTIONAL_TEXT(struct schema_file, rotate_after_bytes),
 	TEXTS(struct schema_file, host_pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
 	CYAML_FIELD_ENUM("cipher", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_file,
 		cipher, ciphers, 2),

@@ -14,7 +14,7 @@
 #include "policy/lines.h"
 
 /* The most entries of each list in a file. */
-enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64 };
+enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
 enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1, SCHEMA_OPERATOR = 2 };
@@ -47,6 +47,10 @@ struct schema_reference {
 	char *name, *pcr, *sha256;
 };
 
+struct schema_tier {
+	char *name, *latency_ns;
+};
+
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
@@ -54,11 +58,13 @@ struct schema_devices {
 	char **firmware, **pcrs, **ek_ca;
 	struct schema_known *known;
 	struct schema_reference *reference;
-	unsigned firmware_count, known_count, pcrs_count, reference_count, ek_ca_count;
+	struct schema_tier *tiers;
+	unsigned firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
 };
 
 struct schema_file {
 	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *patrol_bytes_per_second;
+	char *rotate_after_seconds, *rotate_after_bytes;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */
 	struct schema_window window;

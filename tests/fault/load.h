@@ -6,16 +6,19 @@
 #ifndef SECPOOL_TESTS_FAULT_LOAD_H
 #define SECPOOL_TESTS_FAULT_LOAD_H
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "lib/base/emumedia.h"
 #include "lib/wire/msg.h"
@@ -178,6 +181,49 @@ static inline void load_plug(const char *device)
 	if (support_cli(text, sizeof text, "device", "plug", device, NULL) != 0)
 		support_fail("plug %s: %s", device, text);
 	support_wait_device(device, "online", true, LOAD_WAIT_MS);
+}
+
+/* ---- the key store, from outside ---- */
+
+/* The first slots of wrapped keys. */
+static inline void load_read_store(size_t count, uint8_t slots[][WRAPS_SLOT_BYTES])
+{
+	int fd = open(support_path("state/wraps"), O_RDONLY | O_CLOEXEC);
+
+	SUPPORT_CHECK(fd >= 0);
+	SUPPORT_CHECK(read(fd, slots, count * WRAPS_SLOT_BYTES) == (ssize_t)(count * WRAPS_SLOT_BYTES));
+	close(fd);
+}
+
+/* How often a part of an old slot is in the files of the state folder. */
+static inline size_t load_count_in_state(const uint8_t *slot)
+{
+	enum { NEEDLE_BYTES = 64 };
+	const uint8_t *needle = slot + WRAPS_HEAD_BYTES;
+	DIR *folder = opendir(support_path("state"));
+	struct dirent *entry;
+	size_t found = 0;
+
+	SUPPORT_CHECK(folder != NULL);
+	while ((entry = readdir(folder)) != NULL) {
+		uint8_t *bytes, *at;
+		struct stat status;
+		int fd = open(support_path("state/%s", entry->d_name), O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+			close(fd);
+			continue;
+		}
+		at = bytes = malloc((size_t)status.st_size + 1);
+		SUPPORT_CHECK(bytes && read(fd, bytes, (size_t)status.st_size) == status.st_size);
+		while ((at = memmem(at, (size_t)(bytes + status.st_size - at), needle, NEEDLE_BYTES)) != NULL) {
+			at++;
+			found++;
+		}
+		free(bytes);
+		close(fd);
+	}
+	closedir(folder);
+	return found;
 }
 
 /* ---- writers ---- */

@@ -3,58 +3,14 @@
  * A pulled device is destroyed by key: the stored key of each region that had space there is overwritten within 100 ms, and nowhere in the key store of afterwards are its bytes; other regions keep
  * theirs. The programs go on, also after a restart of keymgrd, and their regions are released as ever. timeout: 120
  */
-#include <dirent.h>
-#include <stdlib.h>
-
 #include "keymgr/wraps.h"
 #include "tests/fault/load.h"
 
-enum { PAGES = 1024, LOCAL_BYTES = 4 << 20, SLOTS = 3, NEEDLE_BYTES = 64 };
+enum { PAGES = 1024, LOCAL_BYTES = 4 << 20, SLOTS = 3 };
 /* DESIGN.md section 6; said, and held to ten times as much on a busy machine */
 #define PROMISED_NS (100 * CLOCK_NS_PER_MS)
 
 static uint8_t before[SLOTS][WRAPS_SLOT_BYTES], after[SLOTS][WRAPS_SLOT_BYTES];
-
-static void read_store(uint8_t slots[SLOTS][WRAPS_SLOT_BYTES])
-{
-	int fd = open(support_path("state/wraps"), O_RDONLY | O_CLOEXEC);
-
-	SUPPORT_CHECK(fd >= 0);
-	SUPPORT_CHECK(read(fd, slots, SLOTS * WRAPS_SLOT_BYTES) == SLOTS * WRAPS_SLOT_BYTES);
-	close(fd);
-}
-
-/* How often a part of an old slot is in the files of the state folder. */
-static size_t count_in_state(const uint8_t *slot)
-{
-	const uint8_t *needle = slot + WRAPS_HEAD_BYTES;
-	DIR *folder = opendir(support_path("state"));
-	struct dirent *entry;
-	size_t found = 0;
-
-	SUPPORT_CHECK(folder != NULL);
-	while ((entry = readdir(folder)) != NULL) {
-		char *bytes = NULL;
-		struct stat status;
-		int fd = open(support_path("state/%s", entry->d_name), O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-			close(fd);
-			continue;
-		}
-		bytes = malloc((size_t)status.st_size + 1);
-		SUPPORT_CHECK(bytes && read(fd, bytes, (size_t)status.st_size) == status.st_size);
-		for (uint8_t *at = (uint8_t *)bytes;; at++, found++) {
-			at = memmem(at, (size_t)((uint8_t *)bytes + status.st_size - at), needle,
-				NEEDLE_BYTES);
-			if (!at)
-				break;
-		}
-		free(bytes);
-		close(fd);
-	}
-	closedir(folder);
-	return found;
-}
 
 struct destroyed {
 	uint64_t lost_ns, longest_ns; /* from the device's loss */
@@ -122,11 +78,11 @@ static void check_store(void)
 	/* the program may see the loss before keymgrd does */
 	if (!support_wait(any_destroyed, NULL, LOAD_WAIT_MS))
 		support_fail("no key was destroyed");
-	read_store(after);
+	load_read_store(SLOTS, after);
 	for (int i = 0; i < SLOTS; i++) {
 		bool differs = memcmp(before[i], after[i], WRAPS_SLOT_BYTES) !=
 			       0; /* lint: memcmp of public bytes */
-		size_t found = count_in_state(before[i]);
+		size_t found = load_count_in_state(before[i]);
 		changed += differs;
 		if (found != (differs ? 0 : 1))
 			support_fail(
@@ -155,7 +111,7 @@ int main(void)
 	fill(one);
 	fill(two);
 	fill(mirror);
-	read_store(before);
+	load_read_store(SLOTS, before);
 	load_find_device("one", device);
 	SUPPORT_CHECK(support_cli(NULL, 0, "device", "pull", device, NULL) == 0);
 	if (!support_event(pool, SECPOOL_EVENT_DEVICE_LOST, LOAD_WAIT_MS, &event))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libFuzzer: a hostile peer of keymgrd. The input is a role and a series of messages whose bodies it chooses, or raw packets; the
- * front must answer or refuse each and go on. A thread opens sessions in the enclave's place and refuses all else.
+ * front must answer or refuse each and go on. A thread opens sessions and makes keys in the enclave's place and refuses all else. The peer's process has a live region, of number 1.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@
 #include "keymgr/owners.h"
 #include "keymgr/releases.h"
 #include "keymgr/session.h"
+#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 
@@ -34,6 +35,7 @@ static const char policy_text[] =
 static struct daemon front;
 static int enclave_end = -1;
 static char path[96];
+static struct os_process self;
 
 static void require(bool holds)
 {
@@ -60,6 +62,11 @@ static void *answer_all(void *arg)
 			opened->wrapped_bytes = 40;
 		} else if (request.type == MSG_ENC_KEY_DESTROY) {
 			answer.type = MSG_ENC_KEY_DESTROYED;
+		} else if (request.type == MSG_ENC_KEY_CREATE) {
+			answer.type = MSG_ENC_KEY_WRAPPED;
+			answer.u.enc_key_wrapped.region = request.u.enc_key_create.region;
+			answer.u.enc_key_wrapped.epoch = request.u.enc_key_create.epoch;
+			answer.u.enc_key_wrapped.wrapped_bytes = 40;
 		} else if (request.type != MSG_ENC_SESSION_CLOSE) {
 			answer.u.reply.error = SECPOOL_E_UNSUPPORTED;
 		}
@@ -91,6 +98,9 @@ static void start(void)
 	atexit(clean_up);
 	snprintf(path, sizeof path, "%s/directory.db", folder);
 	require(directory_open(path, &front.directory) == SECPOOL_OK);
+	snprintf(path, sizeof path, "%s/wraps", folder);
+	require(wraps_open(path, front.directory, &front.wraps) == SECPOOL_OK);
+	require(os_process_find(getpid(), &self) == SECPOOL_OK);
 	require(policy_load_text(policy_text, strlen(policy_text), "fuzz", &policy) == SECPOOL_OK);
 	front.policy = policy;
 	require(events_new(&front, &front.events) == SECPOOL_OK);
@@ -107,6 +117,19 @@ static void run(void)
 {
 	while (sd_event_run(front.loop, 0) > 0)
 		;
+}
+
+/* The region as it was, whatever the input before did to it. */
+static void put_region(void)
+{
+	require(directory_run(front.directory,
+			"INSERT OR REPLACE INTO regions (id, tenant, uid, pid, start_ticks, "
+			"address,"
+			" bytes, page_bytes, data, lanes, on_loss, name, state, epoch)"
+			" VALUES (1, 't', ?1, ?2, ?3, 4096, 4096, 4096, 1, 1, 1, '', ?4, 1)",
+			DIRECTORY_VALUES(DIRECTORY_N(getuid()), DIRECTORY_N(self.pid),
+				DIRECTORY_N(self.start_ticks), DIRECTORY_N(MSG_REGION_LIVE))) ==
+		SECPOOL_OK);
 }
 
 /* Says hello in the role that the input chooses, and opens a session as a client: as a good peer would. */
@@ -151,6 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 		return 0;
 	if (!front.loop)
 		start();
+	put_region();
 	require(sock_connect(path, &fd) == SECPOOL_OK);
 	run();
 	require(server_count(front.server) == 1);

@@ -20,11 +20,12 @@ static uint64_t deadline(void)
 enum secpool_error support_ask(
 	int fd, struct msg *request, uint32_t want, struct msg *ret_answer, int *ret_key)
 {
-	static uint32_t number;
+	static uint32_t last;
+	uint32_t number = ++last; /* the answer may go where the request was */
 	struct sock_extra extra;
 	enum secpool_error error;
 
-	request->number = ++number;
+	request->number = number;
 	error = sock_send(fd, request, NULL, 0, deadline());
 	while (!error) {
 		error = sock_receive(fd, ret_answer, &extra, deadline());
@@ -33,7 +34,7 @@ enum secpool_error support_ask(
 		if (ret_answer->type == MSG_REGION_KEY && ret_key)
 			*ret_key = sock_take_fd(&extra, 0);
 		sock_close_fds(&extra);
-		if (ret_answer->number != request->number || ret_answer->type == MSG_REGION_KEY)
+		if (ret_answer->number != number || ret_answer->type == MSG_REGION_KEY)
 			continue;
 		if (ret_answer->type == want &&
 			(want != MSG_REPLY || ret_answer->u.reply.error == SECPOOL_OK))

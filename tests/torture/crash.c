@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "tests/torture/client.h"
 #include "tests/torture/points.h"
 #include "tests/torture/wounds.h"
 
@@ -97,6 +98,10 @@ static void provoke(struct attempt *a)
 		break;
 	case POINT_BY_SCRUB:
 		a->command = stack_begin(a->w->driver, "device", "scrub", "dev0", NULL);
+		break;
+	case POINT_BY_ROTATE:
+		a->command = stack_begin(
+			a->w->driver, "tenant", "rotate", client_tenant(0), "--no-wait", NULL);
 		break;
 	case POINT_BY_ATTEST:
 		a->command = stack_begin(a->w->driver, "device", "attest", "dev0", NULL);
@@ -233,6 +238,8 @@ void crash_run(struct driver *driver)
 {
 	struct wounds w = {.driver = driver, .board = driver->board};
 
+	driver_ask(driver,
+		BOARD_RECREATE); /* each client has a region for what is brought about first */
 	for (enum point point = POINT_NONE + 1; point < POINTS; point++) {
 		unsigned reached = 0;
 		if (!is_wanted(driver, point) ||

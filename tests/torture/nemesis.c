@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "tests/torture/client.h"
 #include "tests/torture/driver.h"
 #include "tests/torture/pattern.h"
 #include "tests/torture/wounds.h"
@@ -234,6 +235,16 @@ static void drain(struct nemesis *n)
 	wounds_attest(&n->w, device);
 }
 
+/* New keys for all regions of a tenant; what was asked for before may be going on still. */
+static void rotate(struct nemesis *n)
+{
+	const char *tenant = client_tenant((unsigned)number(n, 0, 2));
+
+	if (stack_run(n->w.driver, "tenant", "rotate", tenant, "--no-wait", NULL) != 0)
+		driver_trouble(n->w.driver, "rotate %s: %s", tenant, stack_said());
+	pause_ms(n, 1, 400);
+}
+
 static void calm(struct nemesis *n)
 {
 	pause_ms(n, 0, 1500);
@@ -269,6 +280,7 @@ static const struct row {
 	{"kill_client", 12, 0, 0, kill_client},
 	{"attest", 6, 0, 0, attest_one},
 	{"drain", 10, 0, 0, drain},
+	{"rotate", 10, 0, 0, rotate},
 	{"calm", 6, 0, 0, calm},
 };
 enum { ROWS = sizeof table / sizeof *table };

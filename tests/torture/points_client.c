@@ -4,8 +4,10 @@
 
 #include "lib/device.h"
 #include "lib/keyclient.h"
+#include "lib/keyring.h"
 #include "lib/mirror.h"
 #include "lib/erasure.h"
+#include "lib/renew.h"
 #include "lib/stripework.h"
 #include "lib/uffd.h"
 #include "tests/torture/points.h"
@@ -179,6 +181,42 @@ bool __wrap_erasure_rebuild(
 	return __real_erasure_rebuild(worker, region, number, check);
 }
 
+WRAP(enum renewal, renew_page, struct worker *worker, struct secpool_region *region, uint64_t pgno);
+
+enum renewal __wrap_renew_page(struct worker *worker, struct secpool_region *region, uint64_t pgno)
+{
+	points_at(POINT_ROTATE_PAGE);
+	return __real_renew_page(worker, region, pgno);
+}
+
+WRAP(enum secpool_error, keyring_seal, struct keyring *ring, unsigned worker, uint64_t pgno,
+	uint64_t version, const void *plain, void *ciphertext, uint8_t tag[PAGECIPHER_TAG_BYTES]);
+
+enum secpool_error __wrap_keyring_seal(struct keyring *ring, unsigned worker, uint64_t pgno,
+	uint64_t version, const void *plain, void *ciphertext, uint8_t tag[PAGECIPHER_TAG_BYTES])
+{
+	/* anybody's page while the region is rotated */
+	if (points_file && ring->ciphers[0] && ring->ciphers[1])
+		points_at(POINT_ROTATE_SEAL);
+	return __real_keyring_seal(ring, worker, pgno, version, plain, ciphertext, tag);
+}
+
+WRAP(void, keyring_turn, struct keyring *ring, struct pagecipher **cipher);
+
+void __wrap_keyring_turn(struct keyring *ring, struct pagecipher **cipher)
+{
+	points_at(POINT_ROTATE_TURN);
+	__real_keyring_turn(ring, cipher);
+}
+
+WRAP(void, keyring_retire, struct keyring *ring);
+
+void __wrap_keyring_retire(struct keyring *ring)
+{
+	points_at(POINT_ROTATE_RETIRE);
+	__real_keyring_retire(ring);
+}
+
 WRAP(enum secpool_error, keyclient_call, struct keyclient *client, struct msg *request,
 	uint32_t want, struct msg *ret_answer);
 
@@ -196,6 +234,10 @@ enum secpool_error __wrap_keyclient_call(
 		points_at(POINT_MOVE_ASK);
 	else if (type == MSG_REGION_MOVED)
 		points_at(POINT_MOVED_ASK);
+	else if (type == MSG_REGION_ROTATE)
+		points_at(POINT_ROTATE_ASK);
+	else if (type == MSG_REGION_ROTATED)
+		points_at(POINT_ROTATED_ASK);
 	error = __real_keyclient_call(client, request, want, ret_answer);
 	if (type == MSG_REGION_CREATE)
 		points_at(POINT_CREATE_ASKED);
@@ -205,6 +247,10 @@ enum secpool_error __wrap_keyclient_call(
 		points_at(POINT_MOVE_ASKED);
 	else if (type == MSG_REGION_MOVED)
 		points_at(POINT_MOVED_ASKED);
+	else if (type == MSG_REGION_ROTATE)
+		points_at(POINT_ROTATE_ASKED);
+	else if (type == MSG_REGION_ROTATED)
+		points_at(POINT_ROTATED_ASKED);
 	return error;
 }
 

@@ -19,6 +19,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/server.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/clock.h"
 #include "lib/wire/sock.h"
 
@@ -92,7 +93,7 @@ static void new_file(const char *name)
 	FILE *file = fopen(name, "we");
 
 	assert_non_null(file);
-	assert_int_equal(ftruncate(fileno(file), (off_t)emumedia_file_bytes(64 * MIB)), 0);
+	assert_int_equal(ftruncate(fileno(file), (off_t)media_bytes(true, 64 * MIB)), 0);
 	fclose(file);
 }
 
@@ -152,7 +153,7 @@ static int tear_down(void **state)
 /* Makes all its space free, then gives 8 MiB of it to a region. */
 static uint64_t use_some(void)
 {
-	static const struct extents_device device = {1, "left"};
+	static const struct extents_device device = {1, "left", 0};
 	struct regions_row row = {.bytes = 8 * MIB, .page_bytes = 4096, .data = 1, .lanes = 1};
 
 	assert_int_equal(directory_run(daemon_.directory, "UPDATE extents SET state = 2",

@@ -221,6 +221,44 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [\"a b\"]}\n", 6, "is no name");
 }
 
+static void test_tiers(void **state)
+{
+#define TIERS(list) "version: 1\n" TENANT "devices:\n  firmware: [x]\n  tiers:\n" list
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load(TIERS("    - {name: fast, latency_ns: 300}\n"
+				    "    - {name: slow, latency_ns: 301}\n"),
+				 &policy),
+		SECPOOL_OK);
+	assert_int_equal(policy_tier(policy, 1), 0);
+	assert_int_equal(policy_tier(policy, 300), 0);
+	assert_int_equal(policy_tier(policy, 301), 1);
+	assert_int_equal(policy_tier(policy, 302), 2);
+	assert_int_equal(policy_tier(policy, UINT64_MAX), 2);
+	assert_int_equal(policy_tier(policy, 0), 2); /* not known */
+	assert_string_equal(policy_tier_label(policy, 0), "fast");
+	assert_string_equal(policy_tier_label(policy, 1), "slow");
+	assert_string_equal(policy_tier_label(policy, 2), "rest");
+	policy_free(policy);
+	assert_int_equal(load("version: 1\n" TENANT, &policy), SECPOOL_OK);
+	assert_int_equal(policy_tier(policy, 1000), 0);
+	assert_int_equal(policy_tier(policy, 1001), 1);
+	assert_int_equal(policy_tier(policy, 10001), 2);
+	assert_string_equal(policy_tier_label(policy, 0), "near");
+	policy_free(policy);
+	expect_refused(TIERS("    - {name: a, latency_ns: 0}\n"), 9, "more than 0");
+	expect_refused(TIERS("    - {name: a, latency_ns: 9}\n    - {name: b, latency_ns: 9}\n"),
+		10, "more than 9");
+	expect_refused(TIERS("    - {name: a, latency_ns: 9}\n    - {name: a, latency_ns: 10}\n"),
+		10, "two tiers 'a'");
+	expect_refused(TIERS("    - {name: rest, latency_ns: 9}\n"), 9, "all other devices");
+	expect_refused(TIERS("    - {name: a, latency_ns: 1000000001}\n"), 9, "at most");
+	expect_refused(TIERS("    - {name: a b, latency_ns: 1}\n"), 9, "is no name");
+	expect_refused(TIERS("    - {name: a}\n"), 9, "'latency_ns' is missing");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], tiers: []}\n", 6, "tiers");
+}
+
 static void test_window(void **state)
 {
 	(void)state;
@@ -444,6 +482,7 @@ int main(void)
 		cmocka_unit_test(test_syntax),
 		cmocka_unit_test(test_keys),
 		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_tiers),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_devices),

@@ -58,6 +58,7 @@ static struct msg_enc_receipt facts_of_test(void)
 		.bytes = 1ull << 40,
 		.copies = 2,
 		.destroyed_ns = 1900000000000000001u,
+		.epoch = 3,
 		.generation = 12,
 		.released_ns = 1900000000000000000u,
 		.scrubbed_bytes = 2ull << 40,
@@ -92,6 +93,7 @@ static void test_signed_and_verified(void **state)
 	assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
 	assert_true(facts.region == 0xfedcba9876543210u);
 	assert_int_equal(facts.number, 77);
+	assert_int_equal(facts.epoch, 3);
 	assert_int_equal(facts.generation, 12);
 	assert_true(facts.destroyed_ns == 1900000000000000001u);
 	assert_string_equal(facts.tenant, "alice");

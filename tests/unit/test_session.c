@@ -300,6 +300,54 @@ static void put_region(
 		SECPOOL_OK);
 }
 
+static enum secpool_error tell_progress(
+	struct server_connection *connection, uint32_t kind, uint64_t done, uint64_t all)
+{
+	struct msg msg = {.type = MSG_REGION_PROGRESS};
+
+	msg.u.region_progress.region = 1;
+	msg.u.region_progress.kind = kind;
+	msg.u.region_progress.done_bytes = done;
+	msg.u.region_progress.all_bytes = all;
+	return session_handle_progress(connection, &msg, NULL);
+}
+
+static void assert_walk(uint32_t kind, uint64_t done, uint64_t all)
+{
+	uint64_t done_bytes = 99, all_bytes = 99;
+
+	session_walk_of(daemon_.sessions, 1, kind, &done_bytes, &all_bytes);
+	assert_int_equal(done_bytes, done);
+	assert_int_equal(all_bytes, all);
+}
+
+/* A rebuild and a rotation of one region at once. */
+static void test_walks_are_told_apart(void **state)
+{
+	struct server_connection *connection;
+	struct os_process mine;
+	int fd;
+
+	(void)state;
+	assert_int_equal(open_session("mine", 1, &fd), SECPOOL_OK);
+	for (connection = server_first(daemon_.server); !connection->session;)
+		connection = connection->next;
+	assert_int_equal(os_process_find(getpid(), &mine), SECPOOL_OK);
+	put_region(1, "mine", &mine, MSG_REGION_LIVE);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESSES, 1, 2), SECPOOL_E_PROTOCOL);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESS_REBUILD, 1, 8), SECPOOL_OK);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESS_ROTATION, 2, 9), SECPOOL_OK);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESS_ROTATION, 3, 9), SECPOOL_OK);
+	assert_walk(MSG_PROGRESS_REBUILD, 1, 8);
+	assert_walk(MSG_PROGRESS_ROTATION, 3, 9);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESS_REBUILD, 8, 8), SECPOOL_OK);
+	assert_walk(MSG_PROGRESS_REBUILD, 0, 0);
+	assert_walk(MSG_PROGRESS_ROTATION, 3, 9);
+	assert_int_equal(tell_progress(connection, MSG_PROGRESS_ROTATION, 9, 9), SECPOOL_OK);
+	assert_walk(MSG_PROGRESS_ROTATION, 0, 0);
+	close(fd);
+}
+
 static void test_a_session_reaches_its_own_live_regions_only(void **state)
 {
 	struct server_connection *connection;
@@ -413,6 +461,7 @@ int main(void)
 		TEST(test_quota_of_sessions),
 		TEST(test_an_enclave_that_sees_another_peer_is_not_believed),
 		TEST(test_a_damaged_stored_key_is_never_replaced),
+		TEST(test_walks_are_told_apart),
 		TEST(test_a_session_reaches_its_own_live_regions_only),
 		TEST(test_close_names_its_own_session),
 		TEST(test_no_owner_is_kept_for_nothing),

@@ -196,19 +196,65 @@ static void wrong_regions_are_refused(void **state)
 	assert_int_equal(
 		vault_make_region(&vault, tenant, &binding, 1, &first, blob, &bytes), SECPOOL_OK);
 	close(first);
-	binding.epoch = 2;
 	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blob, &bytes),
 		SECPOOL_E_EXISTS);
+	binding.epoch = 0;
+	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blob, &bytes),
+		SECPOOL_E_INVALID);
+	binding.epoch = 1;
 	vault.region_count = VAULT_REGIONS_MOST;
 	binding.region = 6;
 	assert_int_equal(
 		vault_make_region(&vault, tenant, &binding, 1, &fd, blob, &bytes), SECPOOL_E_LIMIT);
 	assert_int_equal(fd, -1);
 	vault.region_count = 1;
-	assert_int_equal(vault_destroy_region(&vault, 99), 1);
+	assert_int_equal(vault_destroy_region(&vault, 99, 0), 1);
 	assert_int_equal(vault.region_count, 1);
-	assert_int_equal(vault_destroy_region(&vault, 5), 2);
+	assert_int_equal(vault_destroy_region(&vault, 5, 0), 2);
 	assert_int_equal(vault.region_count, 0);
+}
+
+/* A region that is rotated has two keys, later ones with greater epochs; each is ended alone. */
+static void two_epochs(void **state)
+{
+	struct pagecipher_binding binding = {5, 1, 4096}, other = {6, 1, 4096};
+	uint8_t blobs[3][WRAP_BLOB_BYTES_MOST];
+	size_t tenant = 0, bytes = 0;
+	int fd = -1;
+
+	(void)state;
+	assert_int_equal(vault_open_tenant(&vault, "a", NULL, 0, &tenant), SECPOOL_OK);
+	assert_int_equal(
+		vault_make_region(&vault, tenant, &other, 1, &fd, blobs[0], &bytes), SECPOOL_OK);
+	close(fd);
+	for (binding.epoch = 1; binding.epoch < 3; binding.epoch++) {
+		assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd,
+					 blobs[binding.epoch], &bytes),
+			SECPOOL_OK);
+		close(fd);
+	}
+	assert_memory_not_equal(blobs[1], blobs[2], bytes);
+	/* a third one only when the first is gone; never one that was there already, nor an earlier one */
+	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blobs[0], &bytes),
+		SECPOOL_E_EXISTS);
+	assert_int_equal(vault_destroy_region(&vault, 5, 1), 1);
+	assert_int_equal(vault.region_count, 2);
+	for (uint64_t epoch = 1; epoch < 3; epoch++) {
+		binding.epoch = epoch;
+		assert_int_equal(
+			vault_make_region(&vault, tenant, &binding, 1, &fd, blobs[0], &bytes),
+			SECPOOL_E_EXISTS);
+	}
+	binding.epoch = 3;
+	assert_int_equal(
+		vault_make_region(&vault, tenant, &binding, 1, &fd, blobs[0], &bytes), SECPOOL_OK);
+	close(fd);
+	/* one that is not there is gone as well */
+	assert_int_equal(vault_destroy_region(&vault, 5, 1), 2);
+	assert_int_equal(vault.region_count, 3);
+	assert_int_equal(vault_destroy_region(&vault, 5, 0), 3);
+	assert_int_equal(vault.region_count, 1);
+	assert_int_equal(vault.regions[0].region, 6);
 }
 
 /* Making and destroying leaves no descriptor, mapping or secret memory behind. */
@@ -229,7 +275,7 @@ static void nothing_is_left_behind(void **state)
 			first = fd;
 		assert_int_equal(fd, first);
 		close(fd);
-		assert_int_equal(vault_destroy_region(&vault, 1), i + 1);
+		assert_int_equal(vault_destroy_region(&vault, 1, 1), i + 1);
 	}
 }
 
@@ -241,6 +287,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tenants_are_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(region_keys, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(wrong_regions_are_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(two_epochs, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_is_left_behind, set_up, tear_down),
 	};
 

@@ -124,6 +124,33 @@ static void test_what_no_region_names_is_overwritten_at_the_start(void **state)
 	assert_false(is_there("KEY-OF-A-LIVE-REGION"));
 }
 
+/* While a region is rotated its row names two slots. */
+static void test_both_keys_of_a_rotation_are_kept(void **state)
+{
+	uint64_t before, next;
+
+	(void)state;
+	before = put("KEY-THAT-PAGES-MOVE-OFF");
+	next = put("KEY-THAT-PAGES-MOVE-TO");
+	put("KEY-OF-A-CRASHED-ROTATION");
+	name_in_directory(before);
+	assert_int_equal(
+		directory_run(directory, "UPDATE regions SET next_epoch = 2, next_wrap = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(next))),
+		SECPOOL_OK);
+	reopen();
+	assert_true(is_there("KEY-THAT-PAGES-MOVE-OFF"));
+	assert_true(is_there("KEY-THAT-PAGES-MOVE-TO"));
+	assert_false(is_there("KEY-OF-A-CRASHED-ROTATION"));
+	/* one whose slot is gone is missed */
+	assert_int_equal(
+		directory_run(directory, "UPDATE regions SET next_wrap = 99", DIRECTORY_VALUES()),
+		SECPOOL_OK);
+	wraps_close(wraps);
+	wraps = NULL;
+	assert_int_equal(wraps_open(path, directory, &wraps), SECPOOL_E_STORE);
+}
+
 static void test_a_slot_cut_short_is_made_whole(void **state)
 {
 	(void)state;
@@ -198,6 +225,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_an_erased_key_is_nowhere),
 		TEST(test_what_no_region_names_is_overwritten_at_the_start),
+		TEST(test_both_keys_of_a_rotation_are_kept),
 		TEST(test_a_slot_cut_short_is_made_whole),
 		TEST(test_a_lost_file_is_refused),
 		TEST(test_bad_arguments_change_nothing),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* keymgrd's functions at which the torture can stop it (tests/rules.mk: the linker's --wrap). */
 #include "keymgr/devices.h"
+#include "keymgr/epochs.h"
 #include "keymgr/extents.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/overwrite.h"
@@ -93,6 +94,42 @@ enum secpool_error __wrap_regions_set_live(
 {
 	points_at(POINT_KEYMGR_LIVE);
 	return __real_regions_set_live(directory, region, wrap);
+}
+
+WRAP(enum secpool_error, epochs_want, struct directory *directory, const char *tenant,
+	uint64_t *ret_count);
+
+enum secpool_error __wrap_epochs_want(
+	struct directory *directory, const char *tenant, uint64_t *ret_count)
+{
+	points_at(POINT_KEYMGR_ROTATE_WANT);
+	return __real_epochs_want(directory, tenant, ret_count);
+}
+
+WRAP(enum secpool_error, epochs_begin, struct directory *directory, uint64_t region, uint64_t epoch,
+	uint64_t wrap);
+
+enum secpool_error __wrap_epochs_begin(
+	struct directory *directory, uint64_t region, uint64_t epoch, uint64_t wrap)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_ROTATE_BEGIN);
+	error = __real_epochs_begin(directory, region, epoch, wrap);
+	points_at(POINT_KEYMGR_ROTATE_BEGUN);
+	return error;
+}
+
+WRAP(enum secpool_error, epochs_end, struct directory *directory, uint64_t region, uint64_t epoch);
+
+enum secpool_error __wrap_epochs_end(struct directory *directory, uint64_t region, uint64_t epoch)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_ROTATED);
+	error = __real_epochs_end(directory, region, epoch);
+	points_at(POINT_KEYMGR_ROTATED_ERASE);
+	return error;
 }
 
 WRAP(enum secpool_error, regions_release, struct directory *directory, uint64_t region,

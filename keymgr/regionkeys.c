@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "keymgr/regionkeys.h"
+
+#include "keymgr/directory.h"
+#include "keymgr/extents.h"
+#include "keymgr/session.h"
+
+/* The ids of the devices that a region has places on, as many as the message has fields; the front has checked all of them. */
+static enum secpool_error name_devices(
+	struct daemon *daemon, uint64_t region, struct msg_enc_key_create *create)
+{
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(daemon->directory,
+		"SELECT d.id FROM devices d WHERE d.slot IN (SELECT slot FROM extents"
+		" WHERE region = ?1 AND state IN (?3, ?4)) ORDER BY d.slot LIMIT ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_LANES_MAX),
+			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(EXTENTS_TARGET)),
+		&rows);
+
+	while (!error && directory_next(rows, &error))
+		directory_get_text(rows, 0,
+			(char *)create->devices + MSG_NAME_BYTES * create->device_count++,
+			MSG_NAME_BYTES);
+	directory_done(rows);
+	return error;
+}
+
+enum secpool_error regionkeys_make(struct server_connection *connection,
+	const struct regions_row *region, uint64_t epoch, struct msg_enc_key_wrapped *ret_wrapped)
+{
+	struct daemon *daemon = connection->daemon;
+	struct msg request = {.type = MSG_ENC_KEY_CREATE}, answer;
+	struct msg_enc_key_create *create = &request.u.enc_key_create;
+	const struct msg_enc_key_wrapped *wrapped = &answer.u.enc_key_wrapped;
+	enum secpool_error error;
+
+	create->session = connection->session->id;
+	create->region = region->id;
+	create->epoch = epoch;
+	create->page_bytes = region->page_bytes;
+	error = name_devices(daemon, region->id, create);
+	if (!error)
+		error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_WRAPPED, &answer);
+	if (!error &&
+		(wrapped->wrapped_bytes == 0 || wrapped->wrapped_bytes > sizeof wrapped->wrapped ||
+			wrapped->region != region->id || wrapped->epoch != epoch))
+		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for region %llu",
+			(unsigned long long)region->id);
+	if (!error)
+		*ret_wrapped = *wrapped;
+	return error;
+}
+
+enum secpool_error regionkeys_end(
+	struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer)
+{
+	struct msg request = {.type = MSG_ENC_KEY_DESTROY};
+
+	request.u.enc_key_destroy.region = region;
+	request.u.enc_key_destroy.epoch = epoch;
+	return daemon_ask(daemon, &request, -1, MSG_ENC_KEY_DESTROYED, ret_answer);
+}

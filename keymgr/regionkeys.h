@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the front asks the enclave about a region's keys: a new one, and the end of one. Threads: one (the loop's). */
+#ifndef SECPOOL_KEYMGR_REGIONKEYS_H
+#define SECPOOL_KEYMGR_REGIONKEYS_H
+
+#include "keymgr/regions.h"
+#include "keymgr/server.h"
+
+/*
+ * The enclave makes a key of this epoch and sends it to the client of the connection, by itself; *ret_wrapped is what the caller stores before it answers the client.
+ * Errors: SECPOOL_E_NOT_ATTESTED (a device that the region has places on has no fresh evidence), SECPOOL_E_EXISTS, SECPOOL_E_LIMIT, SECPOOL_E_BUSY and SECPOOL_E_CLOSED (the client's affair),
+ * SECPOOL_E_SESSION_EXPIRED, SECPOOL_E_STORE. No key is left then.
+ */
+enum secpool_error regionkeys_make(struct server_connection *connection, const struct regions_row *region, uint64_t epoch, struct msg_enc_key_wrapped *ret_wrapped) MUST_USE;
+
+/*
+ * Ends the enclave's handle on the key of an epoch, or on all (epoch 0). One that it does not hold (it was started anew) is gone as well: its only copy was the wrapped one. ret_answer: ENC_KEY_DESTROYED, may be NULL.
+ */
+enum secpool_error regionkeys_end(struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer) MUST_USE;
+
+#endif

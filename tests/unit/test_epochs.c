@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A region's epochs in the directory: two keys at most have a name, what is wanted stays wanted, and a device that went takes the keys of what lies there, and of nothing else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "keymgr/epochs.h"
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+
+#define MIB  (1ull << 20)
+#define BASE 0x110000000000ull
+enum { DEVICES = 3 };
+
+static struct directory *directory;
+static char folder[64];
+static const struct extents_device devices[DEVICES] = {
+	{.slot = 1, .domain = "a"}, {.slot = 2, .domain = "b"}, {.slot = 3, .domain = "c"}};
+
+/* Within a change of its own. */
+#define CHANGE(call)                                                                               \
+	(directory_begin(directory) ? SECPOOL_E_STORE : directory_finish(directory, (call)))
+
+static int set_up(void **state)
+{
+	char path[96];
+
+	(void)state;
+	snprintf(folder, sizeof folder, "/tmp/secpool-epochs-XXXXXX");
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof path, "%s/directory.db", folder);
+	assert_int_equal(directory_open(path, &directory), SECPOOL_OK);
+	for (uint64_t slot = 1; slot <= DEVICES; slot++) {
+		char id[8];
+
+		snprintf(id, sizeof id, "dev%u", (unsigned)slot);
+		assert_int_equal(
+			directory_run(directory,
+				"INSERT INTO devices (slot, id, media, bytes, domain, state, boot,"
+				" file_dev, file_ino) VALUES (?1, ?2, 1, ?3, ?4, 3, '', 0, 0)",
+				DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_T(id),
+					DIRECTORY_N(64 * MIB),
+					DIRECTORY_T(devices[slot - 1].domain))),
+			SECPOOL_OK);
+		assert_int_equal(
+			CHANGE(extents_reset_device(directory, slot, 64 * MIB)), SECPOOL_OK);
+	}
+	assert_int_equal(directory_run(directory, "UPDATE extents SET state = ?1",
+				 DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_FREE))),
+		SECPOOL_OK);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	directory_close(directory);
+	directory = NULL;
+	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
+}
+
+/* A region of one copy on that device; wrap 0: it is not live yet. */
+static uint64_t create(const char *tenant, uint64_t slot, uint64_t wrap)
+{
+	struct regions_row row = {.bytes = 4 * MIB,
+		.page_bytes = 4096,
+		.data = 1,
+		.lanes = 1,
+		.on_loss = MSG_ON_LOSS_SIGBUS,
+		.process = {.pid = 11, .start_ticks = 22}};
+
+	MSG_SET(row.tenant, tenant);
+	assert_int_equal(regions_create(directory, &row, BASE, 1ull << 40, &devices[slot - 1], 1),
+		SECPOOL_OK);
+	if (wrap)
+		assert_int_equal(regions_set_live(directory, row.id, wrap), SECPOOL_OK);
+	return row.id;
+}
+
+static struct regions_row row_of(uint64_t region)
+{
+	struct regions_row row;
+
+	assert_int_equal(regions_find(directory, region, &row), SECPOOL_OK);
+	return row;
+}
+
+static void assert_keys(
+	uint64_t region, uint64_t epoch, uint64_t wrap, uint64_t next_epoch, uint64_t next_wrap)
+{
+	struct regions_row row = row_of(region);
+
+	assert_int_equal(row.epoch, epoch);
+	assert_int_equal(row.wrap, wrap);
+	assert_int_equal(row.next_epoch, next_epoch);
+	assert_int_equal(row.next_wrap, next_wrap);
+}
+
+static void test_one_key_after_the_other(void **state)
+{
+	uint64_t region = create("t", 1, 5);
+	struct regions_row row = row_of(region);
+
+	(void)state;
+	assert_int_equal(epochs_new(&row), 2);
+	assert_int_equal(epochs_end(directory, region, 2), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(epochs_begin(directory, region, 2, 6), SECPOOL_OK);
+	assert_keys(region, 1, 5, 2, 6);
+	/* one that its client did not take: the next has another number */
+	row = row_of(region);
+	assert_int_equal(epochs_new(&row), 3);
+	assert_int_equal(epochs_begin(directory, region, 3, 7), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, region, 2), SECPOOL_E_NOT_FOUND);
+	assert_keys(region, 1, 5, 3, 7);
+	assert_int_equal(epochs_end(directory, region, 3), SECPOOL_OK);
+	assert_keys(region, 3, 7, 0, 0);
+	assert_int_equal(epochs_end(directory, region, 3), SECPOOL_E_NOT_FOUND);
+	/* released in the middle: neither has a name any more */
+	assert_int_equal(epochs_begin(directory, region, 4, 8), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, region, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_keys(region, 3, 0, 4, 0);
+	assert_int_equal(epochs_begin(directory, region, 5, 9), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(epochs_end(directory, region, 4), SECPOOL_E_NOT_FOUND);
+}
+
+static uint64_t next_wanted(uint64_t after)
+{
+	struct regions_row row;
+	enum secpool_error error = epochs_wanted(directory, after, &row);
+
+	if (error) {
+		assert_int_equal(error, SECPOOL_E_NOT_FOUND);
+		return 0;
+	}
+	assert_true(row.rotate);
+	return row.id;
+}
+
+static void test_what_is_wanted(void **state)
+{
+	uint64_t mine = create("t", 1, 5), others = create("u", 1, 6), young = create("t", 2, 0);
+	uint64_t count = 99;
+
+	(void)state;
+	assert_int_equal(next_wanted(0), 0);
+	assert_int_equal(epochs_want(directory, "t", &count), SECPOOL_OK);
+	assert_int_equal(count, 1); /* not one that is not live */
+	assert_int_equal(next_wanted(0), mine);
+	assert_int_equal(next_wanted(mine), 0);
+	assert_false(row_of(others).rotate || row_of(young).rotate);
+	assert_int_equal(epochs_want(directory, "nobody", &count), SECPOOL_OK);
+	assert_int_equal(count, 0);
+	/* a new key ends the wish; one that comes while pages move outlives their end */
+	assert_int_equal(epochs_begin(directory, mine, 2, 7), SECPOOL_OK);
+	assert_int_equal(next_wanted(0), 0);
+	assert_int_equal(epochs_want(directory, "t", &count), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, mine, 2), SECPOOL_OK);
+	assert_int_equal(next_wanted(0), mine);
+	/* a region that is released has no wishes */
+	assert_int_equal(regions_release(directory, mine, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(next_wanted(0), 0);
+}
+
+static void test_age(void **state)
+{
+	uint64_t old = create("t", 1, 5), moving = create("t", 1, 6), wanted = create("u", 1, 7);
+	uint64_t count = 99, then;
+
+	(void)state;
+	assert_int_equal(
+		epochs_want_older(directory, clock_calendar_ns() - CLOCK_NS_PER_S * 3600, &count),
+		SECPOOL_OK);
+	assert_int_equal(count, 0);
+	assert_int_equal(epochs_begin(directory, moving, 2, 8), SECPOOL_OK);
+	assert_int_equal(epochs_want(directory, "u", &count), SECPOOL_OK);
+	then = clock_calendar_ns() + 1;
+	assert_int_equal(epochs_want_older(directory, then, &count), SECPOOL_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(next_wanted(0), old);
+	assert_int_equal(next_wanted(old), wanted);
+	/* a new key is young */
+	assert_int_equal(epochs_begin(directory, old, 2, 9), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, old, 2), SECPOOL_OK);
+	assert_int_equal(epochs_want_older(directory, then, &count), SECPOOL_OK);
+	assert_int_equal(count, 0);
+}
+
+/* The regions whose keys went with a device; what they were is in the order of their numbers. */
+static size_t forget(uint64_t slot, struct regions_row *rows, size_t most)
+{
+	size_t count = 99;
+
+	assert_int_equal(CHANGE(epochs_forget(directory, slot, rows, most, &count)), SECPOOL_OK);
+	return count;
+}
+
+static void test_a_device_takes_its_keys(void **state)
+{
+	uint64_t first = create("t", 1, 5), second = create("t", 1, 6), other = create("t", 2, 7);
+	struct regions_row rows[4];
+
+	(void)state;
+	assert_int_equal(epochs_begin(directory, second, 2, 8), SECPOOL_OK);
+	assert_int_equal(forget(1, rows, 1), 1);
+	assert_int_equal(rows[0].id, first);
+	assert_int_equal(rows[0].wrap, 5);
+	assert_int_equal(forget(1, rows, 4), 1);
+	assert_int_equal(rows[0].wrap, 6);
+	assert_int_equal(rows[0].next_wrap, 8);
+	assert_int_equal(forget(1, rows, 4), 0);
+	assert_keys(first, 1, 0, 0, 0);
+	assert_keys(second, 1, 0, 2, 0);
+	assert_keys(other, 1, 7, 0, 0);
+	/* both get new keys, also the one that was about to have one */
+	assert_int_equal(next_wanted(0), first);
+	assert_int_equal(next_wanted(first), second);
+	assert_int_equal(next_wanted(second), 0);
+	assert_int_equal(epochs_end(directory, second, 2), SECPOOL_OK);
+	assert_keys(second, 2, 0, 0, 0);
+	assert_true(row_of(second).rotate);
+}
+
+/* What a region gave up on a device lies under the keys that it had then. */
+static void test_what_was_set_aside(void **state)
+{
+	uint64_t region = create("t", 1, 5);
+	struct regions_row rows[4];
+
+	(void)state;
+	assert_int_equal(epochs_begin(directory, region, 2, 6), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_set_aside(directory, region, 1)), SECPOOL_OK);
+	assert_int_equal(
+		CHANGE(extents_fill(directory, region, 1, 4 * MIB, &devices[1], 1)), SECPOOL_OK);
+	/* pages under either key may be there */
+	assert_int_equal(epochs_end(directory, region, 2), SECPOOL_OK);
+	assert_int_equal(forget(1, rows, 4), 1);
+	assert_int_equal(epochs_begin(directory, region, 3, 7), SECPOOL_OK);
+	/* until the one that came before it was given up is no more */
+	assert_int_equal(forget(1, rows, 4), 1);
+	assert_int_equal(epochs_begin(directory, region, 4, 8), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, region, 4), SECPOOL_OK);
+	assert_int_equal(forget(1, rows, 4), 0);
+	assert_keys(region, 4, 8, 0, 0);
+	/* where it is now, it is */
+	assert_int_equal(forget(2, rows, 4), 1);
+	/* and what it gives up of that under this key as well, when its device goes by another way */
+	assert_int_equal(epochs_begin(directory, region, 5, 9), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_set_aside_device(directory, 2, 64 * MIB)), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, region, 5), SECPOOL_OK);
+	assert_int_equal(forget(2, rows, 4), 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_one_key_after_the_other, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_is_wanted, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_age, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_a_device_takes_its_keys, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_was_set_aside, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
