@@ -51,6 +51,7 @@ static struct play {
 	unsigned greetings;
 	uint64_t life_ns;  /* of a verdict */
 	bool refuse; /* verdicts are bad */
+	void (*before_challenge)(void); /* called once, when a device has presented itself */
 	struct msg answer; /* the last one to the command */
 	unsigned answers, rows;
 	bool command_closed;
@@ -196,6 +197,12 @@ static inline void play_challenge(const struct msg *msg)
 	size_t credential, secret;
 
 	device->begin = msg->u.attest_begin;
+	if (play.before_challenge) {
+		void (*call)(void) = play.before_challenge;
+
+		play.before_challenge = NULL;
+		call();
+	}
 	os_random(device->nonce, sizeof device->nonce);
 	os_random(device->secret, sizeof device->secret);
 	PLAY_OK(quote_make_credential(device->begin.ek, device->begin.ek_bytes, device->begin.ak,

@@ -2,6 +2,8 @@
 /* Attestation through a real enclave and real TPMs: what is accepted, and every way of cheating that is refused with its own reason. timeout: 120 */
 #include "tests/security/attest_fixture.h"
 
+#include <tss2/tss2_mu.h>
+
 static void good_device_is_accepted(void **state)
 {
 	uint8_t name[QUOTE_NAME_BYTES];
@@ -208,6 +210,91 @@ static void relayed_challenge_is_refused(void **state)
 	rig_device_done(&other);
 }
 
+static size_t marshalled(const TPM2B_PUBLIC *area, uint8_t *to)
+{
+	size_t used = 0;
+
+	assert_int_equal(Tss2_MU_TPM2B_PUBLIC_Marshal(area, to, TPM_PUBLIC_BYTES, &used), 0);
+	return used;
+}
+
+/* An AK of another TPM, one that is not restricted, and a key that no TPM has. */
+static void foreign_keys_are_refused(void **state)
+{
+	struct msg_attest_begin good = device.claim;
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct rig_device other;
+	TPM2B_PUBLIC area = {.size = 0};
+	uint8_t secret[64];
+	size_t bytes = 0;
+
+	(void)state;
+	/* another TPM's AK beside this EK: the credential opens in neither */
+	rig_device_init(&other, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	memcpy(device.claim.ak, other.claim.ak, sizeof device.claim.ak);
+	device.claim.ak_bytes = other.claim.ak_bytes;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	assert_int_equal(tpm_activate(device.tpm, challenge.credential, challenge.credential_bytes,
+				 challenge.secret, challenge.secret_bytes, secret, &bytes),
+		SECPOOL_E_TPM);
+	assert_int_equal(tpm_activate(other.tpm, challenge.credential, challenge.credential_bytes,
+				 challenge.secret, challenge.secret_bytes, secret, &bytes),
+		SECPOOL_E_TPM);
+	memset(&evidence, 0, sizeof evidence);
+	MSG_SET(evidence.id, "d0");
+	evidence.activated_bytes = QUOTE_SECRET_BYTES;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "did not open the credential");
+	/* the right credential, and a quote by the other's AK */
+	device.claim = good;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	struct tpm_quote quote;
+	rig_ok(tpm_quote(
+		       other.tpm, challenge.pcrs, challenge.nonce, sizeof challenge.nonce, &quote),
+		"quote");
+	memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
+	evidence.attest_bytes = (uint32_t)quote.attest_bytes;
+	memcpy(evidence.signature, quote.signature, sizeof evidence.signature);
+	evidence.signature_bytes = (uint32_t)quote.signature_bytes;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "signature is not by this AK");
+	/* a key that signs anything */
+	assert_int_equal(
+		Tss2_MU_TPM2B_PUBLIC_Unmarshal(good.ak, good.ak_bytes, &(size_t){0}, &area), 0);
+	area.publicArea.objectAttributes &= ~(TPMA_OBJECT)TPMA_OBJECT_RESTRICTED;
+	device.claim.ak_bytes = (uint32_t)marshalled(&area, device.claim.ak);
+	expect_refused(rig_begin(&rig, &device, &challenge), "it is not restricted");
+	device.claim = good;
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
+	rig_device_done(&other);
+}
+
+/* What is measured after a good verdict ends it at the next attestation; so does a start with other firmware that says the old one's name. */
+static void changes_after_attestation_are_seen(void **state)
+{
+	uint8_t blob[TPM_BLOB_BYTES];
+	struct tpm_public ek, ak;
+	size_t bytes = 0;
+
+	(void)state;
+	rig_ok(rig_attest(&rig, &device, NULL), "attest");
+	rig_ok(tpm_extend(device.tpm, 0, "patched at run time"), "extend");
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+	expect_refused(rig_attest(&rig, &device, NULL), "it gives PCR 0");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	tpm_close(device.tpm);
+	vtpm_end(&device.vtpm, SIGTERM);
+	snprintf(device.firmware, sizeof device.firmware, "firmware:other");
+	rig_device_power(&device, NULL);
+	rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
+	device.claim.ak_bytes = (uint32_t)ak.bytes;
+	memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
+	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'other'");
+	snprintf(device.firmware, sizeof device.firmware, "firmware:" RIG_FIRMWARE);
+	expect_refused(rig_attest(&rig, &device, NULL), "it gives PCR 0");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+}
+
 static void garbage_keys_are_refused(void **state)
 {
 	struct msg_attest_challenge challenge;
@@ -301,6 +388,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(foreign_keys_are_refused, start, end),
+		cmocka_unit_test_setup_teardown(changes_after_attestation_are_seen, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
 		cmocka_unit_test_setup_teardown(reset_counter_never_goes_back, start, end),
 		cmocka_unit_test_setup_teardown(dead_verifier_refuses, start, end),

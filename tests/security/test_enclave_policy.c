@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the policy says of devices, through a real enclave and real TPMs: reference values, EK certificates, who is taken in. timeout: 120 */
 #include "tests/security/attest_fixture.h"
-#include "tests/unit/ekcert_fixture.h"
 
 /* What PCR 4 holds after SHA-256("loader-1"), or of "loader-2", was extended into it: by Python's hashlib. */
 #define LOADER_1 "115dd1673f65cce94b07047ee16ffcb744a78e551631dbd172dc87d3289e781d"
@@ -88,28 +87,6 @@ static int end_with_ca(void **state)
 	authority_done(&maker);
 	authority_done(&stranger);
 	return end(state);
-}
-
-/* Gives the device a certificate for the EK that it claims; days from now on, from and to. */
-static void certify(
-	struct rig_device *which, const struct authority *by, int from_days, int to_days)
-{
-	int64_t now_s = (int64_t)(clock_calendar_ns() / CLOCK_NS_PER_S) - EKCERT_NOW;
-	const struct flaws times = {.from = now_s + from_days * (int64_t)EKCERT_DAY,
-		.to = now_s + to_days * (int64_t)EKCERT_DAY};
-	const uint8_t *area = which->claim.ek;
-	size_t end_of_key = which->claim.ek_bytes;
-	uint8_t point[65] = {4};
-	EVP_PKEY *key = EVP_EC_gen("P-256"); /* for its curve */
-	const uint8_t *at = point;
-
-	/* TPM2B_PUBLIC ends with the point: two coordinates, each with its length */
-	memcpy(point + 1, area + end_of_key - 66, 32);
-	memcpy(point + 33, area + end_of_key - 32, 32);
-	assert_non_null(d2i_PublicKey(EVP_PKEY_EC, &key, &at, sizeof point));
-	which->claim.certificate_bytes =
-		(uint32_t)authority_issue(by, key, &times, which->claim.certificate);
-	EVP_PKEY_free(key);
 }
 
 static void certificate_decides(void **state)
