@@ -15,6 +15,7 @@ REGION_MIB = 16
 MARKER = b"SECPOOL-VM-CANARY"
 FIRMWARE = "BWFW_VERSION_00"  # of QEMU's devices
 STARTED = time.monotonic()
+IOMMU, IOMMU_STRICT = ("-device", "intel-iommu"), "intel_iommu=on iommu.strict=1"
 
 
 def say(text):
@@ -39,7 +40,7 @@ class Pool:
         output = ""
         while True:
             listed = self.vm.run(row, check=False)[1]
-            if re.search("discovered|attesting|online", listed):
+            if re.search("discovered|attesting|online|quarantined", listed):
                 return
             # labels from an earlier life bring the devdax device back by themselves
             advice = re.search(r"'(cxl create-region|ndctl create-namespace)( [^']*)'", listed)
@@ -145,7 +146,7 @@ def come_back(vm, i, removed_by):
 
 
 def leg_removal(image, folder):
-    vm = Vm(folder, image, devices=2)
+    vm = Vm(folder, image, devices=2, extra=IOMMU, append=IOMMU_STRICT)
     pool = Pool(vm)
     try:
         vm.boot()
@@ -196,6 +197,13 @@ def leg_poison(image, folder):
         pool.start()
         for i in range(2):
             pool.set_up_memory(i)
+        for i in range(2):
+            pool.await_state(i, "quarantined")
+        must("strict IOMMU translation" in vm.run("secpool device list"), "no reason that names the IOMMU")
+        vm.run("echo 'allow: {device_dma: true}' >> /run/policy.yaml; for p in $(pidof secpool-keymgrd); do grep -q runtime-dir /proc/$p/cmdline && kill -HUP $p; done; true")
+        for i in range(2):
+            pool.await_state(i, "online")
+        say("devices that no IOMMU holds back are quarantined, until the policy allows it")
         for i in range(2):
             pool.await_free(i, 2 * REGION_MIB)
         pool.start_program(REGION_MIB, 2)
