@@ -184,7 +184,7 @@ static void test_keys(void **state)
 	expect_refused(
 		"version: 1\ntenants:\n  - name: a\n    users: [root]\n", 3, "'quota' is missing");
 	expect_refused("version: 1\n" TENANT "devices:\n  enrol: maybe\n  firmware: [x]\n", 7,
-		"'listed' or 'first-use'");
+		"'listed', 'first-use' or 'operator'");
 	expect_refused(
 		"version: 1\n" TENANT "allow:\n  unlocked_memory: flase\n", 7, "'true' or 'false'");
 }
