@@ -209,7 +209,7 @@ def leg_poison(image, folder):
         pool.start_program(REGION_MIB, 2)
         dax = vm.run("cd /sys/bus/dax/devices; ls -d dax*").split()[0]
         resource = int(vm.run(f"cat /sys/bus/dax/devices/{dax}/resource"), 16)
-        vm.run(f"chrt -f 1 busy /dev/{dax} 20 > /run/busy.log 2>&1 &")
+        vm.run(f"busy /dev/{dax} 20 > /run/busy.log 2>&1 &")
         time.sleep(2)
         answer = vm.machine_check(resource)
         must(answer.get("return") == "", f"mce: {answer}")
