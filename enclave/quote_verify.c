@@ -147,7 +147,8 @@ static enum secpool_error check_nonce(
 	const TPM2B_DATA *found, const uint8_t *nonce, size_t nonce_bytes)
 {
 	if (found->size != nonce_bytes || CRYPTO_memcmp(found->buffer, nonce, nonce_bytes) != 0)
-		return refuse("it does not answer this nonce: it is old, or for somebody else");
+		return refuse("it does not answer this nonce: it is old, for somebody else, or of "
+			      "other media");
 	return SECPOOL_OK;
 }
 

@@ -14,6 +14,7 @@
 enum { SHOWN_BYTES = 4 };
 
 _Static_assert(sizeof((struct msg_attest_verdict *)0)->ek_name == QUOTE_NAME_BYTES, "EK name");
+_Static_assert((int)TPM_NONCE_BYTES == (int)QUOTE_NONCE_BYTES, "nonces");
 _Static_assert(TPM_PCRS_MOST *TPM_PCR_BYTES == sizeof((struct msg_attest_evidence *)0)->pcr_values,
 	"PCR values");
 
@@ -71,6 +72,7 @@ static enum secpool_error make_challenge(struct requests *requests,
 	enum secpool_error error;
 
 	os_random(challenge->nonce, sizeof challenge->nonce);
+	os_random(challenge->media, sizeof challenge->media);
 	os_random(challenge->secret, sizeof challenge->secret);
 	ask.ek_bytes = challenge->claim.ek_bytes;
 	memcpy(ask.ek, challenge->claim.ek, sizeof ask.ek);
@@ -88,6 +90,7 @@ static enum secpool_error make_challenge(struct requests *requests,
 	MSG_SET(challenge->uncertified, credential.uncertified);
 	MSG_SET(out->id, challenge->claim.id);
 	memcpy(out->nonce, challenge->nonce, sizeof out->nonce);
+	memcpy(out->media, challenge->media, sizeof out->media);
 	out->pcrs = policy_settings(requests->policy)->device_pcrs;
 	out->credential_bytes = credential.credential_bytes;
 	memcpy(out->credential, credential.credential, sizeof out->credential);
@@ -195,7 +198,9 @@ static enum secpool_error check_evidence(struct requests *requests,
 	memcpy(ask.attest, in->attest, sizeof ask.attest);
 	ask.signature_bytes = in->signature_bytes;
 	memcpy(ask.signature, in->signature, sizeof ask.signature);
-	memcpy(ask.nonce, challenge->nonce, sizeof ask.nonce);
+	error = tpm_bind_nonce(challenge->nonce, challenge->media, ask.nonce);
+	if (error)
+		return error;
 	ask.pcrs = pcrs;
 	ask.pcr_count = in->pcr_count;
 	memcpy(ask.pcr_values, in->pcr_values, sizeof ask.pcr_values);

@@ -14,7 +14,7 @@
 
 #include "lib/base/err.h"
 
-enum { TPM_PUBLIC_BYTES = 512, TPM_BLOB_BYTES = 2048, TPM_ATTEST_BYTES = 1024, TPM_SIGNATURE_BYTES = 512, TPM_PCR_BYTES = 32, TPM_PCRS_MOST = 8 };
+enum { TPM_PUBLIC_BYTES = 512, TPM_BLOB_BYTES = 2048, TPM_ATTEST_BYTES = 1024, TPM_SIGNATURE_BYTES = 512, TPM_PCR_BYTES = 32, TPM_PCRS_MOST = 8, TPM_NONCE_BYTES = 32 };
 
 struct tpm;
 
@@ -77,6 +77,12 @@ enum secpool_error tpm_ek_certificate(struct tpm *tpm, uint8_t *certificate, siz
 /* TPM2_ActivateCredential: opens a challenge made for this EK and AK. secret: up to 64 bytes. */
 enum secpool_error tpm_activate(struct tpm *tpm, const uint8_t *credential, size_t credential_bytes, const uint8_t *encrypted_secret, size_t encrypted_secret_bytes, uint8_t *secret,
 	size_t *ret_secret_bytes) MUST_USE;
+
+/*
+ * What a quote is asked for that is to stand for certain media: SHA-256 of the nonce and of what the device read where the host had written a challenge. It hinders relays; it proves no place.
+ * Errors: SECPOOL_E_CRYPTO.
+ */
+enum secpool_error tpm_bind_nonce(const uint8_t nonce[TPM_NONCE_BYTES], const uint8_t media[TPM_NONCE_BYTES], uint8_t ret_bound[TPM_NONCE_BYTES]) MUST_USE;
 
 /* Quotes the SHA-256 PCRs in the mask with the attestation key; nonce: up to 64 bytes of qualifying data. */
 enum secpool_error tpm_quote(struct tpm *tpm, uint32_t pcrs, const uint8_t *nonce, size_t nonce_bytes, struct tpm_quote *ret_quote) MUST_USE;

@@ -394,3 +394,15 @@ enum secpool_error tpm_measure(struct tpm *tpm, unsigned pcr, const char *text)
 		error = tpm_extend(tpm, pcr, text);
 	return error;
 }
+
+enum secpool_error tpm_bind_nonce(const uint8_t nonce[TPM_NONCE_BYTES],
+	const uint8_t media[TPM_NONCE_BYTES], uint8_t ret_bound[TPM_NONCE_BYTES])
+{
+	uint8_t both[2 * TPM_NONCE_BYTES];
+
+	memcpy(both, nonce, TPM_NONCE_BYTES);
+	memcpy(both + TPM_NONCE_BYTES, media, TPM_NONCE_BYTES);
+	if (EVP_Digest(both, sizeof both, ret_bound, NULL, EVP_sha256(), NULL) != 1)
+		return err_set(SECPOOL_E_CRYPTO, "SHA-256 failed");
+	return SECPOOL_OK;
+}

@@ -26,6 +26,7 @@ struct verdicts_challenge {
 	struct msg_attest_begin claim; /* claim.id is empty in a free place */
 	uint8_t ek_name[QUOTE_NAME_BYTES];
 	uint8_t nonce[QUOTE_NONCE_BYTES];
+	uint8_t media[TPM_NONCE_BYTES];     /* what is written to the media */
 	uint8_t secret[QUOTE_SECRET_BYTES]; /* what only the EK's TPM can give back */
 	bool certified;                     /* the EK's certificate is good by the policy's CAs */
 	char uncertified[192];              /* why not */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hotplug/attest.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "enclave/eventlog.h"
 #include "enclave/tpm.h"
+#include "hotplug/mediachallenge.h"
 #include "hotplug/notify.h"
 #include "hotplug/topology.h"
 #include "lib/base/clock.h"
@@ -29,6 +31,7 @@ enum phase {
 };
 
 _Static_assert(sizeof((struct msg_attest_begin *)NULL)->ek == TPM_PUBLIC_BYTES, "lengths");
+_Static_assert((int)MEDIA_CHALLENGE_BYTES == (int)TPM_NONCE_BYTES, "challenge");
 _Static_assert(sizeof((struct msg_attest_evidence *)NULL)->log == EVENTLOG_BYTES_MOST, "log");
 
 /* One exchange. While a thread has it (busy), only `dropped` may be touched. */
@@ -47,6 +50,9 @@ struct attest {
 	size_t certificate_bytes;
 	uint8_t certificate[sizeof((struct msg_attest_begin *)NULL)->certificate];
 	struct msg_attest_challenge challenge;
+	int media_fd; /* the host's way to the media, for the challenge; -1 before it came */
+	uint8_t bound
+		[TPM_NONCE_BYTES]; /* the nonce with what the device read there: what is quoted */
 	struct msg_attest_evidence evidence;
 	enum secpool_error error;
 	char detail[ERR_DETAIL_BYTES];
@@ -55,6 +61,7 @@ struct attest {
 static void free_attest(struct attest *attest)
 {
 	sd_event_source_disable_unref(attest->deadline);
+	os_close(&attest->media_fd);
 	free(attest);
 }
 
@@ -132,6 +139,19 @@ static enum secpool_error run_keys(struct attest *attest)
 	return error;
 }
 
+/* By way of the media: the host writes, the device reads what its TPM then quotes over. */
+static enum secpool_error bind_nonce(struct attest *attest)
+{
+	const struct msg_attest_challenge *challenge = &attest->challenge;
+	uint8_t read[MEDIA_CHALLENGE_BYTES];
+	enum secpool_error error =
+		mediachallenge_store(attest->media_fd, attest->identity.bytes, challenge->media);
+
+	if (!error)
+		error = mediachallenge_read(attest->folder, attest->identity.bytes, read);
+	return error ? error : tpm_bind_nonce(challenge->nonce, read, attest->bound);
+}
+
 static enum secpool_error run_quote(struct attest *attest)
 {
 	const struct msg_attest_challenge *challenge = &attest->challenge;
@@ -145,8 +165,10 @@ static enum secpool_error run_quote(struct attest *attest)
 		challenge->secret, challenge->secret_bytes, evidence->activated, &bytes);
 	evidence->activated_bytes = (uint32_t)bytes;
 	if (!error)
-		error = tpm_quote(attest->tpm, challenge->pcrs, challenge->nonce,
-			sizeof challenge->nonce, &quote);
+		error = bind_nonce(attest);
+	if (!error)
+		error = tpm_quote(
+			attest->tpm, challenge->pcrs, attest->bound, sizeof attest->bound, &quote);
 	if (error)
 		return error;
 	if (bytes > sizeof evidence->activated || quote.attest_bytes > sizeof evidence->attest ||
@@ -360,6 +382,7 @@ void attest_start(struct device *device)
 	attest->work.run = run;
 	attest->work.done = done;
 	attest->device = device;
+	attest->media_fd = -1;
 	attest->identity = device->identity;
 	memcpy(attest->folder, device->folder, sizeof attest->folder);
 	device->attest = attest;
@@ -400,7 +423,11 @@ static void take_challenge(struct attest *attest, const struct msg_attest_challe
 		return;
 	}
 	attest->challenge = *challenge;
-	go(attest, PHASE_QUOTE);
+	attest->media_fd = fcntl(attest->device->media_fd, F_DUPFD_CLOEXEC, 0);
+	if (attest->media_fd < 0)
+		fail(attest, SECPOOL_E_DEVICE_GONE, "its media are gone");
+	else
+		go(attest, PHASE_QUOTE);
 }
 
 /* For whoever wants to see it. Without memory there is none to see. */
@@ -421,7 +448,7 @@ static void keep_evidence(const struct attest *attest)
 	memcpy(to->attest, from->attest, sizeof to->attest);
 	to->signature_bytes = from->signature_bytes;
 	memcpy(to->signature, from->signature, sizeof to->signature);
-	memcpy(to->nonce, attest->challenge.nonce, sizeof to->nonce);
+	memcpy(to->nonce, attest->bound, sizeof to->nonce);
 	to->pcrs = attest->challenge.pcrs;
 	to->pcr_count = from->pcr_count;
 	memcpy(to->pcr_values, from->pcr_values, sizeof to->pcr_values);

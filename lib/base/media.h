@@ -23,6 +23,9 @@
 /* What a device's capacity and each mapping's offset are a multiple of; where the canary is in the control area: eight bytes in a cache line of their own. */
 enum { MEDIA_UNIT_BYTES = 2 << 20, MEDIA_CANARY_AT = 64 };
 
+/* Where a challenge of attestation is written in the control area, and its length (hotplug/mediachallenge.h): a cache line of its own. */
+enum { MEDIA_CHALLENGE_AT = 192, MEDIA_CHALLENGE_BYTES = 32 };
+
 /* The control area, mapped to be read. */
 struct media {
 	const uint8_t *control;

@@ -40,7 +40,7 @@ struct play_device {
 	char cause[192];
 	unsigned online_count, verdicts;
 	struct msg_attest_begin begin;
-	uint8_t nonce[QUOTE_NONCE_BYTES], secret[QUOTE_SECRET_BYTES];
+	uint8_t nonce[QUOTE_NONCE_BYTES], media[QUOTE_NONCE_BYTES], secret[QUOTE_SECRET_BYTES];
 };
 
 static struct play {
@@ -204,12 +204,14 @@ static inline void play_challenge(const struct msg *msg)
 		call();
 	}
 	os_random(device->nonce, sizeof device->nonce);
+	os_random(device->media, sizeof device->media);
 	os_random(device->secret, sizeof device->secret);
 	PLAY_OK(quote_make_credential(device->begin.ek, device->begin.ek_bytes, device->begin.ak,
 		device->begin.ak_bytes, device->secret, challenge->credential, &credential,
 		challenge->secret, &secret));
 	MSG_SET(challenge->id, device->id);
 	memcpy(challenge->nonce, device->nonce, sizeof challenge->nonce);
+	memcpy(challenge->media, device->media, sizeof challenge->media);
 	challenge->pcrs = PLAY_PCRS;
 	challenge->credential_bytes = (uint32_t)credential;
 	challenge->secret_bytes = (uint32_t)secret;
@@ -223,15 +225,17 @@ static inline void play_verdict(const struct msg *msg)
 	const struct msg_attest_evidence *evidence = &msg->u.attest_evidence;
 	struct play_device *device = play_device(evidence->id);
 	struct msg answer = {.type = MSG_ATTEST_VERDICT, .number = msg->number};
+	uint8_t bound[QUOTE_NONCE_BYTES];
 	struct eventlog_facts told;
 	struct quote_facts facts;
 
 	PLAY_CHECK(evidence->activated_bytes == sizeof device->secret);
 	PLAY_CHECK(memcmp(evidence->activated, device->secret, sizeof device->secret) == 0);
 	PLAY_CHECK(evidence->pcr_count == 2);
+	PLAY_OK(tpm_bind_nonce(device->nonce, device->media, bound));
 	PLAY_OK(quote_verify(device->begin.ek, device->begin.ek_bytes, device->begin.ak,
 		device->begin.ak_bytes, evidence->attest, evidence->attest_bytes,
-		evidence->signature, evidence->signature_bytes, device->nonce, sizeof device->nonce,
+		evidence->signature, evidence->signature_bytes, bound, sizeof bound,
 		PLAY_PCRS, evidence->pcr_values, evidence->pcr_count, &facts));
 	PLAY_CHECK(evidence->log_bytes <= sizeof evidence->log);
 	PLAY_OK(eventlog_replay(

@@ -257,6 +257,15 @@ static inline void rig_log(const char *firmware, const char *identity, const cha
 	evidence->log_bytes = (uint32_t)bytes;
 }
 
+/* What an honest device quotes over: its media are those that the challenge was written to. */
+static inline const uint8_t *rig_nonce(const struct msg_attest_challenge *challenge)
+{
+	static uint8_t bound[TPM_NONCE_BYTES];
+
+	rig_ok(tpm_bind_nonce(challenge->nonce, challenge->media, bound), "nonce");
+	return bound;
+}
+
 /* The device's honest answer to a challenge. */
 static inline void rig_answer(struct rig_device *device,
 	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *ret_evidence)
@@ -270,7 +279,7 @@ static inline void rig_answer(struct rig_device *device,
 		       challenge->secret, challenge->secret_bytes, ret_evidence->activated,
 		       &activated_bytes),
 		"activate");
-	rig_ok(tpm_quote(device->tpm, challenge->pcrs, challenge->nonce, sizeof challenge->nonce,
+	rig_ok(tpm_quote(device->tpm, challenge->pcrs, rig_nonce(challenge), TPM_NONCE_BYTES,
 		       &quote),
 		"quote");
 	ret_evidence->activated_bytes = (uint32_t)activated_bytes;

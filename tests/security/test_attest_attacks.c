@@ -81,15 +81,25 @@ static void use_other_nonce(
 {
 	uint8_t nonce[QUOTE_NONCE_BYTES];
 
-	memcpy(nonce, challenge->nonce, sizeof nonce);
+	memcpy(nonce, rig_nonce(challenge), sizeof nonce);
 	nonce[0] ^= 1;
 	put_quote(device.tpm, challenge->pcrs, nonce, evidence);
+}
+
+/* The right nonce, and what lies on other media. */
+static void use_other_media(
+	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *evidence)
+{
+	struct msg_attest_challenge elsewhere = *challenge;
+
+	os_random(elsewhere.media, sizeof elsewhere.media);
+	put_quote(device.tpm, challenge->pcrs, rig_nonce(&elsewhere), evidence);
 }
 
 static void use_other_ak(
 	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *evidence)
 {
-	put_quote(other.tpm, challenge->pcrs, challenge->nonce, evidence);
+	put_quote(other.tpm, challenge->pcrs, rig_nonce(challenge), evidence);
 }
 
 static void guess_secret(
@@ -109,7 +119,7 @@ static void forge_attest(
 static void quote_fewer_pcrs(
 	const struct msg_attest_challenge *challenge, struct msg_attest_evidence *evidence)
 {
-	put_quote(device.tpm, 1, challenge->nonce, evidence);
+	put_quote(device.tpm, 1, rig_nonce(challenge), evidence);
 }
 
 static void change_pcr_value(
@@ -148,6 +158,7 @@ static void cheat_with_evidence(void)
 	} cases[] = {
 		{replay_quote, "does not answer this nonce"},
 		{use_other_nonce, "does not answer this nonce"},
+		{use_other_media, "does not answer this nonce"},
 		{use_other_ak, "signature is not by this AK"},
 		{guess_secret, "did not open the credential"},
 		{forge_attest, "signature is not by this AK"},

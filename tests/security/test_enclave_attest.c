@@ -250,8 +250,7 @@ static void foreign_keys_are_refused(void **state)
 	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 	rig_answer(&device, &challenge, &evidence);
 	struct tpm_quote quote;
-	rig_ok(tpm_quote(
-		       other.tpm, challenge.pcrs, challenge.nonce, sizeof challenge.nonce, &quote),
+	rig_ok(tpm_quote(other.tpm, challenge.pcrs, rig_nonce(&challenge), TPM_NONCE_BYTES, &quote),
 		"quote");
 	memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
 	evidence.attest_bytes = (uint32_t)quote.attest_bytes;

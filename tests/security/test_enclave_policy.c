@@ -43,7 +43,7 @@ static void reference_values_decide(void **state)
 	for (unsigned i = 0; i < 2; i++) {
 		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 		rig_answer(&device, &challenge, &evidence);
-		rig_ok(tpm_quote(device.tpm, 0x5, challenge.nonce, sizeof challenge.nonce, &quote),
+		rig_ok(tpm_quote(device.tpm, 0x5, rig_nonce(&challenge), TPM_NONCE_BYTES, &quote),
 			"quote");
 		memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
 		memcpy(evidence.signature, quote.signature, sizeof evidence.signature);

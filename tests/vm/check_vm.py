@@ -54,6 +54,7 @@ class Pool:
         vm = self.vm
         vm.run("mkdir -p /run/secpool /var/lib/secpool/devices; export SECPOOL_RUNTIME_DIR=/run/secpool")
         vm.run(f'sed "s/firmware: .*/firmware: [{FIRMWARE}]/" /secpool/default.yaml > /run/policy.yaml')
+        vm.await_("ls /dev", "tpmrm0", 60)
         vm.run("secpool-keymgrd --runtime-dir /run/secpool --state-dir /var/lib/secpool --policy /run/policy.yaml --tpm device:/dev/tpmrm0 > /run/keymgrd.log 2>&1 &")
         vm.run("secpool-hotplugd --runtime-dir /run/secpool --devices /var/lib/secpool/devices --cxl > /run/hotplugd.log 2>&1 &")
         vm.await_("secpool device list", "cxl-", 60)
