@@ -26,6 +26,10 @@ static enum secpool_error may_use(const struct requests *requests,
 	bool first_use = true;
 	enum secpool_error error;
 
+	if (claim->reach[0] && !policy_settings(requests->policy)->allow_device_dma)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s could reach this host's memory: %s (policy allow.device_dma)",
+			claim->id, claim->reach);
 	error = policy_may_use_device(
 		requests->policy, claim->id, challenge->ek_name, claim->firmware, &first_use);
 	/* an EK that the policy itself names needs nobody else's word */

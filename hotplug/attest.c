@@ -11,6 +11,7 @@
 #include "enclave/tpm.h"
 #include "hotplug/mediachallenge.h"
 #include "hotplug/notify.h"
+#include "hotplug/topology.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 
@@ -275,6 +276,14 @@ static void ask(struct attest *attest, enum phase phase, struct msg *msg)
 		fail(attest, SECPOOL_E_SYSTEM, "no timer for keymgrd's answer");
 }
 
+/* Why the device may get at this host's own memory; an emulated one is a file. */
+static const char *reach_of(const struct device *device)
+{
+	if (device->identity.kind != MSG_KIND_CXL)
+		return "";
+	return device->topology ? device->topology->reach : "its function is not known";
+}
+
 static void ask_begin(struct attest *attest)
 {
 	const struct identity *identity = &attest->identity;
@@ -286,6 +295,7 @@ static void ask_begin(struct attest *attest)
 	MSG_SET(begin->firmware, identity->firmware);
 	MSG_SET(begin->serial, identity->serial);
 	begin->bytes = identity->bytes;
+	MSG_SET(begin->reach, reach_of(attest->device));
 	begin->ek_bytes = (uint32_t)attest->ek.bytes;
 	memcpy(begin->ek, attest->ek.area, attest->ek.bytes);
 	begin->ak_bytes = (uint32_t)attest->ak.bytes;

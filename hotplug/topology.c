@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <limits.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +18,10 @@
 #define DAX_DEVICES "/sys/bus/dax/devices"
 #define NODES	    "/sys/devices/system/node"
 
-/* The longest file of sysfs that is a number. */
-enum { NUMBER_BYTES = 64 };
+#define PCI_DEVICES "/sys/bus/pci/devices"
+
+/* The longest file of sysfs that is a number or a word; a function's configuration space; the class code of CXL memory (CXL 3.0 section 8.1.12.1). */
+enum { NUMBER_BYTES = 64, CONFIG_BYTES = 4096, CLASS_CXL_MEMORY = 0x0502 };
 
 static bool read_number(const char *path, uint64_t *ret_number)
 {
@@ -244,6 +245,55 @@ static const char *root_decoder(struct cxl_memdev *memdev)
 	return "DECODER";
 }
 
+bool topology_ats_may_be_on(const uint8_t *config, size_t count)
+{
+	enum { FIRST = 0x100, ATS = 0x000f, CONTROL_AT = 6, ENABLE = 0x80, ENTRIES_MOST = 960 };
+	size_t at = FIRST;
+
+	if (count < CONFIG_BYTES)
+		return true; /* not shown to us */
+	for (unsigned i = 0; at >= FIRST && at + 8 <= count && i < ENTRIES_MOST; i++) {
+		uint32_t header;
+		memcpy(&header, config + at, sizeof header);
+		if ((header & 0xffff) == ATS)
+			return config[at + CONTROL_AT + 1] & ENABLE;
+		at = header >> 20 & 0xffc;
+	}
+	return false;
+}
+
+/* Whether the function can read or write memory of this host: DESIGN.md section 2. */
+static void judge_reach(struct topology_device *device, const char *host)
+{
+	char path[PATH_MAX], *text = NULL;
+	uint64_t class_code = 0;
+	size_t count = 0;
+	bool strict;
+
+	device->reach[0] = '\0';
+	if (!read_below(PCI_DEVICES, host, "class", &class_code) ||
+		class_code >> 8 != CLASS_CXL_MEMORY) {
+		snprintf(device->reach, sizeof device->reach, "%.40s is not a memory function",
+			host);
+		return;
+	}
+	snprintf(path, sizeof path, PCI_DEVICES "/%.40s/iommu_group/type", host);
+	strict = os_read_file(path, NUMBER_BYTES, &text, &count) == SECPOOL_OK &&
+		 strcmp(text, "DMA\n") == 0;
+	if (!strict)
+		snprintf(device->reach, sizeof device->reach,
+			"%.40s is not behind strict IOMMU translation (iommu_group/type: %.*s)",
+			host, text ? (int)strcspn(text, "\n") : 4, text ? text : "none");
+	free(text);
+	text = NULL;
+	snprintf(path, sizeof path, PCI_DEVICES "/%.40s/config", host);
+	if (strict && (os_read_file(path, CONFIG_BYTES, &text, &count) != SECPOOL_OK ||
+			      topology_ats_may_be_on((const uint8_t *)text, count)))
+		snprintf(device->reach, sizeof device->reach,
+			"%.40s has Address Translation Services on, or does not show them", host);
+	free(text);
+}
+
 static void take_memdev(struct topology_device *device, struct cxl_memdev *memdev)
 {
 	*device = (struct topology_device){.numa_node = cxl_memdev_get_numa_node(memdev)};
@@ -254,6 +304,7 @@ static void take_memdev(struct topology_device *device, struct cxl_memdev *memde
 	device->persistent_bytes = cxl_memdev_get_pmem_size(memdev);
 	device->volatile_bytes = cxl_memdev_get_ram_size(memdev);
 	device->health = read_health(memdev);
+	judge_reach(device, cxl_memdev_get_host(memdev));
 	if (!cxl_memdev_is_enabled(memdev))
 		advise(device, "it is not enabled: 'cxl enable-memdev %s'", device->memdev);
 	else

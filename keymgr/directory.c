@@ -62,6 +62,8 @@ static const char schema_sql[] =
 	"  client INTEGER NOT NULL DEFAULT 0, next_epoch INTEGER NOT NULL DEFAULT 0,"
 	"  next_wrap INTEGER NOT NULL DEFAULT 0, rotate INTEGER NOT NULL DEFAULT 0,"
 	"  key_ns INTEGER NOT NULL DEFAULT 0);"
+	"CREATE INDEX regions_key ON regions(key_ns);"
+	"CREATE INDEX regions_rotate ON regions(id) WHERE rotate != 0;"
 	"CREATE TABLE extents (id INTEGER PRIMARY KEY AUTOINCREMENT,"
 	"  slot INTEGER NOT NULL REFERENCES devices(slot), offset INTEGER NOT NULL,"
 	"  bytes INTEGER NOT NULL CHECK (bytes > 0), state INTEGER NOT NULL,"

@@ -123,6 +123,8 @@ static void ask(struct secpool *pool, struct secpool_region *region)
 	request.u.region_rotate.region = region->id;
 	request.u.region_rotate.epoch = region->epoch;
 	error = keyclient_call(&pool->service->client, &request, MSG_REGION_ROTATING, &answer);
+	if (!error && answer.u.region_rotating.epoch <= region->epoch)
+		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd named an epoch that was before");
 	if (!error)
 		error = region_take_key(pool, region, answer.u.region_rotating.epoch, &cipher);
 	if (error) {
@@ -203,8 +205,13 @@ static uint64_t walk(struct secpool *pool, struct secpool_region *region)
 
 static uint64_t move_pages(struct secpool *pool, struct secpool_region *region)
 {
-	uint64_t due = walk(pool, region);
 	const struct rotation *rotation = &region->rotation;
+	uint64_t due;
+
+	/* what lacks copies first: the new key is in use already, and a walk for each would only take turns */
+	if (region->rebuild.active)
+		return clock_now_ns() + LATER_NS;
+	due = walk(pool, region);
 
 	if (rotation->state == ROTATION_MOVING) /* as long as that is not sure, not all is done */
 		rebuild_tell(pool, region, MSG_PROGRESS_ROTATION,

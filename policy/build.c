@@ -311,6 +311,7 @@ static enum secpool_error build_settings(
 	to->max_age_ns = age * CLOCK_NS_PER_S;
 	to->demand_openssl = file->cipher == SCHEMA_OPENSSL;
 	to->allow_unlocked_memory = file->allow.unlocked_memory;
+	to->allow_device_dma = file->allow.device_dma;
 	to->allow_memfd_without_secret = file->allow.memfd_without_secret;
 	return error;
 }

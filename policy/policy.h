@@ -54,6 +54,7 @@ struct policy_settings {
 	bool enrol_by_operator;             /* enrol: operator: no EK is taken for an id until an operator says so */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
+	bool allow_device_dma;              /* allow: device_dma */
 	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
 };
 

@@ -32,7 +32,8 @@ static const cyaml_schema_field_t window_fields[] = {NEEDED_TEXT(struct schema_w
 	NEEDED_TEXT(struct schema_window, bytes), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t allow_fields[] = {YES_NO(struct schema_allow, unlocked_memory),
-	YES_NO(struct schema_allow, memfd_without_secret), CYAML_FIELD_END};
+	YES_NO(struct schema_allow, memfd_without_secret), YES_NO(struct schema_allow, device_dma),
+	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t quota_fields[] = {NEEDED_TEXT(struct schema_quota, bytes),
 	NEEDED_TEXT(struct schema_quota, regions), NEEDED_TEXT(struct schema_quota, sessions),

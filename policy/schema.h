@@ -25,7 +25,7 @@ struct schema_window {
 };
 
 struct schema_allow {
-	int unlocked_memory, memfd_without_secret;
+	int unlocked_memory, memfd_without_secret, device_dma;
 };
 
 struct schema_quota {

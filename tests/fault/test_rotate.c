@@ -3,8 +3,6 @@
  * Regions of every redundancy get new keys while programs read and write, again and again: nothing is lost, what was copied from the media before is refused afterwards, the key that was stored is nowhere. Also with pages
  * that are pinned, with keymgrd or the program killed in the middle, with a device pulled in the middle, by itself after a pull, by age, by what was written, and with a session that is too old. timeout: 300
  */
-#include <sys/wait.h>
-
 #include "tests/fault/load.h"
 
 enum {
@@ -280,28 +278,34 @@ static bool holds_key(const uint8_t *slot)
 	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= WRAPS_BYTES_MOST;
 }
 
+static int write_until_killed(void *arg)
+{
+	const int *ready = arg;
+
+	begin(make_mirror);
+	SUPPORT_CHECK(write(ready[1], "", 1) == 1);
+	load_await(1ull << 40);
+	return 1;
+}
+
 /* The program ends while its pages move: both of its keys end with it. */
 static void test_client_dies(void)
 {
 	static uint8_t before[2][WRAPS_SLOT_BYTES];
 	int ready[2], keys = 0;
-	char byte = 0;
+	char byte;
 	pid_t pid;
 
 	SUPPORT_CHECK(pipe(ready) == 0);
-	pid = fork();
-	SUPPORT_CHECK(pid >= 0);
-	if (pid == 0) {
-		begin(make_mirror);
-		SUPPORT_CHECK(write(ready[1], &byte, 1) == 1);
-		load_await(1ull << 40);
-		_exit(1);
-	}
+	pid = support_fork(write_until_killed, ready);
+	close(ready[1]);
 	SUPPORT_CHECK(read(ready[0], &byte, 1) == 1);
+	close(ready[0]);
 	rotate(false);
 	clock_sleep_ns(3 * CLOCK_NS_PER_MS);
 	load_read_store(2, before);
-	SUPPORT_CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, NULL, 0) == pid);
+	SUPPORT_CHECK(kill(pid, SIGKILL) == 0);
+	SUPPORT_CHECK(support_join(pid, LOAD_WAIT_MS) == 128 + SIGKILL);
 	support_wait_regions(0, LOAD_WAIT_MS);
 	for (int i = 0; i < 2; i++) {
 		keys += holds_key(before[i]);
@@ -309,8 +313,6 @@ static void test_client_dies(void)
 			support_fail("the key in slot %d outlived its program", i);
 	}
 	SUPPORT_CHECK(keys > 0);
-	close(ready[0]);
-	close(ready[1]);
 }
 
 /* ---- devices ---- */

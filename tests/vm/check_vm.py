@@ -15,6 +15,7 @@ REGION_MIB = 16
 MARKER = b"SECPOOL-VM-CANARY"
 FIRMWARE = "BWFW_VERSION_00"  # of QEMU's devices
 STARTED = time.monotonic()
+IOMMU, IOMMU_STRICT = ("-device", "intel-iommu"), "intel_iommu=on iommu.strict=1"
 
 
 def say(text):
@@ -39,7 +40,7 @@ class Pool:
         output = ""
         while True:
             listed = self.vm.run(row, check=False)[1]
-            if re.search("discovered|attesting|online", listed):
+            if re.search("discovered|attesting|online|quarantined", listed):
                 return
             # labels from an earlier life bring the devdax device back by themselves
             advice = re.search(r"'(cxl create-region|ndctl create-namespace)( [^']*)'", listed)
@@ -145,7 +146,7 @@ def come_back(vm, i, removed_by):
 
 
 def leg_removal(image, folder):
-    vm = Vm(folder, image, devices=2)
+    vm = Vm(folder, image, devices=2, extra=IOMMU, append=IOMMU_STRICT)
     pool = Pool(vm)
     try:
         vm.boot()
@@ -197,11 +198,18 @@ def leg_poison(image, folder):
         for i in range(2):
             pool.set_up_memory(i)
         for i in range(2):
+            pool.await_state(i, "quarantined")
+        must("strict IOMMU translation" in vm.run("secpool device list"), "no reason that names the IOMMU")
+        vm.run("echo 'allow: {device_dma: true}' >> /run/policy.yaml; for p in $(pidof secpool-keymgrd); do grep -q runtime-dir /proc/$p/cmdline && kill -HUP $p; done; true")
+        for i in range(2):
+            pool.await_state(i, "online")
+        say("devices that no IOMMU holds back are quarantined, until the policy allows it")
+        for i in range(2):
             pool.await_free(i, 2 * REGION_MIB)
         pool.start_program(REGION_MIB, 2)
         dax = vm.run("cd /sys/bus/dax/devices; ls -d dax*").split()[0]
         resource = int(vm.run(f"cat /sys/bus/dax/devices/{dax}/resource"), 16)
-        vm.run(f"chrt -f 1 busy /dev/{dax} 20 > /run/busy.log 2>&1 &")
+        vm.run(f"busy /dev/{dax} 20 > /run/busy.log 2>&1 &")
         time.sleep(2)
         answer = vm.machine_check(resource)
         must(answer.get("return") == "", f"mce: {answer}")
