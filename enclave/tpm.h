@@ -69,8 +69,8 @@ enum secpool_error tpm_attestation_key(struct tpm *tpm, uint8_t *blob, size_t *b
 
 /*
  * The EK certificate that the TPM keeps (TCG EK Credential Profile 2.5, section 2.2.1): NV index 0x01c0000a, of the ECC P-256 EK, else 0x01c00002, of the RSA-2048 EK (template L-1). tpm_attestation_key then makes the
- * EK that it is for; without a certificate, or without this call, the ECC one. certificate: as it lies there, DER with what may follow. *ret_bytes is 0 when there is none.
- * Errors: SECPOOL_E_TPM, also for one longer than certificate_bytes.
+ * EK that it is for; without a certificate, or without this call, the ECC one. certificate: as it lies there, DER with what may follow, the first certificate_bytes of it (an index may be longer than what is in it). *ret_bytes is 0 when there is none.
+ * Errors: SECPOOL_E_TPM.
  */
 enum secpool_error tpm_ek_certificate(struct tpm *tpm, uint8_t *certificate, size_t certificate_bytes, size_t *ret_bytes) MUST_USE;
 

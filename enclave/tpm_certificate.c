@@ -67,13 +67,12 @@ static enum secpool_error read_index(struct tpm *tpm, ESYS_TR index, uint8_t *ce
 	ESYS_TR authority = area.attributes & TPMA_NV_AUTHREAD ? index : ESYS_TR_RH_OWNER;
 	size_t used = 0;
 
-	if (!error && area.dataSize > certificate_bytes)
-		error = err_set(SECPOOL_E_TPM,
-			"TPM at %s has an EK certificate of %u bytes: at most %zu are read",
-			tpm->where, area.dataSize, certificate_bytes);
-	while (!error && used < area.dataSize) {
-		size_t count =
-			area.dataSize - used < NV_READ_BYTES ? area.dataSize - used : NV_READ_BYTES;
+	/* a certificate that was cut is one that is refused where it is needed */
+	if (area.dataSize < certificate_bytes)
+		certificate_bytes = area.dataSize;
+	while (!error && used < certificate_bytes) {
+		size_t left = certificate_bytes - used;
+		size_t count = left < NV_READ_BYTES ? left : NV_READ_BYTES;
 
 		error = read_part(tpm, index, authority, used, count, certificate + used);
 		used += count;

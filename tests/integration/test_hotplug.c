@@ -289,6 +289,28 @@ static void tpm_fails_between_the_steps(void **state)
 	PLAY_CHECK(device->verdicts == 1);
 }
 
+static bool has_left_online(const void *arg)
+{
+	return play_device(arg)->state != MSG_DEVICE_ONLINE;
+}
+
+/* The TPM of a device that is in use hangs: when its evidence is too old it is suspect, and keymgrd is told why. */
+static void tpm_hangs_until_evidence_is_old(void **state)
+{
+	struct play_device *device;
+
+	(void)state;
+	play_begin(0);
+	play.life_ns = 2 * CLOCK_NS_PER_S;
+	play_identity("dev0", PLAY_FIRMWARE);
+	device = play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	stop_tpm();
+	/* one look at a TPM goes on for as long as one that was just started may take */
+	PLAY_CHECK(play_until(has_left_online, "dev0", 3 * PLAY_WAIT_MS));
+	PLAY_CHECK(device->state == MSG_DEVICE_SUSPECT && device->verdicts == 1);
+	PLAY_CHECK(strstr(device->cause, "its TPM failed") != NULL);
+}
+
 static void bad_bytes_make_suspect(void **state)
 {
 	struct msg check = {.type = MSG_DEVICE_CHECK};
@@ -403,6 +425,7 @@ int main(void)
 		TEST(tpm_fails_between_the_steps),
 		cmocka_unit_test_prestate_setup_teardown(
 			tpm_fails_between_the_steps, NULL, tear_down, &hang),
+		TEST(tpm_hangs_until_evidence_is_old),
 		TEST(bad_bytes_make_suspect),
 		TEST(added_while_running),
 		TEST(refusals),
