@@ -52,8 +52,9 @@ pkg = $(shell pkg-config --libs $(1) 2>/dev/null)
 CRYPTO_LIBS := -lcrypto
 CODE_LIBS   := -lisal
 TSS_LIBS     = $(call pkg,tss2-esys tss2-mu tss2-rc)
+CXL_LIBS     = $(call pkg,libcxl libudev)
 DAEMON_LIBS  = $(call pkg,libsystemd libseccomp sqlite3) -lcyaml -lyaml -ljson-c
-ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS) $(CODE_LIBS)
+ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(CXL_LIBS) $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS) $(CODE_LIBS)
 
 # ---- compiling ----
 $(B)/obj/%.o: %.c
@@ -119,6 +120,7 @@ help:
 	@echo 'make demo          the main job: real files in encrypted pool memory, one device pulled'
 	@echo 'make check         unit, integration, security and fault tests [SAN=asan|tsan] [TESTS="name ..."]'
 	@echo 'make check-all     the same, then with both sanitizers, then models and lint'
+	@echo 'make check-vm      secpool on CXL devices, in QEMU, on Debian 12'"'"'s kernel'
 	@echo 'make check-vm-unit some unit tests on Debian 12'"'"'s kernel in QEMU'
 	@echo 'make models        the models of docs/models, by Spin'
 	@echo 'make lint          format, layering, banned calls, static checks'

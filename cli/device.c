@@ -22,18 +22,90 @@ static const struct table_column columns[] = {
 	{"DOMAIN", "domain", false},
 	{"FIRMWARE", "firmware", false},
 	{"SIZE", "bytes", true},
+	{"TIER", "tier", false},
+	{NULL, "latency_ns", true},
 	{"USED", "used_bytes", true},
 	{"FREE", "free_bytes", true},
 	{"UNSCRUBBED", "unscrubbed_bytes", true},
+	{NULL, "largest_free_bytes", true},
+	{NULL, "free_extents", true},
+	{NULL, "fragmentation", true},
 	{"EVIDENCE", "evidence_seconds", true},
 	{NULL, "returns", true},
 	{NULL, "held_seconds", true},
 	{NULL, "tag_failures", true},
 	{NULL, "faults", true},
 	{NULL, "looks", true},
+	{NULL, "serial", false},
+	{NULL, "memdev", false},
+	{NULL, "region", false},
+	{NULL, "dax", false},
+	{NULL, "persistent_bytes", true},
+	{NULL, "volatile_bytes", true},
+	{NULL, "numa_node", true},
+	{NULL, "read_latency_ns", true},
+	{NULL, "health", false},
 	{"REASON", "reason", false},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
+
+static const char *health_text(uint32_t health)
+{
+	return health == UINT32_MAX		 ? "unknown"
+	       : health & MSG_HEALTH_REPLACE	 ? "replace"
+	       : health & MSG_HEALTH_MEDIA	 ? "media"
+	       : health & MSG_HEALTH_MAINTENANCE ? "maintenance"
+	       : health & MSG_HEALTH_DEGRADED	 ? "degraded"
+						 : "good";
+}
+
+/* What `cxl list` and `daxctl list` show. */
+static void add_topology(struct table *table, const struct msg_device_row *row)
+{
+	table_text(table, row->serial);
+	if (!row->memdev[0]) { /* no memory of this machine's */
+		for (int i = 0; i < 8; i++)
+			table_none(table);
+		return;
+	}
+	table_text(table, row->memdev);
+	table_text(table, row->region);
+	table_text(table, row->dax);
+	table_size(table, row->persistent_bytes);
+	table_size(table, row->volatile_bytes);
+	if (row->numa_node == UINT32_MAX)
+		table_none(table);
+	else
+		table_number(table, row->numa_node);
+	if (row->latency_ns == 0)
+		table_none(table);
+	else
+		table_number(table, row->latency_ns);
+	table_text(table, health_text(row->health));
+}
+
+/* What keymgrd says; NULL: it is away, or does not know the device. */
+static void add_use(struct table *table, const struct msg_use_row *use)
+{
+	enum { COLUMNS = 8 };
+
+	if (!use) {
+		for (int i = 0; i < COLUMNS; i++)
+			table_none(table);
+		return;
+	}
+	table_text(table, use->tier);
+	table_number(table, use->latency_ns);
+	table_size(table, use->used_bytes);
+	table_size(table, use->free_bytes);
+	table_size(table, use->unscrubbed_bytes);
+	table_size(table, use->largest_free_bytes);
+	table_number(table, use->free_extents);
+	/* of the free space, what a single extent can't have */
+	table_real(table, use->free_bytes == 0
+				  ? 0
+				  : 1 - (double)use->largest_free_bytes / (double)use->free_bytes);
+}
 
 static void add_row(
 	struct table *table, const struct msg_device_row *row, const struct msg_use_row *use)
@@ -45,15 +117,7 @@ static void add_row(
 	table_text(table, row->domain);
 	table_text(table, row->firmware);
 	table_size(table, row->bytes);
-	if (use) {
-		table_size(table, use->used_bytes);
-		table_size(table, use->free_bytes);
-		table_size(table, use->unscrubbed_bytes);
-	} else {
-		table_none(table);
-		table_none(table);
-		table_none(table);
-	}
+	add_use(table, use);
 	if (row->expires_s)
 		table_number(table, row->expires_s);
 	else
@@ -63,6 +127,7 @@ static void add_row(
 	table_number(table, row->tag_failures);
 	table_number(table, row->faults);
 	table_number(table, row->looks);
+	add_topology(table, row);
 	table_text(table, row->reason);
 }
 
@@ -93,18 +158,25 @@ int command_device_list(const struct args *args)
 	return status;
 }
 
+static enum secpool_error check_id(const char *id)
+{
+	if (!id[0] || strlen(id) >= MSG_NAME_BYTES)
+		return err_set(SECPOOL_E_INVALID,
+			"'%.80s' is no device: 'secpool device list' shows them", id);
+	return SECPOOL_OK;
+}
+
 static enum secpool_error ask_verb(
 	const struct args *args, enum msg_verb verb, uint32_t want, struct msg *ret_answer)
 {
 	struct msg msg = {.type = MSG_DEVICE_COMMAND};
 	struct msg_device_command *command = &msg.u.device_command;
 	const char *id = args->words[0];
-	enum secpool_error error;
+	enum secpool_error error = check_id(id);
 	int fd = -1;
 
-	if (!id[0] || strlen(id) >= sizeof command->id)
-		return err_set(SECPOOL_E_INVALID,
-			"'%.80s' is no device: 'secpool device list' shows them", id);
+	if (error)
+		return error;
 	MSG_SET(command->id, id);
 	command->verb = verb;
 	command->silent_ms = args->silent_ms;
@@ -177,6 +249,39 @@ int command_device_attest(const struct args *args)
 		return command_failed(error);
 	printf("%s: attested and online; its evidence is in %s\n", args->words[0], args->evidence);
 	return STATUS_DONE;
+}
+
+/* The key manager's enclave takes it in; then it is attested, and the key manager stores it. */
+static enum secpool_error enrol(const struct args *args, struct msg *ret_answer)
+{
+	struct msg msg = {.type = MSG_DEVICE_ENROL};
+	enum secpool_error error = check_id(args->words[0]);
+	int fd = -1;
+
+	if (error)
+		return error;
+	MSG_SET(msg.u.device_enrol.id, args->words[0]);
+	error = conn_open(args->runtime, "keymgr.sock", &fd);
+	if (!error)
+		error = sock_call(fd, &msg, NULL, 0, MSG_DEVICE_ENROLLED, ret_answer, NULL,
+			clock_now_ns() + VERB_NS);
+	os_close(&fd);
+	return error;
+}
+
+int command_device_enrol(const struct args *args)
+{
+	struct msg enrolled;
+	const uint8_t *name = enrolled.u.device_enrolled.ek_name;
+	enum secpool_error error = enrol(args, &enrolled);
+
+	if (error)
+		return command_failed(error);
+	printf("%s: enrolled, EK ", args->words[0]);
+	for (size_t i = 0; i < sizeof enrolled.u.device_enrolled.ek_name; i++)
+		printf("%02x", name[i]);
+	puts("");
+	return send_verb(args, MSG_VERB_ATTEST, "attested and online");
 }
 
 int command_device_drain(const struct args *args)

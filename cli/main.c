@@ -37,6 +37,10 @@ static const struct command commands[] = {
 	{"device", "attest", ARG_RUNTIME | ARG_EVIDENCE, 1, "ID [--evidence DIR]",
 		"Asks a device for fresh evidence; returns with the verdict.",
 		command_device_attest},
+	{"device", "enrol", ARG_RUNTIME, 1, "ID",
+		"Takes in a device that was refused for who it is, with the TPM that it proved; "
+		"returns with the verdict.",
+		command_device_enrol},
 	{"device", "drain", ARG_RUNTIME | ARG_NO_WAIT, 1, "ID [--no-wait]",
 		"Moves everything off a device; returns when it is offline and may be taken out.",
 		command_device_drain},

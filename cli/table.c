@@ -92,6 +92,14 @@ void table_number(struct table *table, uint64_t number)
 	add_cell(table, text, table->array ? must(json_object_new_uint64(number)) : NULL);
 }
 
+void table_real(struct table *table, double number)
+{
+	char text[32];
+
+	snprintf(text, sizeof text, "%.2f", number);
+	add_cell(table, text, table->array ? must(json_object_new_double(number)) : NULL);
+}
+
 void table_size(struct table *table, uint64_t bytes)
 {
 	char text[SIZE_TEXT_BYTES];

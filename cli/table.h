@@ -28,6 +28,8 @@ void table_text(struct table *table, const char *text);
 void table_number(struct table *table, uint64_t number);
 /* "1.5 GiB" for people, bytes for programs. */
 void table_size(struct table *table, uint64_t bytes);
+/* Two digits behind the point for people. */
+void table_real(struct table *table, double number);
 /* Nanoseconds since 1970: local time for people, the number for programs. */
 void table_time(struct table *table, uint64_t ns);
 /* "0x110000000000" in both. */

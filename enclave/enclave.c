@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "enclave/ekcert.h"
 #include "enclave/enclave_main.h"
 #include "enclave/guardian.h"
 #include "lib/base/clock.h"
@@ -207,6 +208,15 @@ enum secpool_error enclave_start(const struct enclave_options *options, struct e
 	}
 	*ret_enclave = enclave;
 	return SECPOOL_OK;
+}
+
+enum secpool_error enclave_check_policy(const struct policy *policy)
+{
+	struct ekcert_cas *cas = NULL;
+	enum secpool_error error = ekcert_load(policy, &cas);
+
+	ekcert_free(cas);
+	return error;
 }
 
 void enclave_stop(struct enclave *enclave)

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "lib/base/err.h"
+#include "policy/policy.h"
 
 struct enclave_options {
 	int policy_fd;            /* the policy file, opened by the starter */
@@ -46,6 +47,12 @@ bool enclave_is_child(int argc, char **argv, int *ret_status);
  * SECPOOL_E_SELFTEST, SECPOOL_E_NO_SECRET_MEMORY ... Nothing is left running.
  */
 enum secpool_error enclave_start(const struct enclave_options *options, struct enclave *ret_enclave) MUST_USE;
+
+/*
+ * Whether enclave_start would take this policy: the files that it names (devices.ek_ca) are there and good. For a policy that is to be used later.
+ * Errors: SECPOOL_E_POLICY naming the file.
+ */
+enum secpool_error enclave_check_policy(const struct policy *policy) MUST_USE;
 
 /* Asks it to end (ENC_STOP), waits 2 s, then kills; waits for the guardian. */
 void enclave_stop(struct enclave *enclave);

@@ -61,7 +61,7 @@ static enum secpool_error load(
 		return error;
 	requests->policy = policy;
 	settings = policy_settings(policy);
-	error = verifier_start(&requests->verifier);
+	error = verifier_start(policy, &requests->verifier);
 	if (!error)
 		error = secmem_init(
 			settings->allow_memfd_without_secret ? SECMEM_ALLOW_LOCKED : SECMEM_REFUSE);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TPM2_MakeCredential in software (TPM 2.0 part 1, section 24, with annex C.6.1 for an ECC key). */
+/* TPM2_MakeCredential in software (TPM 2.0 part 1, section 24, with annexes C.6.1 for an ECC key and B.10 for an RSA key). */
 #include "enclave/quote_key.h"
 
 #include <openssl/core_names.h>
@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "lib/base/os.h"
+
 enum { SEED_BYTES = 32, AES_BYTES = 16, HMAC_BYTES = 32 };
 /* TPM2B_DIGEST of the secret, encrypted */
 enum { IDENTITY_BYTES = 2 + QUOTE_SECRET_BYTES };
@@ -17,7 +19,9 @@ enum { IDENTITY_BYTES = 2 + QUOTE_SECRET_BYTES };
  * TPMS_ECC_POINT
  */
 enum { CREDENTIAL_BYTES = 2 + 2 + HMAC_BYTES + IDENTITY_BYTES };
-enum { POINT_BYTES = 2 * (2 + QUOTE_COORDINATE_BYTES), ENCRYPTED_SECRET_BYTES = 2 + POINT_BYTES };
+enum { POINT_BYTES = 2 * (2 + QUOTE_COORDINATE_BYTES), ECC_SECRET_BYTES = 2 + POINT_BYTES };
+/* The same for RSA-2048: size, ciphertext. */
+enum { RSA_BYTES = 256, RSA_SECRET_BYTES = 2 + RSA_BYTES };
 
 static uint8_t *put_size(uint8_t *at, size_t size)
 {
@@ -100,7 +104,7 @@ static bool agree(EVP_PKEY *own, EVP_PKEY *peer, uint8_t z[QUOTE_COORDINATE_BYTE
  * A key pair for this one credential: the seed that both sides derive, and the
  * TPM2B_ENCRYPTED_SECRET that says its public half.
  */
-static bool make_seed(
+static bool make_ecc_seed(
 	const struct quote_key *ek, uint8_t seed[SEED_BYTES], uint8_t *encrypted_secret)
 {
 	uint8_t point[1 + 2 * QUOTE_COORDINATE_BYTES], z[QUOTE_COORDINATE_BYTES];
@@ -124,6 +128,38 @@ static bool make_seed(
 		at += QUOTE_COORDINATE_BYTES;
 	}
 	return true;
+}
+
+/* A random seed, by OAEP with SHA-256 (the EK's name algorithm) and the label "IDENTITY" with its NUL. */
+static bool make_rsa_seed(
+	const struct quote_key *ek, uint8_t seed[SEED_BYTES], uint8_t *encrypted_secret)
+{
+	char label[] = "IDENTITY", digest[] = "SHA256", mode[] = "oaep";
+	const OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_utf8_string(OSSL_ASYM_CIPHER_PARAM_PAD_MODE, mode, 0),
+		OSSL_PARAM_construct_utf8_string(OSSL_ASYM_CIPHER_PARAM_OAEP_DIGEST, digest, 0),
+		OSSL_PARAM_construct_octet_string(
+			OSSL_ASYM_CIPHER_PARAM_OAEP_LABEL, label, sizeof label),
+		OSSL_PARAM_construct_end(),
+	};
+	EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_pkey(NULL, ek->pkey, NULL);
+	size_t bytes = RSA_BYTES;
+	bool good;
+
+	os_random(seed, SEED_BYTES);
+	good = context && EVP_PKEY_encrypt_init_ex(context, params) == 1 &&
+	       EVP_PKEY_encrypt(context, put_size(encrypted_secret, RSA_BYTES), &bytes, seed,
+		       SEED_BYTES) == 1 &&
+	       bytes == RSA_BYTES;
+	EVP_PKEY_CTX_free(context);
+	return good;
+}
+
+static bool make_seed(
+	const struct quote_key *ek, uint8_t seed[SEED_BYTES], uint8_t *encrypted_secret)
+{
+	return ek->rsa ? make_rsa_seed(ek, seed, encrypted_secret)
+		       : make_ecc_seed(ek, seed, encrypted_secret);
 }
 
 /* AES-128-CFB with an IV of zero: the key is used once. */
@@ -173,7 +209,7 @@ enum secpool_error quote_make_credential(const uint8_t *ek, size_t ek_bytes, con
 	size_t ak_bytes, const uint8_t secret[QUOTE_SECRET_BYTES], uint8_t *credential,
 	size_t *ret_credential_bytes, uint8_t *encrypted_secret, size_t *ret_encrypted_secret_bytes)
 {
-	uint8_t seed[SEED_BYTES], object[CREDENTIAL_BYTES], sealed[ENCRYPTED_SECRET_BYTES];
+	uint8_t seed[SEED_BYTES], object[CREDENTIAL_BYTES], sealed[RSA_SECRET_BYTES];
 	struct quote_key ek_key = {.pkey = NULL}, ak_key = {.pkey = NULL};
 	enum secpool_error error = quote_key_init(QUOTE_KEY_EK, ek, ek_bytes, &ek_key);
 
@@ -185,9 +221,9 @@ enum secpool_error quote_make_credential(const uint8_t *ek, size_t ek_bytes, con
 			"no challenge could be made for this EK: OpenSSL refused it");
 	if (!error) {
 		memcpy(credential, object, sizeof object);
-		memcpy(encrypted_secret, sealed, sizeof sealed);
 		*ret_credential_bytes = sizeof object;
-		*ret_encrypted_secret_bytes = sizeof sealed;
+		*ret_encrypted_secret_bytes = ek_key.rsa ? RSA_SECRET_BYTES : ECC_SECRET_BYTES;
+		memcpy(encrypted_secret, sealed, *ret_encrypted_secret_bytes);
 	}
 	OPENSSL_cleanse(seed, sizeof seed);
 	quote_key_done(&ak_key);

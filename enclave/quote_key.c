@@ -6,12 +6,13 @@
 #include <openssl/ec.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
-#include <stdbool.h>
 #include <string.h>
 #include <tss2/tss2_mu.h>
 
 /* Hashes in a name are led by the algorithm's number (TPM 2.0 part 1, section 16). */
 enum { PEM_BYTES_LEAST = 512, UNCOMPRESSED = 4 };
+/* TCG EK Credential Profile 2.5, template L-1; an exponent of 0 is the default (TPM 2.0 part 2, section 12.2.3.5). */
+enum { RSA_BITS = 2048, RSA_EXPONENT = 65537 };
 
 /* "EK" and "AK" are the words that a person who reads the reason knows. */
 static const char *word_of(enum quote_key_kind kind)
@@ -84,10 +85,30 @@ static const char *wrong_attribute(enum quote_key_kind kind, TPMA_OBJECT attribu
 	return NULL;
 }
 
+static bool is_aes128_cfb(const TPMT_SYM_DEF_OBJECT *symmetric)
+{
+	return symmetric->algorithm == TPM2_ALG_AES && symmetric->keyBits.aes == 128 &&
+	       symmetric->mode.aes == TPM2_ALG_CFB;
+}
+
+static const char *wrong_rsa_parameters(const TPMT_PUBLIC *public)
+{
+	const TPMS_RSA_PARMS *rsa = &public->parameters.rsaDetail;
+
+	if (rsa->keyBits != RSA_BITS || (rsa->exponent != 0 && rsa->exponent != RSA_EXPONENT) ||
+		public->unique.rsa.size != RSA_BITS / 8)
+		return "it is not an RSA-2048 key with exponent 65537";
+	if (rsa->scheme.scheme != TPM2_ALG_NULL)
+		return "it is for one scheme of RSA only";
+	return is_aes128_cfb(&rsa->symmetric) ? NULL : "it does not protect with AES-128-CFB";
+}
+
 static const char *wrong_parameters(enum quote_key_kind kind, const TPMT_PUBLIC *public)
 {
 	const TPMS_ECC_PARMS *ecc = &public->parameters.eccDetail;
 
+	if (public->type == TPM2_ALG_RSA && kind == QUOTE_KEY_EK)
+		return wrong_rsa_parameters(public);
 	if (public->type != TPM2_ALG_ECC || ecc->curveID != TPM2_ECC_NIST_P256)
 		return "it is not an ECC P-256 key";
 	if (public->unique.ecc.x.size == 0 || public->unique.ecc.x.size > QUOTE_COORDINATE_BYTES ||
@@ -97,9 +118,7 @@ static const char *wrong_parameters(enum quote_key_kind kind, const TPMT_PUBLIC 
 	if (kind == QUOTE_KEY_AK && (ecc->scheme.scheme != TPM2_ALG_ECDSA ||
 					    ecc->scheme.details.ecdsa.hashAlg != TPM2_ALG_SHA256))
 		return "it does not sign with ECDSA and SHA-256";
-	if (kind == QUOTE_KEY_EK &&
-		(ecc->symmetric.algorithm != TPM2_ALG_AES || ecc->symmetric.keyBits.aes != 128 ||
-			ecc->symmetric.mode.aes != TPM2_ALG_CFB))
+	if (kind == QUOTE_KEY_EK && !is_aes128_cfb(&ecc->symmetric))
 		return "it does not protect with AES-128-CFB";
 	return NULL;
 }
@@ -143,6 +162,30 @@ EVP_PKEY *quote_key_from_point(
 	return pkey;
 }
 
+static EVP_PKEY *key_from_modulus(const TPM2B_PUBLIC_KEY_RSA *modulus)
+{
+	EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	BIGNUM *n = BN_bin2bn(modulus->buffer, modulus->size, NULL);
+	OSSL_PARAM *params = NULL;
+	EVP_PKEY *pkey = NULL;
+
+	if (build && n && OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) == 1 &&
+		OSSL_PARAM_BLD_push_uint(build, OSSL_PKEY_PARAM_RSA_E, RSA_EXPONENT) == 1)
+		params = OSSL_PARAM_BLD_to_param(build);
+	if (!context || !params || EVP_PKEY_fromdata_init(context) != 1 ||
+		EVP_PKEY_fromdata(context, &pkey, EVP_PKEY_PUBLIC_KEY, params) != 1 ||
+		EVP_PKEY_get_bits(pkey) != RSA_BITS) {
+		EVP_PKEY_free(pkey);
+		pkey = NULL;
+	}
+	OSSL_PARAM_free(params);
+	OSSL_PARAM_BLD_free(build);
+	BN_free(n);
+	EVP_PKEY_CTX_free(context);
+	return pkey;
+}
+
 enum secpool_error quote_key_init(
 	enum quote_key_kind kind, const uint8_t *area, size_t bytes, struct quote_key *ret_key)
 {
@@ -162,12 +205,18 @@ enum secpool_error quote_key_init(
 	error = name_of(area, bytes, key.name);
 	if (error)
 		return error;
-	copy_coordinate(&public.unique.ecc.x, key.x);
-	copy_coordinate(&public.unique.ecc.y, key.y);
-	key.pkey = quote_key_from_point(key.x, key.y);
+	key.rsa = public.type == TPM2_ALG_RSA;
+	if (key.rsa) {
+		key.pkey = key_from_modulus(&public.unique.rsa);
+	} else {
+		copy_coordinate(&public.unique.ecc.x, key.x);
+		copy_coordinate(&public.unique.ecc.y, key.y);
+		key.pkey = quote_key_from_point(key.x, key.y);
+	}
 	if (!key.pkey)
-		return err_set(SECPOOL_E_ATTESTATION,
-			"the %s is refused: its point is not on the curve", word_of(kind));
+		return err_set(SECPOOL_E_ATTESTATION, "the %s is refused: %s", word_of(kind),
+			key.rsa ? "its modulus has not 2048 bits"
+				: "its point is not on the curve");
 	*ret_key = key;
 	return SECPOOL_OK;
 }

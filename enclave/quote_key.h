@@ -8,6 +8,7 @@
 #define SECPOOL_ENCLAVE_QUOTE_KEY_H
 
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,7 @@
 enum { QUOTE_COORDINATE_BYTES = 32 };
 
 /*
- * What a key must be. EK: decrypts, restricted, AES-128-CFB. AK: signs, restricted, ECDSA with
+ * What a key must be. EK: ECC P-256 (TCG template L-2) or RSA-2048 (L-1), decrypts, restricted, AES-128-CFB. AK: signs, restricted, ECDSA with
  * SHA-256. Both: fixedTPM, fixedParent, sensitiveDataOrigin.
  */
 enum quote_key_kind { QUOTE_KEY_ANY, QUOTE_KEY_EK, QUOTE_KEY_AK };
@@ -27,10 +28,11 @@ struct quote_key {
 	uint8_t name[QUOTE_NAME_BYTES];
 	uint8_t x[QUOTE_COORDINATE_BYTES], y[QUOTE_COORDINATE_BYTES];
 	EVP_PKEY *pkey;
+	bool rsa; /* of an EK; x and y are zero then */
 };
 
 /*
- * Parses a marshalled TPM2B_PUBLIC (ECC P-256, name algorithm SHA-256; all of the bytes, nothing
+ * Parses a marshalled TPM2B_PUBLIC (name algorithm SHA-256; all of the bytes, nothing
  * behind) and checks what the kind demands.
  * Errors: SECPOOL_E_ATTESTATION with the reason. Afterwards quote_key_done.
  */

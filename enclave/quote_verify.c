@@ -8,7 +8,6 @@
 #include <tss2/tss2_mu.h>
 
 #include "enclave/quote_key.h"
-#include "lib/base/os.h"
 
 enum { DIGEST_BYTES = 32, NONCE_MOST = 64, SIGNATURE_DER_MOST = 80, PCRS_MOST = 24 };
 /* TPM_RH_ENDORSEMENT, big endian: the name of the hierarchy (TPM 2.0 part 1, section 16) */
@@ -192,14 +191,4 @@ enum secpool_error quote_verify(const uint8_t *ek, size_t ek_bytes, const uint8_
 	quote_key_done(&ak_key);
 	quote_key_done(&ek_key);
 	return error;
-}
-
-void quote_expected_pcr(const char *text, uint8_t ret_value[TPM_PCR_BYTES])
-{
-	uint8_t extended[2 * TPM_PCR_BYTES] = {0}; /* the PCR's zeros, then the digest */
-
-	if (EVP_Digest(text, strlen(text), extended + TPM_PCR_BYTES, NULL, EVP_sha256(), NULL) !=
-			1 ||
-		EVP_Digest(extended, sizeof extended, ret_value, NULL, EVP_sha256(), NULL) != 1)
-		os_random(ret_value, TPM_PCR_BYTES); /* fails closed: no PCR has this value */
 }

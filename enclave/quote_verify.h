@@ -42,9 +42,6 @@ enum secpool_error quote_make_credential(const uint8_t *ek, size_t ek_bytes, con
 enum secpool_error quote_verify(const uint8_t *ek, size_t ek_bytes, const uint8_t *ak, size_t ak_bytes, const uint8_t *attest, size_t attest_bytes, const uint8_t *signature, size_t signature_bytes,
 	const uint8_t *nonce, size_t nonce_bytes, uint32_t pcrs, const uint8_t *pcr_values, size_t pcr_count, struct quote_facts *ret_facts) MUST_USE;
 
-/* A PCR's value after it was extended once from zero with the SHA-256 of text: what quote_verify's pcr_values are compared with. */
-void quote_expected_pcr(const char *text, uint8_t ret_value[TPM_PCR_BYTES]);
-
 /* PEM of a marshalled TPM2B_PUBLIC (ECC P-256), for people and files. text has 512 bytes. */
 enum secpool_error quote_public_pem(const uint8_t *area, size_t bytes, char *text, size_t text_bytes) MUST_USE;
 

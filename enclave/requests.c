@@ -204,6 +204,7 @@ static const struct row {
 	{MSG_ATTEST_EVIDENCE, IN(SERVING), 0, requests_attest_evidence},
 	{MSG_ENC_DEVICE_CHECK, IN(SERVING), 0, requests_device_check},
 	{MSG_ENC_DEVICE_VOID, IN(SERVING), 0, requests_device_void},
+	{MSG_ENC_DEVICE_ENROL, IN(SERVING), 0, requests_device_enrol},
 	{MSG_ENC_DEVICE_KNOWN, IN(SERVING), 0, requests_device_known},
 	{MSG_ENC_RECEIPT, IN(SERVING), 0, receipt},
 	{MSG_ENC_STATUS, IN(SERVING), 0, status},

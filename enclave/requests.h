@@ -28,9 +28,6 @@ enum requests_state {
 	REQUESTS_STATES = 3,
 };
 
-/* PCRs of a device that are quoted: 0 firmware, 2 identity. */
-enum { REQUESTS_DEVICE_PCRS = 0x5, REQUESTS_DEVICE_PCR_COUNT = 2 };
-
 /* All that an enclave has. Large: static, not on a stack. */
 struct requests {
 	enum requests_state state;
@@ -62,6 +59,7 @@ enum secpool_error requests_attest_begin(struct requests *requests, const struct
 enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_check(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_void(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_device_enrol(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_device_known(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 
 #endif

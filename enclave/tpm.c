@@ -14,6 +14,8 @@
 #include "lib/base/buf.h"
 #include "lib/base/os.h"
 
+enum { RSA_BITS = 2048 };
+
 enum secpool_error tpm_usable(const struct tpm *tpm)
 {
 	if (tpm->tcti && tpm->esys)
@@ -81,8 +83,30 @@ enum secpool_error tpm_check_pcrs(uint32_t pcrs, unsigned most)
 	return SECPOOL_OK;
 }
 
+/* What the two kinds differ in; unique is of zeros: TCG's templates L-1 and L-2. */
+static void fill_parameters(bool rsa, TPMT_PUBLIC *area)
+{
+	TPMT_SYM_DEF_OBJECT *symmetric =
+		rsa ? &area->parameters.rsaDetail.symmetric : &area->parameters.eccDetail.symmetric;
+
+	area->type = rsa ? TPM2_ALG_RSA : TPM2_ALG_ECC;
+	symmetric->algorithm = TPM2_ALG_AES;
+	symmetric->keyBits.aes = 128;
+	symmetric->mode.aes = TPM2_ALG_CFB;
+	if (rsa) {
+		area->parameters.rsaDetail.scheme.scheme = TPM2_ALG_NULL;
+		area->parameters.rsaDetail.keyBits = RSA_BITS;
+		area->unique.rsa.size = RSA_BITS / 8;
+	} else {
+		area->parameters.eccDetail.scheme.scheme = TPM2_ALG_NULL;
+		area->parameters.eccDetail.curveID = TPM2_ECC_NIST_P256;
+		area->parameters.eccDetail.kdf.scheme = TPM2_ALG_NULL;
+		area->unique.ecc.x.size = area->unique.ecc.y.size = 32;
+	}
+}
+
 enum secpool_error tpm_make_primary(struct tpm *tpm, ESYS_CONTEXT *esys, ESYS_TR hierarchy,
-	TPMA_OBJECT more_attributes, const TPM2B_DIGEST *policy, ESYS_TR *ret_handle,
+	bool rsa, TPMA_OBJECT more_attributes, const TPM2B_DIGEST *policy, ESYS_TR *ret_handle,
 	TPM2B_PUBLIC **ret_public)
 {
 	const TPM2B_SENSITIVE_CREATE sensitive = {.size = 0};
@@ -95,20 +119,13 @@ enum secpool_error tpm_make_primary(struct tpm *tpm, ESYS_CONTEXT *esys, ESYS_TR
 	TPMT_TK_CREATION *ticket = NULL;
 	TSS2_RC rc;
 
-	area->type = TPM2_ALG_ECC;
+	fill_parameters(rsa, area);
 	area->nameAlg = TPM2_ALG_SHA256;
 	area->objectAttributes = TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT |
 				 TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT |
 				 TPMA_OBJECT_SENSITIVEDATAORIGIN | more_attributes;
 	if (policy)
 		area->authPolicy = *policy;
-	area->parameters.eccDetail.symmetric.algorithm = TPM2_ALG_AES;
-	area->parameters.eccDetail.symmetric.keyBits.aes = 128;
-	area->parameters.eccDetail.symmetric.mode.aes = TPM2_ALG_CFB;
-	area->parameters.eccDetail.scheme.scheme = TPM2_ALG_NULL;
-	area->parameters.eccDetail.curveID = TPM2_ECC_NIST_P256;
-	area->parameters.eccDetail.kdf.scheme = TPM2_ALG_NULL;
-	area->unique.ecc.x.size = area->unique.ecc.y.size = 32; /* of zeros: TCG's templates */
 	rc = Esys_CreatePrimary(esys, hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE,
 		&sensitive, &template, &outside, &creation, ret_handle, ret_public, &data, &hash,
 		&ticket);

@@ -41,6 +41,11 @@ enum secpool_error tpm_unseal(struct tpm *tpm, const uint8_t *blob, size_t blob_
 /* Extends a PCR of the SHA-256 bank with the SHA-256 of text. */
 enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
 
+/*
+ * The same, if the PCR still is as it was when the TPM was started (zeros), else nothing: so who starts a TPM that measures nothing by itself may do it again after an error.
+ */
+enum secpool_error tpm_measure(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
+
 /* A key's public area as TPM2B_PUBLIC, marshalled. */
 struct tpm_public {
 	size_t bytes;
@@ -57,10 +62,17 @@ struct tpm_quote {
 };
 
 /*
- * The attestation key: a restricted ECDSA P-256 signing key under the EK (P-256, TCG EK template L-2), made new or, when blob_bytes is not 0, loaded from blob. It stays loaded until
+ * The attestation key: a restricted ECDSA P-256 signing key under the EK (P-256, TCG EK template L-2, or what tpm_ek_certificate found), made new or, when blob_bytes is not 0, loaded from blob. It stays loaded until
  * tpm_close. blob (TPM_BLOB_BYTES) may be stored anywhere.
  */
 enum secpool_error tpm_attestation_key(struct tpm *tpm, uint8_t *blob, size_t *blob_bytes, struct tpm_public *ret_ek, struct tpm_public *ret_ak) MUST_USE;
+
+/*
+ * The EK certificate that the TPM keeps (TCG EK Credential Profile 2.5, section 2.2.1): NV index 0x01c0000a, of the ECC P-256 EK, else 0x01c00002, of the RSA-2048 EK (template L-1). tpm_attestation_key then makes the
+ * EK that it is for; without a certificate, or without this call, the ECC one. certificate: as it lies there, DER with what may follow. *ret_bytes is 0 when there is none.
+ * Errors: SECPOOL_E_TPM, also for one longer than certificate_bytes.
+ */
+enum secpool_error tpm_ek_certificate(struct tpm *tpm, uint8_t *certificate, size_t certificate_bytes, size_t *ret_bytes) MUST_USE;
 
 /* TPM2_ActivateCredential: opens a challenge made for this EK and AK. secret: up to 64 bytes. */
 enum secpool_error tpm_activate(struct tpm *tpm, const uint8_t *credential, size_t credential_bytes, const uint8_t *encrypted_secret, size_t encrypted_secret_bytes, uint8_t *secret,

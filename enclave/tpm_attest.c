@@ -114,7 +114,7 @@ static enum secpool_error put_public(const TPM2B_PUBLIC *from, struct tpm_public
 static enum secpool_error make_ek(struct tpm *tpm, TPM2B_PUBLIC **ret_area)
 {
 	enum secpool_error error = tpm_make_primary(tpm, tpm->esys, ESYS_TR_RH_ENDORSEMENT,
-		TPMA_OBJECT_ADMINWITHPOLICY, &EK_POLICY, &tpm->ek, ret_area);
+		tpm->ek_rsa, TPMA_OBJECT_ADMINWITHPOLICY, &EK_POLICY, &tpm->ek, ret_area);
 
 	if (error)
 		tpm->ek = ESYS_TR_NONE;
@@ -378,4 +378,19 @@ enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text)
 	rc = Esys_PCR_Extend(tpm->esys, ESYS_TR_PCR0 + pcr, ESYS_TR_PASSWORD, ESYS_TR_NONE,
 		ESYS_TR_NONE, &digests);
 	return rc ? tpm_failed(tpm, rc, "TPM2_PCR_Extend") : SECPOOL_OK;
+}
+
+enum secpool_error tpm_measure(struct tpm *tpm, unsigned pcr, const char *text)
+{
+	static const uint8_t zero[TPM_PCR_BYTES];
+	struct tpm_quote now = {.pcr_count = 0};
+	enum secpool_error error = tpm_usable(tpm);
+
+	if (!error)
+		error = tpm_check_pcrs(pcr < TPM_PCRS ? 1u << pcr : 0, 1);
+	if (!error)
+		error = read_pcrs(tpm, 1u << pcr, &now);
+	if (!error && CRYPTO_memcmp(now.pcr_values[0], zero, sizeof zero) == 0)
+		error = tpm_extend(tpm, pcr, text);
+	return error;
 }

@@ -23,6 +23,7 @@ struct tpm {
 	TSS2_TCTI_CONTEXT *tcti; /* NULL after the transport failed */
 	ESYS_CONTEXT *esys; /* for all but secrets: those have contexts of their own (tpm_seal.c) */
 	ESYS_TR ek, ak;	    /* ESYS_TR_NONE: not loaded; the EK is only while it is used */
+	bool ek_rsa;	    /* the EK is RSA-2048, as its certificate is: tpm_ek_certificate */
 	bool device;	    /* /dev/tpmrm0: it has a resource manager */
 	char where[TPM_WHERE_BYTES];
 	char description[TPM_DESCRIPTION_BYTES];
@@ -57,12 +58,12 @@ TPML_PCR_SELECTION tpm_pcr_selection(uint32_t pcrs) MUST_USE;
 enum secpool_error tpm_check_pcrs(uint32_t pcrs, unsigned most) MUST_USE;
 
 /*
- * An ECC P-256 storage key (restricted, decrypt, AES-128-CFB, sensitiveDataOrigin, fixedTPM,
+ * An ECC P-256 storage key, or with rsa an RSA-2048 one (restricted, decrypt, AES-128-CFB, sensitiveDataOrigin, fixedTPM,
  * fixedParent) with the given further attributes and policy (NULL: none), as a primary of the
  * hierarchy. The caller flushes *ret_handle.
  * Errors: SECPOOL_E_TPM.
  */
-enum secpool_error tpm_make_primary(struct tpm *tpm, ESYS_CONTEXT *esys, ESYS_TR hierarchy,
+enum secpool_error tpm_make_primary(struct tpm *tpm, ESYS_CONTEXT *esys, ESYS_TR hierarchy, bool rsa,
 	TPMA_OBJECT more_attributes, const TPM2B_DIGEST *policy, ESYS_TR *ret_handle,
 	TPM2B_PUBLIC **ret_public) MUST_USE;
 

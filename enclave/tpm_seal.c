@@ -39,7 +39,7 @@ static enum secpool_error work_begin(struct work *work, struct tpm *tpm)
 	rc = Esys_Initialize(&work->esys, tpm->tcti, NULL);
 	if (rc)
 		return tpm_failed(tpm, rc, "Esys_Initialize");
-	error = tpm_make_primary(tpm, work->esys, ESYS_TR_RH_OWNER,
+	error = tpm_make_primary(tpm, work->esys, ESYS_TR_RH_OWNER, false,
 		TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA, NULL, &work->srk, &area);
 	if (error)
 		return error;

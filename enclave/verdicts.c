@@ -52,7 +52,7 @@ static enum secpool_error too_many(const char *id)
 }
 
 enum secpool_error verdicts_know(struct verdicts *verdicts, const char *id,
-	const uint8_t ek_name[QUOTE_NAME_BYTES], uint64_t resets)
+	const uint8_t ek_name[QUOTE_NAME_BYTES], const char *serial, uint64_t resets)
 {
 	struct verdicts_device *device = place_for(verdicts, id);
 	struct verdicts_counter *counter = counter_for(verdicts, ek_name);
@@ -67,6 +67,7 @@ enum secpool_error verdicts_know(struct verdicts *verdicts, const char *id,
 		MSG_SET(device->id, id);
 		memcpy(device->ek_name, ek_name, QUOTE_NAME_BYTES);
 		device->known = true;
+		MSG_SET(device->serial, serial);
 		MSG_SET(device->reason, "it was not attested since secpool-keymgrd started");
 	}
 	memcpy(counter->ek_name, ek_name, QUOTE_NAME_BYTES);
@@ -113,15 +114,37 @@ enum secpool_error verdicts_take_challenge(struct verdicts *verdicts, const char
 		"device %s: no challenge is open, its evidence is replayed or late", id);
 }
 
-enum secpool_error verdicts_may_claim(const struct verdicts *verdicts, const char *id,
-	const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed)
+/* The id that has this serial with another EK; NULL: none. */
+static struct verdicts_device *other_of_serial(
+	const struct verdicts *verdicts, const char *id, const char *serial, const uint8_t *ek_name)
 {
-	const struct verdicts_device *device = find(verdicts, id);
+	for (size_t i = 0; i < VERDICTS_DEVICES_MOST; i++) {
+		const struct verdicts_device *other = &verdicts->devices[i];
 
-	if (!listed && device && device->known && !same_name(device->ek_name, ek_name))
+		if (other->known && serial[0] && strcmp(other->serial, serial) == 0 &&
+			strcmp(other->id, id) != 0 && !same_name(other->ek_name, ek_name))
+			return (struct verdicts_device *)other;
+	}
+	return NULL;
+}
+
+enum secpool_error verdicts_may_claim(
+	const struct verdicts *verdicts, const struct verdicts_proof *proof)
+{
+	const struct verdicts_device *device = find(verdicts, proof->id);
+	const struct verdicts_device *other =
+		other_of_serial(verdicts, proof->id, proof->serial, proof->ek_name);
+
+	if (!proof->listed && device && device->known &&
+		!same_name(device->ek_name, proof->ek_name))
 		return err_set(SECPOOL_E_ATTESTATION,
 			"device %s: its TPM (EK) is not the one this id was first accepted with",
-			id);
+			proof->id);
+	if (other)
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device %s: its serial '%s' is that of device %s, which has another TPM "
+			"(EK)",
+			proof->id, proof->serial, other->id);
 	return SECPOOL_OK;
 }
 
@@ -147,35 +170,95 @@ static enum secpool_error void_both(
 	return SECPOOL_OK;
 }
 
-enum secpool_error verdicts_accept(struct verdicts *verdicts, const char *id,
-	const uint8_t ek_name[QUOTE_NAME_BYTES], bool listed, uint64_t resets, uint64_t expires_ns)
+bool verdicts_is_known(
+	const struct verdicts *verdicts, const char *id, const uint8_t ek_name[QUOTE_NAME_BYTES])
 {
-	enum secpool_error error = verdicts_may_claim(verdicts, id, ek_name, listed);
-	struct verdicts_device *device = place_for(verdicts, id);
-	struct verdicts_counter *counter = counter_for(verdicts, ek_name);
+	const struct verdicts_device *device = find(verdicts, id);
 
-	if (error)
-		return error;
-	error = void_both(verdicts, id, ek_name);
-	if (error)
-		return error;
-	if (!device || !counter)
-		return too_many(id);
-	if (counter->used && resets < counter->resets)
+	return device && device->known && same_name(device->ek_name, ek_name);
+}
+
+static enum secpool_error check_proof(struct verdicts *verdicts, const struct verdicts_proof *proof)
+{
+	const struct verdicts_counter *counter = counter_for(verdicts, proof->ek_name);
+
+	if (!counter || !place_for(verdicts, proof->id))
+		return too_many(proof->id);
+	if (counter->used && proof->resets < counter->resets)
 		return err_set(SECPOOL_E_ATTESTATION,
 			"device %s: its TPM's reset counter went back from %u.%u to %u.%u: an "
 			"older state was put back",
-			id, (unsigned)(counter->resets >> 32), (unsigned)counter->resets,
-			(unsigned)(resets >> 32), (unsigned)resets);
-	memcpy(counter->ek_name, ek_name, QUOTE_NAME_BYTES);
+			proof->id, (unsigned)(counter->resets >> 32), (unsigned)counter->resets,
+			(unsigned)(proof->resets >> 32), (unsigned)proof->resets);
+	return SECPOOL_OK;
+}
+
+enum secpool_error verdicts_accept(
+	struct verdicts *verdicts, const struct verdicts_proof *proof, uint64_t expires_ns)
+{
+	enum secpool_error error = verdicts_may_claim(verdicts, proof);
+	struct verdicts_counter *counter;
+	struct verdicts_device *device;
+
+	if (error)
+		return error;
+	error = void_both(verdicts, proof->id, proof->ek_name);
+	if (!error)
+		error = check_proof(verdicts, proof);
+	if (error)
+		return error;
+	counter = counter_for(verdicts, proof->ek_name);
+	memcpy(counter->ek_name, proof->ek_name, QUOTE_NAME_BYTES);
 	counter->used = true;
-	counter->resets = resets;
-	MSG_SET(device->id, id);
-	memcpy(device->ek_name, ek_name, QUOTE_NAME_BYTES);
+	counter->resets = proof->resets;
+	device = place_for(verdicts, proof->id);
+	MSG_SET(device->id, proof->id);
+	MSG_SET(device->serial, proof->serial);
+	memcpy(device->ek_name, proof->ek_name, QUOTE_NAME_BYTES);
 	device->known = true;
 	device->live = true;
+	device->offered = false;
 	device->expires_ns = expires_ns;
 	MSG_SET(device->reason, "");
+	return SECPOOL_OK;
+}
+
+void verdicts_offer(struct verdicts *verdicts, const struct verdicts_proof *proof)
+{
+	struct verdicts_device *device = place_for(verdicts, proof->id);
+
+	if (!device || proof->id[0] == '\0')
+		return;
+	MSG_SET(device->id, proof->id);
+	device->offered = true;
+	memcpy(device->offered_ek, proof->ek_name, QUOTE_NAME_BYTES);
+	MSG_SET(device->offered_serial, proof->serial);
+}
+
+enum secpool_error verdicts_enrol(
+	struct verdicts *verdicts, const char *id, struct verdicts_device *ret_device)
+{
+	struct verdicts_device *device = find(verdicts, id), *other;
+
+	if (!device || !device->offered)
+		return err_set(SECPOOL_E_NOT_FOUND,
+			"device %.63s was not refused for who it is: there is nothing to enrol",
+			id);
+	other = other_of_serial(verdicts, id, device->offered_serial, device->offered_ek);
+	if (other && other->live)
+		return err_set(SECPOOL_E_EXISTS,
+			"device %.63s has the serial '%s', which device %s is in use with", id,
+			device->offered_serial, other->id);
+	/* a live one was accepted while nobody else had it: so these are not */
+	for (; other;
+		other = other_of_serial(verdicts, id, device->offered_serial, device->offered_ek))
+		MSG_SET(other->serial, "");
+	memcpy(device->ek_name, device->offered_ek, QUOTE_NAME_BYTES);
+	MSG_SET(device->serial, device->offered_serial);
+	device->known = true;
+	device->offered = false;
+	verdicts_void(verdicts, id, "it was enrolled, attest it");
+	*ret_device = *device;
 	return SECPOOL_OK;
 }
 

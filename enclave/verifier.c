@@ -4,8 +4,11 @@
 #include <openssl/crypto.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "enclave/ekcert.h"
+#include "enclave/eventlog.h"
 #include "enclave/quote_verify.h"
 #include "enclave/sandbox.h"
 #include "enclave/secmem.h"
@@ -23,47 +26,76 @@ _Static_assert(sizeof((struct msg_verify_evidence *)0)->attest == TPM_ATTEST_BYT
 _Static_assert(sizeof((struct msg_verify_evidence *)0)->nonce == QUOTE_NONCE_BYTES, "nonce");
 _Static_assert(sizeof((struct msg_verify_evidence *)0)->pcr_values == TPM_PCRS_MOST * TPM_PCR_BYTES,
 	"PCR values");
+_Static_assert(
+	sizeof((struct msg_verify_begin *)0)->certificate == EKCERT_BYTES_MOST, "certificate");
+_Static_assert(sizeof((struct msg_verify_evidence *)0)->log == EVENTLOG_BYTES_MOST, "log");
+_Static_assert(sizeof((struct msg_verify_facts *)0)->firmware == EVENTLOG_TEXT_BYTES, "texts");
 
 /* ---- in the verifier process ---- */
 
-static enum secpool_error serve_begin(const struct msg_verify_begin *in, struct msg *answer)
+/* Whether a certificate is needed is the policy's to say, so a bad one is no error here. */
+static void look_at_certificate(const struct ekcert_cas *cas, const struct msg_verify_begin *in,
+	struct msg_verify_credential *out)
+{
+	enum secpool_error error = ekcert_verify(cas, in->certificate, in->certificate_bytes,
+		in->ek, in->ek_bytes, (int64_t)(clock_calendar_ns() / CLOCK_NS_PER_S));
+
+	out->certified = error == SECPOOL_OK;
+	MSG_SET(out->uncertified, error ? err_detail() : "");
+}
+
+static enum secpool_error serve_begin(
+	const struct ekcert_cas *cas, const struct msg_verify_begin *in, struct msg *answer)
 {
 	struct msg_verify_credential *out = &answer->u.verify_credential;
 	size_t credential_bytes = 0, secret_bytes = 0;
 	enum secpool_error error;
 
-	if (in->ek_bytes > sizeof in->ek || in->ak_bytes > sizeof in->ak)
-		return err_set(SECPOOL_E_ATTESTATION, "the public area of a key is too long");
+	if (in->ek_bytes > sizeof in->ek || in->ak_bytes > sizeof in->ak ||
+		in->certificate_bytes > sizeof in->certificate)
+		return err_set(SECPOOL_E_ATTESTATION, "a key or its certificate is too long");
 	error = quote_public_name(in->ek, in->ek_bytes, out->ek_name);
 	if (!error)
 		error = quote_make_credential(in->ek, in->ek_bytes, in->ak, in->ak_bytes,
 			in->secret, out->credential, &credential_bytes, out->secret, &secret_bytes);
 	out->credential_bytes = (uint32_t)credential_bytes;
 	out->secret_bytes = (uint32_t)secret_bytes;
+	if (!error)
+		look_at_certificate(cas, in, out);
 	answer->type = MSG_VERIFY_CREDENTIAL;
 	return error;
 }
 
 static enum secpool_error serve_evidence(const struct msg_verify_evidence *in, struct msg *answer)
 {
+	struct msg_verify_facts *out = &answer->u.verify_facts;
+	struct eventlog_facts told = {.bytes = 0};
 	struct quote_facts facts = {0};
 	enum secpool_error error;
 
 	if (in->ek_bytes > sizeof in->ek || in->ak_bytes > sizeof in->ak ||
 		in->attest_bytes > sizeof in->attest ||
-		in->signature_bytes > sizeof in->signature || in->pcr_count > TPM_PCRS_MOST)
+		in->signature_bytes > sizeof in->signature || in->pcr_count > TPM_PCRS_MOST ||
+		in->log_bytes > sizeof in->log)
 		return err_set(SECPOOL_E_ATTESTATION, "a part of the evidence is too long");
 	error = quote_verify(in->ek, in->ek_bytes, in->ak, in->ak_bytes, in->attest,
 		in->attest_bytes, in->signature, in->signature_bytes, in->nonce, sizeof in->nonce,
 		in->pcrs, in->pcr_values, in->pcr_count, &facts);
+	/* the log last: the values that it must replay to are then what a TPM signed */
+	if (!error)
+		error = eventlog_replay(in->log, in->log_bytes, in->pcrs, in->pcr_values, &told);
 	answer->type = MSG_VERIFY_FACTS;
-	answer->u.verify_facts.reset_count = facts.reset_count;
-	answer->u.verify_facts.restart_count = facts.restart_count;
+	out->reset_count = facts.reset_count;
+	out->restart_count = facts.restart_count;
+	MSG_SET(out->firmware, told.firmware);
+	MSG_SET(out->id, told.id);
+	MSG_SET(out->serial, told.serial);
+	out->bytes = told.bytes;
 	return error;
 }
 
 /* Answers requests until the enclave closes its end; anything that is not a request ends it too. */
-static void serve(int socket)
+static void serve(int socket, const struct ekcert_cas *cas)
 {
 	static struct msg request, answer;
 	enum secpool_error error;
@@ -74,7 +106,7 @@ static void serve(int socket)
 		memset(&answer, 0, sizeof answer);
 		err_clear();
 		if (request.type == MSG_VERIFY_BEGIN)
-			error = serve_begin(&request.u.verify_begin, &answer);
+			error = serve_begin(cas, &request.u.verify_begin, &answer);
 		else if (request.type == MSG_VERIFY_EVIDENCE)
 			error = serve_evidence(&request.u.verify_evidence, &answer);
 		else
@@ -92,20 +124,44 @@ static void serve(int socket)
 	}
 }
 
-static _Noreturn void run(int socket)
+static _Noreturn void run(int socket, const struct policy *policy)
 {
+	struct ekcert_cas *cas = NULL;
+	enum secpool_error error = SECPOOL_OK;
+
 	/* no configuration file: nothing outside decides which code runs here */
-	if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1 ||
+	if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL) != 1)
+		error = err_set(SECPOOL_E_CRYPTO, "OpenSSL does not start in the verifier");
+	tzset(); /* the C library reads its file at the first gmtime, of a certificate's dates */
+	if (!error && policy)
+		error = ekcert_load(policy, &cas);
+	if (sock_reply(socket, 0, error, clock_now_ns() + VERIFIER_DEADLINE_NS) || error ||
 		sandbox_drop_capabilities() || sandbox_close_all_but(socket) ||
 		sandbox_enter(SANDBOX_VERIFIER, 0))
 		_exit(1);
-	serve(socket);
+	serve(socket, cas);
 	_exit(0);
 }
 
 /* ---- in the enclave ---- */
 
-enum secpool_error verifier_start(struct verifier *ret_verifier)
+/* What it says first: whether it can begin. */
+static enum secpool_error wait_begun(int socket)
+{
+	struct msg msg;
+	enum secpool_error error =
+		sock_receive(socket, &msg, NULL, clock_now_ns() + VERIFIER_DEADLINE_NS);
+
+	if (error)
+		return err_set(SECPOOL_E_SYSTEM, "the verifier process did not begin");
+	if (msg.type != MSG_REPLY)
+		return err_set(SECPOOL_E_PROTOCOL, "the verifier process began with %s",
+			msg_name(msg.type));
+	error = err_from_number(msg.u.reply.error);
+	return error ? err_set(error, "%s", msg.u.reply.detail) : SECPOOL_OK;
+}
+
+enum secpool_error verifier_start(const struct policy *policy, struct verifier *ret_verifier)
 {
 	int ends[2];
 	enum secpool_error error = sock_pair(ends);
@@ -121,8 +177,13 @@ enum secpool_error verifier_start(struct verifier *ret_verifier)
 		return error;
 	}
 	if (pid == 0)
-		run(ends[1]);
+		run(ends[1], policy);
 	os_close(&ends[1]);
+	error = wait_begun(ends[0]);
+	if (error) {
+		os_close(&ends[0]); /* it ends with it */
+		return error;
+	}
 	*ret_verifier = (struct verifier){.socket = ends[0], .pid = pid};
 	return SECPOOL_OK;
 }

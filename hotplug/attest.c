@@ -9,8 +9,8 @@
 #include "enclave/eventlog.h"
 #include "enclave/tpm.h"
 #include "hotplug/notify.h"
+#include "hotplug/topology.h"
 #include "lib/base/clock.h"
-#include "lib/base/log.h"
 #include "lib/base/os.h"
 
 /* How long a TPM that was just started may take to accept, and the pause between two looks. */
@@ -29,6 +29,7 @@ enum phase {
 };
 
 _Static_assert(sizeof((struct msg_attest_begin *)NULL)->ek == TPM_PUBLIC_BYTES, "lengths");
+_Static_assert(sizeof((struct msg_attest_evidence *)NULL)->log == EVENTLOG_BYTES_MOST, "log");
 
 /* One exchange. While a thread has it (busy), only `dropped` may be touched. */
 struct attest {
@@ -41,7 +42,10 @@ struct attest {
 	sd_event_source *deadline;
 	char folder[PATH_MAX];
 	struct tpm *tpm;
+	struct identity identity; /* as it was when the exchange began */
 	struct tpm_public ek, ak;
+	size_t certificate_bytes;
+	uint8_t certificate[sizeof((struct msg_attest_begin *)NULL)->certificate];
 	struct msg_attest_challenge challenge;
 	struct msg_attest_evidence evidence;
 	enum secpool_error error;
@@ -55,6 +59,19 @@ static void free_attest(struct attest *attest)
 }
 
 /* ---- on a thread ---- */
+
+/* swtpm measures nothing by itself: hotplugd, which gave it power, does it as the device's boot would. */
+static enum secpool_error measure(struct attest *attest)
+{
+	struct identity_measured measured;
+	enum secpool_error error;
+
+	if (attest->identity.tpm != IDENTITY_TPM_SWTPM)
+		return SECPOOL_OK;
+	identity_measure(&attest->identity, &measured);
+	error = tpm_measure(attest->tpm, 0, measured.firmware);
+	return error ? error : tpm_measure(attest->tpm, 2, measured.device);
+}
 
 /* The key blob may be stale (another TPM): then *use_blob becomes false, and the next try makes a
  * new key. */
@@ -70,6 +87,13 @@ static enum secpool_error load_keys(struct attest *attest, const char *where, bo
 	error = tpm_open(where, &attest->tpm);
 	if (error)
 		return error;
+	/* which EK the TPM has is decided by which one it has a certificate for */
+	error = tpm_ek_certificate(attest->tpm, attest->certificate, sizeof attest->certificate,
+		&attest->certificate_bytes);
+	if (!error)
+		error = measure(attest);
+	if (error)
+		goto out;
 	if (*use_blob && os_read_file(path, sizeof blob, &text, &bytes) == SECPOOL_OK)
 		memcpy(blob, text, bytes);
 	else
@@ -82,6 +106,7 @@ static enum secpool_error load_keys(struct attest *attest, const char *where, bo
 		error = err_set(SECPOOL_E_TPM, "the device's TPM gave keys of impossible length");
 	if (!error && old_bytes == 0)
 		error = os_write_file_durable(path, blob, bytes, AK_FILE_MODE);
+out:
 	if (error) {
 		*use_blob = false;
 		tpm_close(attest->tpm);
@@ -229,27 +254,63 @@ static void ask(struct attest *attest, enum phase phase, struct msg *msg)
 		fail(attest, SECPOOL_E_SYSTEM, "no timer for keymgrd's answer");
 }
 
+/* Why the device may get at this host's own memory; an emulated one is a file. */
+static const char *reach_of(const struct device *device)
+{
+	if (device->identity.kind != MSG_KIND_CXL)
+		return "";
+	return device->topology ? device->topology->reach : "its function is not known";
+}
+
 static void ask_begin(struct attest *attest)
 {
-	const struct identity *identity = &attest->device->identity;
+	const struct identity *identity = &attest->identity;
 	struct msg msg = {.type = MSG_ATTEST_BEGIN};
 	struct msg_attest_begin *begin = &msg.u.attest_begin;
 
 	memset(begin, 0, sizeof *begin);
 	MSG_SET(begin->id, identity->id);
 	MSG_SET(begin->firmware, identity->firmware);
+	MSG_SET(begin->serial, identity->serial);
 	begin->bytes = identity->bytes;
+	MSG_SET(begin->reach, reach_of(attest->device));
 	begin->ek_bytes = (uint32_t)attest->ek.bytes;
 	memcpy(begin->ek, attest->ek.area, attest->ek.bytes);
 	begin->ak_bytes = (uint32_t)attest->ak.bytes;
 	memcpy(begin->ak, attest->ak.area, attest->ak.bytes);
+	begin->certificate_bytes = (uint32_t)attest->certificate_bytes;
+	memcpy(begin->certificate, attest->certificate, attest->certificate_bytes);
 	ask(attest, PHASE_CHALLENGE, &msg);
+}
+
+/* What the device's TPM measured when it was started: the device's own word, which the verifier replays. */
+static enum secpool_error add_log(struct attest *attest)
+{
+	struct identity_measured measured;
+	size_t bytes = 0;
+	enum secpool_error error;
+
+	identity_measure(&attest->identity, &measured);
+	const struct eventlog_event events[] = {
+		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
+		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
+	};
+	error = eventlog_make(events, sizeof events / sizeof *events, attest->evidence.log, &bytes);
+	attest->evidence.log_bytes = (uint32_t)bytes;
+	return error;
 }
 
 static void ask_verdict(struct attest *attest)
 {
 	struct msg msg = {.type = MSG_ATTEST_EVIDENCE};
+	char reason[ERR_DETAIL_BYTES];
+	enum secpool_error error = add_log(attest);
 
+	if (error) {
+		snprintf(reason, sizeof reason, "no event log: %.200s", err_detail());
+		fail(attest, error, reason);
+		return;
+	}
 	msg.u.attest_evidence = attest->evidence;
 	ask(attest, PHASE_VERDICT, &msg);
 }
@@ -299,6 +360,7 @@ void attest_start(struct device *device)
 	attest->work.run = run;
 	attest->work.done = done;
 	attest->device = device;
+	attest->identity = device->identity;
 	memcpy(attest->folder, device->folder, sizeof attest->folder);
 	device->attest = attest;
 	go(attest, PHASE_KEYS);
@@ -346,19 +408,12 @@ static void keep_evidence(const struct attest *attest)
 {
 	const struct msg_attest_evidence *from = &attest->evidence;
 	struct device *device = attest->device;
-	struct identity_measured measured;
 	struct msg_device_evidence *to;
-	size_t bytes = 0;
 
 	free(device->evidence);
 	device->evidence = to = calloc(1, sizeof *to);
 	if (!to)
 		return;
-	identity_measure(&device->identity, &measured);
-	const struct eventlog_event events[] = {
-		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = measured.firmware},
-		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = measured.device},
-	};
 	MSG_SET(to->id, device->identity.id);
 	to->ak_bytes = (uint32_t)attest->ak.bytes;
 	memcpy(to->ak, attest->ak.area, attest->ak.bytes);
@@ -370,10 +425,8 @@ static void keep_evidence(const struct attest *attest)
 	to->pcrs = attest->challenge.pcrs;
 	to->pcr_count = from->pcr_count;
 	memcpy(to->pcr_values, from->pcr_values, sizeof to->pcr_values);
-	if (eventlog_make(events, sizeof events / sizeof *events, to->log, &bytes))
-		log_event(LOG_LEVEL_WARNING, "no-event-log", "device=%s detail=\"%s\"", to->id,
-			err_detail());
-	to->log_bytes = (uint32_t)bytes;
+	to->log_bytes = from->log_bytes;
+	memcpy(to->log, from->log, sizeof to->log);
 }
 
 static void take_verdict(struct attest *attest, const struct msg_attest_verdict *verdict)

@@ -8,6 +8,7 @@
 
 #include "hotplug/notify.h"
 #include "hotplug/peer.h"
+#include "hotplug/topology.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
@@ -235,6 +236,23 @@ static void take_command(
 	}
 }
 
+/* What the kernel says of a CXL device. */
+static void fill_topology(struct msg_device_row *row, const struct topology_device *topology)
+{
+	row->numa_node = UINT32_MAX;
+	row->health = UINT32_MAX;
+	if (!topology)
+		return;
+	MSG_SET(row->memdev, topology->memdev);
+	MSG_SET(row->region, topology->region);
+	MSG_SET(row->dax, topology->dax);
+	row->persistent_bytes = topology->persistent_bytes;
+	row->volatile_bytes = topology->volatile_bytes;
+	row->numa_node = (uint32_t)topology->numa_node;
+	row->latency_ns = topology->latency_ns;
+	row->health = topology->health;
+}
+
 static void send_row(struct client *client, const struct device *device, uint32_t number)
 {
 	struct msg msg = {.type = MSG_DEVICE_ROW, .number = number};
@@ -242,9 +260,11 @@ static void send_row(struct client *client, const struct device *device, uint32_
 	uint64_t now = clock_now_ns();
 
 	MSG_SET(row->id, device->identity.id);
-	MSG_SET(row->kind, "emulated");
+	MSG_SET(row->kind, msg_device_kind_name(device->identity.kind));
 	MSG_SET(row->domain, device->identity.domain);
 	MSG_SET(row->firmware, device->identity.firmware);
+	MSG_SET(row->serial, device->identity.serial);
+	fill_topology(row, device->topology);
 	row->state = device->state;
 	row->bytes = device->identity.bytes;
 	row->attested_ns = device->attested_ns;

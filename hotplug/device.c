@@ -260,6 +260,7 @@ void device_free_all(struct hotplug *hotplug)
 		hotplug->devices = device->next;
 		vtpm_free(device->vtpm, deadline_ns);
 		free(device->evidence);
+		free(device->topology);
 		free(device);
 	}
 	hotplug->device_count = 0;

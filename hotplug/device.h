@@ -25,8 +25,20 @@ struct msg_device_evidence;
 struct control;
 struct hotplug;
 struct notify;
+struct topology_device;
 struct vtpm;
 struct watch;
+struct cxl;
+struct device;
+
+/* What is done with media by their kind: the emulator's and devdax.c's. */
+struct device_kind {
+	/* Opens them; back: they were gone since they were opened last. Errors: those of emulator_open and devdax_open. */
+	enum secpool_error (*open)(const struct device *device, bool back, int *ret_media_fd, uint64_t *ret_mark);
+	bool (*look)(const struct device *device);
+	/* after a look that did not find them: so that they are gone for clients too */
+	void (*cut)(const struct device *device);
+};
 
 /* The most devices below one folder, the length of a reason with its NUL, the longest silence. */
 enum { DEVICE_MOST = 256, DEVICE_REASON_BYTES = 192, DEVICE_SILENT_MS_MOST = 30000 };
@@ -36,6 +48,7 @@ struct device_probe {
 	struct work_item work;
 	bool running;
 	int fd;
+	uint32_t kind;
 	uint64_t bytes, mark, most_ns;
 	enum secpool_error error;
 	char detail[ERR_DETAIL_BYTES];
@@ -45,12 +58,14 @@ struct device {
 	struct hotplug *hotplug;
 	struct device *next;
 	struct identity identity;
+	struct topology_device *topology; /* of a cxl device: as it was read last; NULL: not there */
 	char folder[PATH_MAX];
 	enum msg_state state;
 	/* why it is in this state, for people; "" when there is nothing to say */
 	char reason[DEVICE_REASON_BYTES];
 	int media_fd;  /* -1: no media */
 	uint64_t mark; /* of the media; kept after they went, to say which are gone */
+	uint64_t latency_ns; /* of an access, since the media came; 0: not known */
 	struct vtpm *vtpm;
 	/* the exchange that runs, or one that was dropped and still has a thread */
 	struct attest *attest;
@@ -84,6 +99,8 @@ struct hotplug {
 	struct work *copy_work; /* copies media */
 	struct work *probe_work; /* looks at devices that may not answer */
 	struct watch *watch;
+	bool use_cxl;	 /* else CXL memory is left alone */
+	struct cxl *cxl; /* NULL: not there */
 	struct notify *notify;
 	struct control *control;
 	struct device *devices; /* by id */
@@ -104,6 +121,9 @@ void device_discover(struct hotplug *hotplug, const char *id);
  * the table does not have is logged and changes nothing. */
 void device_step(struct device *device, enum devstate_event event, const char *reason);
 
+/* Commands that only an emulated device can carry out. Errors: SECPOOL_E_UNSUPPORTED. */
+enum secpool_error device_must_be_emulated(const struct device *device, const char *what) MUST_USE;
+
 /* Whether the media are still there; when not, the device is removed (event). True when this
  * changed the state. */
 bool device_look(struct device *device, const char *reason);
@@ -112,7 +132,7 @@ bool device_look(struct device *device, const char *reason);
  * Starts a pull; control_pulled is called when the media are truncated and the state is stepped, or
  * when that failed. silent_ms: for so long before it the device answers zeros and swallows stores,
  * and its state stays; 0: not. Errors: SECPOOL_E_BUSY naming the state (it has no media, or is being
- * pulled), SECPOOL_E_INVALID (silent_ms above DEVICE_SILENT_MS_MOST), SECPOOL_E_SYSTEM.
+ * pulled), SECPOOL_E_UNSUPPORTED, SECPOOL_E_INVALID (silent_ms above DEVICE_SILENT_MS_MOST), SECPOOL_E_SYSTEM.
  */
 enum secpool_error device_pull(struct device *device, uint32_t silent_ms) MUST_USE;
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 
+#include "hotplug/devdax.h"
 #include "hotplug/emulator.h"
 #include "hotplug/inject.h"
 #include "lib/base/clock.h"
@@ -94,7 +95,10 @@ static enum secpool_error carry_out(struct device *device, const struct inject *
 enum secpool_error device_inject(struct device *device, const char *text)
 {
 	struct inject inject;
-	enum secpool_error error = inject_parse(text, &inject);
+	enum secpool_error error = device_must_be_emulated(device, "made to misbehave");
+
+	if (!error)
+		error = inject_parse(text, &inject);
 
 	if (error)
 		return error;
@@ -121,7 +125,9 @@ static void run_probe(struct work_item *item)
 	struct device *device = device_of(item);
 	struct device_probe *probe = &device->probe;
 
-	probe->error = emulator_probe(probe->fd, probe->bytes, probe->most_ns);
+	probe->error = probe->kind == MSG_KIND_CXL
+			       ? devdax_probe(probe->fd, probe->bytes, probe->mark)
+			       : emulator_probe(probe->fd, probe->bytes, probe->most_ns);
 	msg_set_text(probe->detail, sizeof probe->detail, err_detail());
 }
 
@@ -154,6 +160,7 @@ void device_probe(struct device *device, uint32_t most_ms)
 	}
 	probe->running = true;
 	probe->bytes = device->identity.bytes;
+	probe->kind = device->identity.kind;
 	probe->mark = device->mark;
 	probe->most_ns = (uint64_t)(most_ms > 0 ? most_ms : 1) * CLOCK_NS_PER_MS;
 	probe->work.run = run_probe;

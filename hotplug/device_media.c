@@ -10,7 +10,10 @@
 #include <string.h>
 
 #include "hotplug/control.h"
+#include "hotplug/devdax.h"
 #include "hotplug/emulator.h"
+#include "hotplug/latency.h"
+#include "hotplug/mark.h"
 #include "hotplug/notify.h"
 #include "hotplug/vtpm.h"
 #include "hotplug/watch.h"
@@ -18,12 +21,64 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
+static enum secpool_error open_emulated(
+	const struct device *device, bool back, int *ret_media_fd, uint64_t *ret_mark)
+{
+	(void)back; /* the folder tells */
+	return emulator_open(device->folder, device->identity.bytes, ret_media_fd, ret_mark);
+}
+
+static bool look_emulated(const struct device *device)
+{
+	return emulator_look(device->media_fd, device->identity.bytes);
+}
+
+/* Whoever did it: for clients that still map them the media must be gone as well. */
+static void cut_emulated(const struct device *device)
+{
+	emulator_cut(device->folder, device->media_fd);
+}
+
+static enum secpool_error open_cxl(
+	const struct device *device, bool back, int *ret_media_fd, uint64_t *ret_mark)
+{
+	return devdax_open(device->folder, device->identity.bytes, back, ret_media_fd, ret_mark);
+}
+
+static bool look_cxl(const struct device *device)
+{
+	return devdax_look(device->media_fd, device->identity.bytes);
+}
+
+/* The kernel did it. */
+static void cut_cxl(const struct device *device)
+{
+	(void)device;
+}
+
+static const struct device_kind *kind_of(const struct device *device)
+{
+	static const struct device_kind emulated = {open_emulated, look_emulated, cut_emulated};
+	static const struct device_kind cxl = {open_cxl, look_cxl, cut_cxl};
+
+	return device->identity.kind == MSG_KIND_CXL ? &cxl : &emulated;
+}
+
+enum secpool_error device_must_be_emulated(const struct device *device, const char *what)
+{
+	if (device->identity.kind == MSG_KIND_EMULATED)
+		return SECPOOL_OK;
+	return err_set(SECPOOL_E_UNSUPPORTED,
+		"device %s is real and can't be %s by command: that is done at its slot, best "
+		"after 'secpool device drain %s'",
+		device->identity.id, what, device->identity.id);
+}
+
 bool device_look(struct device *device, const char *reason)
 {
-	if (device->media_fd < 0 || emulator_look(device->media_fd, device->identity.bytes))
+	if (device->media_fd < 0 || kind_of(device)->look(device))
 		return false;
-	/* whoever did it: for clients that still map them the media must be gone as well */
-	emulator_cut(device->folder, device->media_fd);
+	kind_of(device)->cut(device);
 	device_step(device, DEVSTATE_REMOVED, reason);
 	err_set(SECPOOL_E_DEVICE_GONE, "device %s was removed", device->identity.id);
 	control_attested(device->hotplug->control, device, SECPOOL_E_DEVICE_GONE);
@@ -134,7 +189,12 @@ static void found(struct device *device, int media_fd, uint64_t mark, const char
 
 	device->media_fd = media_fd;
 	device->mark = mark;
-	error = watch_media(device->hotplug->watch, device);
+	device->latency_ns = device->identity.latency_ns
+				     ? device->identity.latency_ns
+				     : latency_measure(media_fd, device->identity.bytes);
+	error = device->identity.kind == MSG_KIND_EMULATED
+			? watch_media(device->hotplug->watch, device)
+			: SECPOOL_OK;
 	if (error) /* a pull is then found by DEVICE_CHECK alone */
 		log_error("media-not-watched", error);
 	device_step(device, DEVSTATE_FOUND, reason);
@@ -150,6 +210,7 @@ void device_discover(struct hotplug *hotplug, const char *id)
 	enum secpool_error error;
 	uint64_t mark = 0;
 	int media_fd = -1;
+	bool back;
 
 	if (!identity_id_allowed(id) || (device && device->media_fd >= 0) ||
 		snprintf(folder, sizeof folder, "%s/%s", hotplug->devices_dir, id) >= PATH_MAX)
@@ -166,14 +227,17 @@ void device_discover(struct hotplug *hotplug, const char *id)
 		log_error("device-refused", error);
 		return;
 	}
-	error = emulator_open(folder, identity.bytes, &media_fd, &mark);
+	device->identity = identity;
+	back = device->state == MSG_DEVICE_LOST;
+	error = kind_of(device)->open(device, back, &media_fd, &mark);
 	if (!error) {
 		char why[DEVICE_REASON_BYTES] = "found";
 
-		device->identity = identity;
 		if (device->state == MSG_DEVICE_LOST)
 			note_return(device, why);
 		found(device, media_fd, mark, why);
+	} else if (identity.kind == MSG_KIND_CXL && mark_read(folder) == 0) {
+		/* it was never used: it has nothing that could be lost */
 	} else if (device->state == MSG_DEVICE_ABSENT) {
 		log_error("device-without-media", error);
 		device_step(device, DEVSTATE_REMOVED, err_detail());
@@ -221,6 +285,9 @@ enum secpool_error device_pull(struct device *device, uint32_t silent_ms)
 	if (silent_ms > DEVICE_SILENT_MS_MOST)
 		return err_set(SECPOOL_E_INVALID, "a silence of %u ms: expected at most %d",
 			silent_ms, DEVICE_SILENT_MS_MOST);
+	error = device_must_be_emulated(device, "pulled");
+	if (error)
+		return error;
 	if (device->media_fd < 0 || device->pulling)
 		return busy(device);
 	/* a descriptor of its own: the media may be taken away while the copy is made */
@@ -247,6 +314,9 @@ enum secpool_error device_plug(struct device *device, bool by_itself)
 	uint64_t mark;
 	int media_fd;
 
+	error = device_must_be_emulated(device, "plugged in");
+	if (error)
+		return error;
 	if (device->media_fd >= 0 || device->pulling)
 		return busy(device);
 	error = identity_load(device->folder, device->identity.id, &identity);

@@ -10,11 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hotplug/mark.h"
 #include "lib/base/clock.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
 
-/* Bytes copied at a time; characters of a mark in its file. */
-enum { COPY_BYTES = 1 << 20, MARK_CHARACTERS = 16 };
+/* Bytes copied at a time. */
+enum { COPY_BYTES = 1 << 20 };
 
 struct path {
 	char text[PATH_MAX];
@@ -35,45 +37,6 @@ static bool is_there(const char *folder, const char *name)
 	struct path path;
 
 	return path_of(folder, name, &path) == SECPOOL_OK && lstat(path.text, &status) == 0;
-}
-
-static enum secpool_error write_new_mark(const char *folder, uint64_t *ret_mark)
-{
-	char text[MARK_CHARACTERS + 2];
-	struct path path;
-	uint64_t mark;
-	enum secpool_error error = path_of(folder, "mark", &path);
-
-	if (error)
-		return error;
-	do
-		os_random(&mark, sizeof mark);
-	while (mark == 0); /* 0 is "no media" to whoever compares */
-	snprintf(text, sizeof text, "%016" PRIx64 "\n", mark);
-	error = os_write_file_durable(path.text, text, strlen(text), 0600);
-	if (!error)
-		*ret_mark = mark;
-	return error;
-}
-
-/* The mark as it was kept; 0 when there is none that can be believed. */
-static uint64_t read_mark(const char *folder)
-{
-	char text[MARK_CHARACTERS + 2] = "", *end;
-	struct path path;
-	uint64_t mark = 0;
-	int fd;
-
-	if (path_of(folder, "mark", &path))
-		return 0;
-	fd = open(path.text, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	if (read(fd, text, MARK_CHARACTERS) == MARK_CHARACTERS &&
-		strspn(text, "0123456789abcdef") == MARK_CHARACTERS)
-		mark = strtoull(text, &end, 16);
-	os_close(&fd);
-	return mark;
 }
 
 static enum secpool_error open_media(const char *folder, int *ret_fd)
@@ -124,8 +87,8 @@ static enum secpool_error write_control(int fd, uint64_t bytes)
 
 	do
 		os_random(&canary, sizeof canary);
-	while (canary == 0 || canary == UINT64_MAX); /* what devices answer that are not there */
-	return error ? error : write_word(fd, bytes, EMUMEDIA_CANARY_AT, canary);
+	while (!media_canary_allowed(canary));
+	return error ? error : write_word(fd, bytes, MEDIA_CANARY_AT, canary);
 }
 
 /* A file of zeros that does not yet have its name. */
@@ -144,7 +107,7 @@ static enum secpool_error make_media(const char *folder, uint64_t bytes)
 	fd = open(next.text, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return os_error("create %s", next.text);
-	if (ftruncate(fd, (off_t)emumedia_file_bytes(bytes)) != 0)
+	if (ftruncate(fd, (off_t)media_bytes(true, bytes)) != 0)
 		error = os_error("set the size of %s to %" PRIu64, next.text, bytes);
 	else
 		error = write_control(fd, bytes);
@@ -197,12 +160,12 @@ enum secpool_error emulator_open(
 			folder, bytes);
 	}
 	error = end_silence(folder, fd, bytes);
-	foreign = read_word(fd, bytes, EMUMEDIA_CANARY_AT) == 0;
+	foreign = read_word(fd, bytes, MEDIA_CANARY_AT) == 0;
 	if (!error && foreign)
 		error = write_control(fd, bytes); /* made by others: the mark is not theirs */
-	mark = foreign ? 0 : read_mark(folder);
+	mark = foreign ? 0 : mark_read(folder);
 	if (!error && mark == 0) /* made just now, or by whom nobody knows */
-		error = write_new_mark(folder, &mark);
+		error = mark_renew(folder, &mark);
 	if (error) {
 		os_close(&fd);
 		return error;
@@ -217,7 +180,7 @@ bool emulator_look(int media_fd, uint64_t bytes)
 	struct stat status;
 
 	return fstat(media_fd, &status) == 0 && status.st_nlink > 0 &&
-	       (uint64_t)status.st_size == emumedia_file_bytes(bytes);
+	       (uint64_t)status.st_size == media_bytes(true, bytes);
 }
 
 enum secpool_error emulator_behave(
@@ -228,19 +191,19 @@ enum secpool_error emulator_behave(
 
 enum secpool_error emulator_probe(int media_fd, uint64_t bytes, uint64_t most_ns)
 {
-	const uint8_t *control = NULL;
+	struct media media = {.control = NULL};
 	uint64_t canary = 0;
-	enum secpool_error error = emumedia_map(media_fd, bytes, &control);
+	enum secpool_error error = media_open(media_fd, bytes, &media);
 
 	if (!error)
-		error = emumedia_canary(control, NULL, most_ns, &canary);
-	emumedia_unmap(control);
+		error = media_canary(&media, NULL, most_ns, &canary);
+	media_close(&media);
 	if (error == SECPOOL_E_TIMEOUT)
 		return err_set(error, "it does not answer within %llu ms",
 			(unsigned long long)most_ns / CLOCK_NS_PER_MS);
 	if (error)
 		return err_set(error, "its media are gone");
-	if (canary != read_word(media_fd, bytes, EMUMEDIA_CANARY_AT))
+	if (canary != read_word(media_fd, bytes, MEDIA_CANARY_AT))
 		return err_set(SECPOOL_E_INTEGRITY, "it answers, but not with what is on it");
 	return SECPOOL_OK;
 }
@@ -355,7 +318,7 @@ static enum secpool_error renew(const char *path, uint64_t bytes)
 
 	if (fd < 0)
 		return os_error("open %s", path);
-	if (ftruncate(fd, (off_t)emumedia_file_bytes(bytes)) != 0)
+	if (ftruncate(fd, (off_t)media_bytes(true, bytes)) != 0)
 		error = os_error("set the size of %s to %" PRIu64, path, bytes);
 	else
 		error = write_control(fd, bytes);
@@ -380,7 +343,7 @@ enum secpool_error emulator_restore(
 		return error;
 	/* the mark first: a crash after it leaves a pulled device, never old media that look
 	 * unchanged */
-	error = write_new_mark(folder, &mark);
+	error = mark_renew(folder, &mark);
 	if (error)
 		return error;
 	if (is_there(folder, "media.pulled")) {

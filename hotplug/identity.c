@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "lib/base/os.h"
+#include "lib/wire/msg.h"
 
 /* Nesting that is followed; an identity is flat. */
 enum { JSON_DEPTH = 4 };
@@ -86,6 +87,48 @@ static enum secpool_error take_capacity(
 	return SECPOOL_OK;
 }
 
+/* Not there: secpool-vtpm. */
+static enum secpool_error take_tpm(
+	struct json_object *object, const char *name, enum identity_tpm *ret_tpm)
+{
+	char text[IDENTITY_TEXT_BYTES];
+	enum secpool_error error;
+
+	*ret_tpm = IDENTITY_TPM_SECPOOL;
+	if (!json_object_object_get_ex(object, "tpm", NULL))
+		return SECPOOL_OK;
+	error = take_text(object, name, "tpm", text, sizeof text);
+	if (error)
+		return error;
+	if (strcmp(text, "swtpm") == 0)
+		*ret_tpm = IDENTITY_TPM_SWTPM;
+	else if (strcmp(text, "secpool-vtpm") != 0)
+		return err_set(SECPOOL_E_UNSUPPORTED,
+			"%s: \"tpm\" must be \"secpool-vtpm\" or \"swtpm\"", name);
+	return SECPOOL_OK;
+}
+
+/* It may be left out. */
+static enum secpool_error take_latency(
+	struct json_object *object, const char *name, uint64_t *ret_latency_ns)
+{
+	struct json_object *value;
+	enum secpool_error error;
+	int64_t ns;
+
+	if (!json_object_object_get_ex(object, "latency_ns", NULL))
+		return SECPOOL_OK;
+	error = find(object, name, "latency_ns", json_type_int, &value);
+	if (error)
+		return error;
+	ns = json_object_get_int64(value);
+	if (ns <= 0 || ns > IDENTITY_LATENCY_NS_MOST)
+		return err_set(SECPOOL_E_INVALID, "%s: \"latency_ns\" must be 1 to %d", name,
+			IDENTITY_LATENCY_NS_MOST);
+	*ret_latency_ns = (uint64_t)ns;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error take_all(
 	struct json_object *object, const char *name, const char *id, struct identity *identity)
 {
@@ -93,10 +136,11 @@ static enum secpool_error take_all(
 	enum secpool_error error;
 
 	error = take_text(object, name, "kind", kind, sizeof kind);
-	if (!error && strcmp(kind, "emulated") != 0)
+	if (!error && !msg_device_kind_read(kind, &identity->kind))
 		error = err_set(SECPOOL_E_UNSUPPORTED,
-			"%s: devices of kind \"%s\" are not available, only \"emulated\"", name,
-			kind);
+			"%s: devices of kind \"%s\" are not available, only \"emulated\" and "
+			"\"cxl\"",
+			name, kind);
 	if (!error)
 		error = take_text(object, name, "id", identity->id, sizeof identity->id);
 	if (!error && (!identity_id_allowed(identity->id) || strcmp(identity->id, id) != 0))
@@ -118,6 +162,10 @@ static enum secpool_error take_all(
 			"%s: \"domain\" must be of letters, digits, _ . and -", name);
 	if (!error)
 		error = take_capacity(object, name, &identity->bytes);
+	if (!error)
+		error = take_tpm(object, name, &identity->tpm);
+	if (!error)
+		error = take_latency(object, name, &identity->latency_ns);
 	return error;
 }
 
@@ -187,6 +235,38 @@ void identity_measure(const struct identity *identity, struct identity_measured 
 {
 	snprintf(ret_measured->firmware, sizeof ret_measured->firmware, "firmware:%s",
 		identity->firmware);
-	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu", identity->id,
-		(unsigned long long)identity->bytes);
+	snprintf(ret_measured->device, sizeof ret_measured->device, "device:%s:%llu:%s",
+		identity->id, (unsigned long long)identity->bytes, identity->serial);
+}
+
+enum secpool_error identity_save(const char *folder, const struct identity *identity)
+{
+	struct json_object *object = json_object_new_object();
+	enum secpool_error error = SECPOOL_OK;
+	char path[PATH_MAX];
+	const char *text;
+
+	if (!object)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", folder);
+	if (snprintf(path, sizeof path, "%s/identity.json", folder) >= (int)sizeof path)
+		error = err_set(SECPOOL_E_LIMIT, "path too long: %s", folder);
+	json_object_object_add(object, "id", json_object_new_string(identity->id));
+	json_object_object_add(object, "serial", json_object_new_string(identity->serial));
+	json_object_object_add(object, "bytes", json_object_new_uint64(identity->bytes));
+	json_object_object_add(object, "firmware", json_object_new_string(identity->firmware));
+	json_object_object_add(object, "domain", json_object_new_string(identity->domain));
+	json_object_object_add(
+		object, "kind", json_object_new_string(msg_device_kind_name(identity->kind)));
+	if (identity->latency_ns)
+		json_object_object_add(
+			object, "latency_ns", json_object_new_uint64(identity->latency_ns));
+	if (identity->tpm == IDENTITY_TPM_SWTPM)
+		json_object_object_add(object, "tpm", json_object_new_string("swtpm"));
+	text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY);
+	if (!error && !text)
+		error = err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);
+	if (!error)
+		error = os_write_file_durable(path, text, strlen(text), 0600);
+	json_object_put(object);
+	return error;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "hotplug/control.h"
+#include "hotplug/cxl.h"
 #include "hotplug/device.h"
 #include "hotplug/notify.h"
 #include "hotplug/watch.h"
@@ -26,7 +27,9 @@ static const char usage[] =
 	"Watches the devices of the pool, has them attested by secpool-keymgrd and tells it of "
 	"each change.\n"
 	"  --runtime-dir DIR  where keymgr.sock is and hotplug.sock will be\n"
-	"  --devices DIR      the emulated devices, a folder each\n"
+	"  --devices DIR      what is kept of each device, a folder each; emulated ones are made "
+	"there\n"
+	"  --cxl              also use this machine's CXL memory that is in devdax mode\n"
 	"  --help, --version\n"
 	"Runs in the foreground and logs to stderr; SIGTERM ends it. See secpool-hotplugd(8).\n";
 
@@ -36,6 +39,7 @@ static int read_arguments(int argc, char **argv, struct hotplug *hotplug)
 	static const struct option options[] = {
 		{"runtime-dir", required_argument, NULL, 'r'},
 		{"devices", required_argument, NULL, 'd'},
+		{"cxl", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{NULL, 0, NULL, 0},
@@ -50,6 +54,9 @@ static int read_arguments(int argc, char **argv, struct hotplug *hotplug)
 			break;
 		case 'd':
 			devices = optarg;
+			break;
+		case 'c':
+			hotplug->use_cxl = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -156,6 +163,8 @@ static enum secpool_error serve(struct hotplug *hotplug)
 		error = notify_new(hotplug, &hotplug->notify);
 	if (!error)
 		error = watch_new(hotplug);
+	if (!error && hotplug->use_cxl)
+		error = cxl_watch_new(hotplug);
 	if (!error) {
 		log_event(LOG_LEVEL_INFO, "ready", "devices=%u folder=%s", hotplug->device_count,
 			hotplug->devices_dir);
@@ -164,6 +173,7 @@ static enum secpool_error serve(struct hotplug *hotplug)
 			error = err_set(SECPOOL_E_SYSTEM, "the event loop failed");
 		sd_notify(0, "STOPPING=1");
 	}
+	cxl_watch_free(hotplug->cxl);
 	watch_free(hotplug->watch);
 	control_free(hotplug->control);
 	notify_free(hotplug->notify);

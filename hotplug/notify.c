@@ -246,10 +246,11 @@ void notify_state(struct notify *notify, const struct device *device)
 		return;
 	MSG_SET(state->id, device->identity.id);
 	MSG_SET(state->domain, device->identity.domain);
-	state->kind = MSG_KIND_EMULATED;
+	state->kind = device->identity.kind;
 	state->state = device->state;
 	state->bytes = device->identity.bytes;
 	state->media = device->mark;
+	state->latency_ns = device->latency_ns;
 	MSG_SET(state->cause, device->reason);
 	peer_send(notify->peer, &msg,
 		device->state == MSG_DEVICE_ONLINE || device->state == MSG_DEVICE_DRAINING

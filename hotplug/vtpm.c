@@ -106,7 +106,7 @@ static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *arg)
 }
 
 /* Only async-signal-safe calls: other threads of the parent may hold any lock. */
-_Noreturn static void become(const char *program, char *const *arguments, pid_t parent)
+_Noreturn static void become(const char *const *arguments, pid_t parent)
 {
 	sigset_t none;
 
@@ -116,7 +116,7 @@ _Noreturn static void become(const char *program, char *const *arguments, pid_t 
 	 * for the folder's lock */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
 		_exit(126);
-	execv(program, arguments);
+	execv(arguments[0], (char *const *)arguments);
 	_exit(127);
 }
 
@@ -127,10 +127,15 @@ static bool is_new(const char *state)
 	return rmdir(state) == 0 || access(state, F_OK) != 0;
 }
 
+/* swtpm(8), of Debian's package; it takes a comma for the end of a path. */
+#define SWTPM_PROGRAM "/usr/bin/swtpm"
+enum { ARGUMENTS_MOST = 12 };
+
 struct texts {
 	char state[PATH_MAX], socket[PATH_MAX];
 	char firmware[sizeof((struct identity_measured *)0)->firmware + 2];
 	char device[sizeof((struct identity_measured *)0)->device + 2];
+	char tpmstate[PATH_MAX + 8], server[PATH_MAX + 32]; /* swtpm's */
 };
 
 static enum secpool_error fill_texts(const struct vtpm *vtpm, struct texts *texts)
@@ -146,30 +151,71 @@ static enum secpool_error fill_texts(const struct vtpm *vtpm, struct texts *text
 	return SECPOOL_OK;
 }
 
+/* secpool-vtpm measures by itself, before it listens. */
+static enum secpool_error own_arguments(
+	const struct vtpm *vtpm, struct texts *texts, const char *arguments[ARGUMENTS_MOST])
+{
+	const char *const all[] = {vtpm->program, "--state", texts->state, "--socket",
+		texts->socket, "--extend", texts->firmware, "--extend", texts->device,
+		is_new(texts->state) ? "--provision" : NULL};
+
+	memcpy(arguments, all, sizeof all);
+	return os_make_dir(texts->state, 0700);
+}
+
+/*
+ * swtpm is measured into by attest.c. Without a state it would make itself a new TPM: that is swtpm_setup's to do, once.
+ */
+static enum secpool_error swtpm_arguments(
+	const struct vtpm *vtpm, struct texts *texts, const char *arguments[ARGUMENTS_MOST])
+{
+	const char *const all[] = {SWTPM_PROGRAM, "socket", "--tpm2", "--tpmstate", texts->tpmstate,
+		"--server", texts->server, "--flags", "not-need-init,startup-clear"};
+	char path[PATH_MAX + 32];
+
+	snprintf(path, sizeof path, "%s/tpm2-00.permall", texts->state);
+	if (access(path, R_OK | W_OK) != 0)
+		return err_set(SECPOOL_E_TPM,
+			"%s has no TPM for swtpm: make one with 'swtpm_setup --tpm2 --tpmstate %s'",
+			vtpm->folder, texts->state);
+	if (strchr(texts->state, ','))
+		return err_set(
+			SECPOOL_E_INVALID, "swtpm can't use a path with a comma: %s", texts->state);
+	snprintf(texts->tpmstate, sizeof texts->tpmstate, "dir=%s", texts->state);
+	snprintf(texts->server, sizeof texts->server, "type=unixio,path=%s,mode=0600",
+		texts->socket);
+	memcpy(arguments, all, sizeof all);
+	return SECPOOL_OK;
+}
+
+static enum secpool_error make_arguments(
+	const struct vtpm *vtpm, struct texts *texts, const char *arguments[ARGUMENTS_MOST])
+{
+	enum secpool_error error = fill_texts(vtpm, texts);
+
+	if (error)
+		return error;
+	return vtpm->identity.tpm == IDENTITY_TPM_SWTPM ? swtpm_arguments(vtpm, texts, arguments)
+							: own_arguments(vtpm, texts, arguments);
+}
+
 static enum secpool_error try_spawn(struct vtpm *vtpm)
 {
+	const char *arguments[ARGUMENTS_MOST] = {NULL};
 	pid_t parent = getpid();
 	enum secpool_error error;
 	struct texts texts;
-	bool provision;
 	pid_t pid;
 
-	error = fill_texts(vtpm, &texts);
-	if (error)
-		return error;
-	provision = is_new(texts.state);
-	error = os_make_dir(texts.state, 0700);
+	error = make_arguments(vtpm, &texts, arguments);
 	if (error)
 		return error;
 	unlink(texts.socket); /* one of before must not be taken for this one's */
-	char *const arguments[] = {(char *)vtpm->program, "--state", texts.state, "--socket",
-		texts.socket, "--extend", texts.firmware, "--extend", texts.device,
-		provision ? "--provision" : NULL, NULL};
 	pid = fork();
 	if (pid < 0)
-		return os_error("fork for %s", vtpm->program);
+		return os_error("fork for %s", arguments[0]);
 	if (pid == 0)
-		become(vtpm->program, arguments, parent);
+		become(arguments, parent);
 	vtpm->pid = pid;
 	vtpm->started_ns = clock_now_ns();
 	if (sd_event_add_child(vtpm->loop, &vtpm->child, pid, WEXITED, on_exit_of, vtpm) < 0) {

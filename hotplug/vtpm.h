@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The TPM of an emulated device: a secpool-vtpm process that lives while the device has power, and
+ * The TPM of an emulated device: a secpool-vtpm process, or swtpm where its identity says so, that lives while the device has power, and
  * is started again, with a back-off, when it dies. Its PCRs are extended at each start with what
- * the device says it is, as a boot would measure it. It dies with this process. Threads: the
+ * the device says it is, as a boot would measure it: by secpool-vtpm itself, for swtpm by attest.c. A TPM for swtpm is made by swtpm_setup(8), in the device's folder `tpm`, and never here. It dies with this process. Threads: the
  * loop's; the thread that starts it must live as long as the process (PR_SET_PDEATHSIG follows the
  * thread).
  */

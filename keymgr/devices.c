@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "keymgr/directory.h"
 #include "keymgr/devstore.h"
@@ -12,8 +11,9 @@
 #include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
-#include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
+#include "policy/policy.h"
 
 /* The most a device may have, so that sums of offsets never overflow. */
 #define DEVICE_BYTES_MOST (1ull << 46)
@@ -72,6 +72,7 @@ static enum secpool_error tell_enclave_ek(struct daemon *daemon, const struct de
 	MSG_SET(msg.u.enc_device_known.id, row->id);
 	memcpy(msg.u.enc_device_known.ek_name, row->ek, sizeof row->ek);
 	msg.u.enc_device_known.resets = row->resets;
+	MSG_SET(msg.u.enc_device_known.serial, row->serial);
 	return daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL);
 }
 
@@ -79,9 +80,8 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 {
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets FROM "
-		"devices"
-		" ORDER BY slot",
+		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets, "
+		"serial FROM devices ORDER BY slot",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {
@@ -102,6 +102,7 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 		row->file.dev = directory_get_number(rows, 7);
 		row->file.ino = directory_get_number(rows, 8);
 		row->resets = directory_get_number(rows, 9);
+		directory_get_text(rows, 10, row->serial, sizeof row->serial);
 		/* another boot: no client from then is alive, and the numbers say nothing */
 		if (strcmp(row->file.boot, devices->boot) != 0)
 			row->file = (struct devices_file){.dev = 0};
@@ -198,15 +199,6 @@ enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
 	return error;
 }
 
-/* A media that is shorter than the device is not there (a pulled emulated device is truncated). */
-static bool media_whole(int fd, uint64_t bytes)
-{
-	struct stat status;
-
-	return fstat(fd, &status) == 0 && status.st_size >= 0 &&
-	       (uint64_t)status.st_size >= emumedia_file_bytes(bytes);
-}
-
 static enum secpool_error check_state(
 	struct daemon *daemon, const struct msg_device_state *state, int media_fd)
 {
@@ -214,13 +206,13 @@ static enum secpool_error check_state(
 	enum secpool_error error;
 
 	if (!devices_word(state->id) || !devices_word(state->domain) ||
-		state->kind != MSG_KIND_EMULATED)
+		(state->kind != MSG_KIND_EMULATED && state->kind != MSG_KIND_CXL))
 		return err_set(SECPOOL_E_PROTOCOL,
 			"hotplugd names a device, domain or kind that is not valid");
 	if (state->bytes < EXTENTS_UNIT_BYTES || state->bytes > DEVICE_BYTES_MOST)
 		return err_set(SECPOOL_E_PROTOCOL, "device %s: %llu bytes are no possible size",
 			state->id, (unsigned long long)state->bytes);
-	if (media_fd < 0 || !media_whole(media_fd, state->bytes))
+	if (media_fd < 0 || !media_there(media_fd, state->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE,
 			"device %s: its media is missing or shorter than the device", state->id);
 	error = devices_fresh(daemon, state->id);
@@ -309,6 +301,7 @@ enum secpool_error devices_online(
 	*media_fd = -1;
 	row->seen = true;
 	row->told_lost = false;
+	row->latency_ns = state->latency_ns;
 	row->state = MSG_DEVICE_ONLINE;
 	if (was_online)
 		return SECPOOL_OK;
@@ -400,9 +393,9 @@ bool devices_look(struct daemon *daemon, struct devices_row *device)
 {
 	if (device->media_fd < 0)
 		return true;
-	if (media_whole(device->media_fd, device->bytes))
+	if (media_there(device->media_fd, device->bytes))
 		return false;
-	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found the media truncated");
+	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found its media gone");
 	return true;
 }
 
@@ -420,8 +413,9 @@ enum secpool_error devices_usable(
 			continue;
 		error = devices_fresh(daemon, row->id);
 		if (!error)
-			list[count++] =
-				(struct extents_device){.slot = row->slot, .domain = row->domain};
+			list[count++] = (struct extents_device){.slot = row->slot,
+				.domain = row->domain,
+				.tier = policy_tier(daemon->policy, row->latency_ns)};
 		else if (error == SECPOOL_E_NOT_ATTESTED || error == SECPOOL_E_ATTESTATION)
 			error = SECPOOL_OK; /* not usable now */
 	}

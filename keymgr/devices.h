@@ -35,6 +35,7 @@ struct devices_votes {
 struct devices_row {
 	uint64_t slot, bytes, media;
 	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
+	uint64_t latency_ns;	 /* hotplugd's word; 0: not known */
 	struct devices_file file;
 	uint64_t since_ns; /* clock_now_ns of the last change of state */
 	uint32_t state;    /* enum msg_state */
@@ -46,6 +47,7 @@ struct devices_row {
 	uint64_t resets; /* the highest of its TPM's counters, as ATTEST_VERDICT gives them */
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
+	char serial[MSG_NAME_BYTES]; /* with ek, "": not known */
 	struct log_limit checks;
 	struct devices_votes votes;
 };

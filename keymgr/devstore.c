@@ -50,14 +50,14 @@ enum secpool_error devstore_add(struct directory *directory, struct devices_row 
 		return error;
 	error = directory_run(directory,
 		"INSERT INTO devices (id, media, bytes, domain, state, ek, boot, file_dev, "
-		"file_ino, resets)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+		"file_ino, resets, serial)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
 		DIRECTORY_VALUES(DIRECTORY_T(state->id), DIRECTORY_N(state->media),
 			DIRECTORY_N(state->bytes), DIRECTORY_T(state->domain),
 			DIRECTORY_N(MSG_DEVICE_ONLINE),
 			DIRECTORY_B(row->ek_known ? row->ek : NULL, sizeof row->ek),
 			DIRECTORY_T(file->boot), DIRECTORY_N(file->dev), DIRECTORY_N(file->ino),
-			DIRECTORY_N(row->resets)));
+			DIRECTORY_N(row->resets), DIRECTORY_T(row->serial)));
 	if (!error) {
 		slot = directory_last_id(directory);
 		error = extents_reset_device(directory, slot, state->bytes);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "keymgr/totals.h"
 #include "lib/base/os.h"
 #include "lib/wire/msg.h"
 
@@ -17,15 +18,27 @@ enum { SCHEMA_VERSION = 5 };
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
 
+/* Statements that are kept between calls: the text is compiled once, and belongs to who asks. */
+enum { STATEMENTS_KEPT = 128 };
+struct kept_statement {
+	const char *sql; /* where the caller's text is, to find it by */
+	sqlite3_stmt *statement;
+	uint64_t turn; /* of the last use */
+	bool busy;
+};
+
 struct directory {
 	sqlite3 *db;
 	char *path;
+	struct kept_statement kept[STATEMENTS_KEPT];
+	uint64_t turn;
 };
 
 static const char settings_sql[] = "PRAGMA journal_mode = WAL;"
 				   "PRAGMA synchronous = FULL;"
 				   "PRAGMA foreign_keys = ON;"
 				   "PRAGMA secure_delete = ON;"
+				   "PRAGMA cache_size = -65536;" /* KiB: a million regions */
 				   "PRAGMA trusted_schema = OFF;";
 
 static const char schema_sql[] =
@@ -33,7 +46,8 @@ static const char schema_sql[] =
 	"CREATE TABLE devices (slot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
 	"  media INTEGER NOT NULL, bytes INTEGER NOT NULL, domain TEXT NOT NULL, ek BLOB,"
 	"  state INTEGER NOT NULL, boot TEXT NOT NULL, file_dev INTEGER NOT NULL,"
-	"  file_ino INTEGER NOT NULL, resets INTEGER NOT NULL DEFAULT 0);"
+	"  file_ino INTEGER NOT NULL, resets INTEGER NOT NULL DEFAULT 0,"
+	"  serial TEXT NOT NULL DEFAULT '');"
 	"CREATE TABLE regions (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
 	"  uid INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
 	"  address INTEGER NOT NULL UNIQUE, bytes INTEGER NOT NULL, page_bytes INTEGER NOT NULL,"
@@ -43,6 +57,7 @@ static const char schema_sql[] =
 	"  state INTEGER NOT NULL, wrap INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL,"
 	"  released_ns INTEGER NOT NULL DEFAULT 0, destroyed_ns INTEGER NOT NULL DEFAULT 0,"
 	"  generation INTEGER NOT NULL DEFAULT 0, scrubbed_bytes INTEGER NOT NULL DEFAULT 0,"
+	"  held INTEGER NOT NULL DEFAULT 0,"
 	"  unreachable_bytes INTEGER NOT NULL DEFAULT 0, differed INTEGER NOT NULL DEFAULT 0,"
 	"  client INTEGER NOT NULL DEFAULT 0, next_epoch INTEGER NOT NULL DEFAULT 0,"
 	"  next_wrap INTEGER NOT NULL DEFAULT 0, rotate INTEGER NOT NULL DEFAULT 0,"
@@ -56,7 +71,6 @@ static const char schema_sql[] =
 	"  region_offset INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0,"
 	"  UNIQUE (slot, offset));"
 	"CREATE INDEX extents_region ON extents(region);"
-	"CREATE INDEX extents_state ON extents(state, slot);"
 	"CREATE TABLE receipts (number INTEGER PRIMARY KEY AUTOINCREMENT, region INTEGER NOT NULL,"
 	"  text TEXT NOT NULL, digest BLOB NOT NULL);"
 	"CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, time_ns INTEGER NOT NULL,"
@@ -114,7 +128,10 @@ static enum secpool_error prepare_tables(struct directory *directory)
 		error = directory_begin(directory);
 		if (error)
 			return error;
-		return directory_finish(directory, run_text(directory, schema_sql, "make tables"));
+		error = run_text(directory, schema_sql, "make tables");
+		for (size_t i = 0; totals_sql[i] && !error; i++)
+			error = run_text(directory, totals_sql[i], "make totals");
+		return directory_finish(directory, error);
 	}
 	if (!error && version != SCHEMA_VERSION)
 		return err_set(SECPOOL_E_STORE,
@@ -161,6 +178,8 @@ void directory_close(struct directory *directory)
 {
 	if (!directory)
 		return;
+	for (size_t i = 0; i < STATEMENTS_KEPT; i++)
+		sqlite3_finalize(directory->kept[i].statement);
 	sqlite3_close(directory->db);
 	free(directory->path);
 	free(directory);
@@ -168,13 +187,13 @@ void directory_close(struct directory *directory)
 
 enum secpool_error directory_begin(struct directory *directory)
 {
-	return run_text(directory, "BEGIN IMMEDIATE", "begin");
+	return directory_run(directory, "BEGIN IMMEDIATE", DIRECTORY_VALUES());
 }
 
 enum secpool_error directory_finish(struct directory *directory, enum secpool_error error)
 {
 	if (!error)
-		error = run_text(directory, "COMMIT", "commit");
+		error = directory_run(directory, "COMMIT", DIRECTORY_VALUES());
 	if (error && !sqlite3_get_autocommit(directory->db))
 		sqlite3_exec(directory->db, "ROLLBACK", NULL, NULL, NULL);
 	return error;
@@ -209,8 +228,51 @@ static int bind_value(sqlite3_stmt *statement, int at, const struct directory_va
 
 struct directory_rows {
 	struct directory *directory;
+	struct kept_statement *kept; /* NULL: the statement is the rows' own */
 	sqlite3_stmt *statement;
 };
+
+/* The place of this text among the kept statements, or that of the one not used for longest; NULL: all that would do are in use. */
+static struct kept_statement *find_kept(struct directory *directory, const char *sql)
+{
+	struct kept_statement *oldest = NULL;
+
+	for (size_t i = 0; i < STATEMENTS_KEPT; i++) {
+		struct kept_statement *kept = &directory->kept[i];
+
+		if (kept->sql == sql && kept->statement)
+			return kept->busy ? NULL : kept;
+		if (!kept->busy && (!oldest || kept->turn < oldest->turn))
+			oldest = kept;
+	}
+	return oldest;
+}
+
+static enum secpool_error prepare(struct directory_rows *rows, const char *sql)
+{
+	struct directory *directory = rows->directory;
+	struct kept_statement *kept = find_kept(directory, sql);
+
+	/* another text may lie where this one did */
+	if (kept && kept->statement &&
+		(kept->sql != sql || strcmp(sqlite3_sql(kept->statement), sql) != 0)) {
+		sqlite3_finalize(kept->statement);
+		*kept = (struct kept_statement){.sql = NULL};
+	}
+	if (kept && kept->statement)
+		rows->statement = kept->statement;
+	else if (sqlite3_prepare_v3(directory->db, sql, -1, kept ? SQLITE_PREPARE_PERSISTENT : 0,
+			 &rows->statement, NULL) != SQLITE_OK)
+		return store_error(directory, "prepare");
+	if (kept && rows->statement) {
+		*kept = (struct kept_statement){.sql = sql,
+			.statement = rows->statement,
+			.turn = ++directory->turn,
+			.busy = true};
+		rows->kept = kept;
+	}
+	return SECPOOL_OK;
+}
 
 enum secpool_error directory_query(struct directory *directory, const char *sql,
 	const struct directory_value *values, struct directory_rows **ret_rows)
@@ -221,10 +283,9 @@ enum secpool_error directory_query(struct directory *directory, const char *sql,
 	if (!rows)
 		return err_set(SECPOOL_E_NO_MEMORY, "directory: out of memory");
 	rows->directory = directory;
-	if (sqlite3_prepare_v2(directory->db, sql, -1, &rows->statement, NULL) != SQLITE_OK) {
-		error = store_error(directory, "prepare");
+	error = prepare(rows, sql);
+	if (error)
 		goto out;
-	}
 	for (int i = 0; values[i].kind != DIRECTORY_END; i++)
 		if (bind_value(rows->statement, i + 1, &values[i]) != SQLITE_OK) {
 			error = store_error(directory, "bind");
@@ -277,7 +338,14 @@ void directory_done(struct directory_rows *rows)
 {
 	if (!rows)
 		return;
-	sqlite3_finalize(rows->statement);
+	if (rows->kept) {
+		/* the values are the caller's and end now */
+		sqlite3_reset(rows->statement);
+		sqlite3_clear_bindings(rows->statement);
+		rows->kept->busy = false;
+	} else {
+		sqlite3_finalize(rows->statement);
+	}
 	free(rows);
 }
 

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "keymgr/devclaims.h"
 #include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/handlers.h"
@@ -102,6 +103,7 @@ static const struct row {
 	{MSG_REGION_PROGRESS, CLIENT, SESSION, true, session_handle_progress},
 	{MSG_LIST, ADMIN, READY, false, handle_list},
 	{MSG_TENANT_ROTATE, ADMIN, READY, false, rotate_handle_tenant},
+	{MSG_DEVICE_ENROL, ADMIN, READY, false, devclaims_handle_enrol},
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},
 	{MSG_DEVICE_STATE, HOTPLUG, READY, true, hotplug_handle_state},

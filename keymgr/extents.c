@@ -2,6 +2,7 @@
 #include "keymgr/extents.h"
 
 #include "keymgr/placement.h"
+#include "keymgr/totals.h"
 
 static void read_row(struct directory_rows *rows, struct extents_row *row)
 {
@@ -79,20 +80,38 @@ static enum secpool_error split_row(
 			DIRECTORY_N(row->bytes - bytes), DIRECTORY_N(row->state)));
 }
 
-enum secpool_error extents_find_free(
-	struct directory *directory, uint64_t slot, struct extents_row *ret_row)
+/* One row. Errors: SECPOOL_E_NOT_FOUND, saying what is not there; SECPOOL_E_STORE. */
+static enum secpool_error find_row(struct directory *directory, const char *sql,
+	const struct directory_value *values, const char *none, struct extents_row *ret_row)
 {
-	static const char sql[] = "SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
-				  " WHERE state = ?2 AND slot = ?1 ORDER BY offset LIMIT 1";
 	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_FREE)), &rows);
+	enum secpool_error error = directory_query(directory, sql, values, &rows);
 
 	if (!error && directory_next(rows, &error))
 		read_row(rows, ret_row);
 	else if (!error)
-		error = err_set(SECPOOL_E_NOT_FOUND, "no free space on this device");
+		error = err_set(SECPOOL_E_NOT_FOUND, "%s", none);
 	directory_done(rows);
+	return error;
+}
+
+enum secpool_error extents_find_free(
+	struct directory *directory, uint64_t slot, uint64_t bytes, struct extents_row *ret_row)
+{
+	static const char fits_sql[] =
+		"SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
+		" WHERE state = " TOTALS_FREE " AND slot = ?1 AND bytes >= ?2"
+		" ORDER BY bytes, offset LIMIT 1";
+	static const char largest_sql[] =
+		"SELECT id, slot, offset, bytes, 0, 0, 0, state FROM extents"
+		" WHERE state = " TOTALS_FREE " AND slot = ?1 ORDER BY bytes DESC LIMIT 1";
+	static const char none[] = "no free space on this device";
+	enum secpool_error error = find_row(directory, fits_sql,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(bytes)), none, ret_row);
+
+	if (error == SECPOOL_E_NOT_FOUND)
+		error = find_row(
+			directory, largest_sql, DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);
 	return error;
 }
 
@@ -123,31 +142,25 @@ enum secpool_error extents_release(struct directory *directory, uint64_t region)
 enum secpool_error extents_restart(struct directory *directory)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?2 ELSE ?3 END"
-		" WHERE state = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(EXTENTS_UNKNOWN),
-			DIRECTORY_N(EXTENTS_RELEASING)));
+		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?1 ELSE ?2 END"
+		" WHERE state = " TOTALS_SCRUBBING,
+		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_UNKNOWN), DIRECTORY_N(EXTENTS_RELEASING)));
 }
 
+/* What was released comes before what is unknown. */
 static enum secpool_error find_work(
 	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
 {
-	/* what was released comes before what is unknown */
-	static const char sql[] = "SELECT id, slot, offset, bytes, IFNULL(region, 0), lane,"
-				  " region_offset, state FROM extents WHERE slot = ?1"
-				  " AND state IN (?2, ?3) ORDER BY state DESC, offset LIMIT 1";
-	struct directory_rows *rows = NULL;
-	enum secpool_error error;
+#define FIRST(state)                                                                               \
+	"SELECT id, slot, offset, bytes, IFNULL(region, 0), lane, region_offset, state"            \
+	" FROM extents WHERE state = " state " AND slot = ?1 ORDER BY offset LIMIT 1"
+	static const char none[] = "nothing to scrub on this device";
+	enum secpool_error error = find_row(directory, FIRST(TOTALS_RELEASING),
+		DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);
 
-	error = directory_query(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
-			DIRECTORY_N(released_only ? EXTENTS_RELEASING : EXTENTS_UNKNOWN)),
-		&rows);
-	if (!error && directory_next(rows, &error))
-		read_row(rows, ret_row);
-	else if (!error)
-		error = err_set(SECPOOL_E_NOT_FOUND, "nothing to scrub on this device");
-	directory_done(rows);
+	if (error == SECPOOL_E_NOT_FOUND && !released_only)
+		error = find_row(directory, FIRST(TOTALS_UNKNOWN),
+			DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);
 	return error;
 }
 
@@ -175,8 +188,10 @@ enum secpool_error extents_scrub_next(
 static enum secpool_error merge_around(
 	struct directory *directory, const struct extents_row *row, enum extents_state state)
 {
+	/* one neighbour on each side, found by its place; its state is looked at then */
 	static const char before_sql[] =
-		"SELECT IFNULL(MIN(offset), ?3) FROM extents WHERE slot = ?1"
+		"SELECT IFNULL(MIN(offset), ?3) FROM extents WHERE slot = ?1 AND offset ="
+		" (SELECT MAX(offset) FROM extents WHERE slot = ?1 AND offset < ?3)"
 		" AND state = ?2 AND offset + bytes = ?3";
 	static const char after_sql[] = "SELECT IFNULL(MAX(offset + bytes), ?3) FROM extents"
 					" WHERE slot = ?1 AND state = ?2 AND offset = ?3";
@@ -213,16 +228,10 @@ enum secpool_error extents_give_back(struct directory *directory, uint64_t regio
 	enum secpool_error error = SECPOOL_OK;
 
 	while (!error) {
-		struct directory_rows *rows = NULL;
 		struct extents_row row;
 
-		error = directory_query(
-			directory, sql, DIRECTORY_VALUES(DIRECTORY_N(region)), &rows);
-		if (!error && directory_next(rows, &error))
-			read_row(rows, &row);
-		else if (!error)
-			error = SECPOOL_E_NOT_FOUND;
-		directory_done(rows);
+		error = find_row(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(region)),
+			"it has no more", &row);
 		if (!error)
 			error = merge_around(directory, &row, EXTENTS_FREE);
 	}
@@ -265,10 +274,9 @@ enum secpool_error extents_scrub_end(struct directory *directory, const struct e
 enum secpool_error extents_drop_releasing(struct directory *directory, uint64_t slot)
 {
 	return directory_run(directory,
-		"UPDATE extents SET state = ?3, region = NULL, lane = 0, region_offset = 0"
-		" WHERE slot = ?1 AND state = ?2",
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_RELEASING),
-			DIRECTORY_N(EXTENTS_UNKNOWN)));
+		"UPDATE extents SET state = ?2, region = NULL, lane = 0, region_offset = 0"
+		" WHERE slot = ?1 AND state = " TOTALS_RELEASING,
+		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_UNKNOWN)));
 }
 
 enum secpool_error extents_list(struct directory *directory, uint64_t region, uint64_t first,
@@ -304,24 +312,42 @@ enum secpool_error extents_list(struct directory *directory, uint64_t region, ui
 enum secpool_error extents_count_use(
 	struct directory *directory, uint64_t slot, struct extents_use *ret_use)
 {
-	static const char sql[] = "SELECT IFNULL(SUM(bytes * (state IN (?2, ?3, ?5))), 0),"
-				  " IFNULL(SUM(bytes * (state = ?4)), 0),"
-				  " IFNULL(SUM(bytes * (state NOT IN (?2, ?3, ?4, ?5))), 0) FROM "
-				  "extents WHERE slot = ?1";
+	static const char sql[] = "SELECT state, bytes, extents FROM space"
+				  " WHERE state IN (0, 1, 2, 3, 4, 5, 6, 7) AND slot = ?1";
+	struct extents_use use = {0};
 	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE),
-			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_FREE),
-			DIRECTORY_N(EXTENTS_TARGET)),
-		&rows);
+	enum secpool_error error =
+		directory_query(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(slot)), &rows);
 
-	if (!error && directory_next(rows, &error))
-		*ret_use = (struct extents_use){
-			.used = directory_get_number(rows, 0),
-			.free = directory_get_number(rows, 1),
-			.unscrubbed = directory_get_number(rows, 2),
-		};
+	while (!error && directory_next(rows, &error)) {
+		uint64_t bytes = directory_get_number(rows, 1);
+
+		switch ((enum extents_state)directory_get_number(rows, 0)) {
+		case EXTENTS_IN_USE:
+		case EXTENTS_SET_ASIDE:
+		case EXTENTS_TARGET:
+			use.used += bytes;
+			break;
+		case EXTENTS_FREE:
+			use.free = bytes;
+			use.free_extents = directory_get_number(rows, 2);
+			break;
+		case EXTENTS_UNKNOWN:
+		case EXTENTS_SCRUBBING:
+		case EXTENTS_RELEASING:
+		case EXTENTS_DIFFERED:
+			use.unscrubbed += bytes;
+			break;
+		}
+	}
 	directory_done(rows);
+	if (!error)
+		error = directory_number(directory,
+			"SELECT IFNULL(MAX(bytes), 0) FROM extents WHERE state = " TOTALS_FREE
+			" AND slot = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(slot)), &use.largest_free);
+	if (!error)
+		*ret_use = use;
 	return error;
 }
 
@@ -332,18 +358,11 @@ enum secpool_error extents_nth(struct directory *directory, uint64_t region, uin
 		"SELECT id, slot, offset, bytes, region, lane, region_offset,"
 		" state FROM extents WHERE region = ?1 AND slot = ?2 AND state = ?3"
 		" ORDER BY lane, region_offset LIMIT 1 OFFSET ?4";
-	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory, sql,
+
+	return find_row(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
 			DIRECTORY_N(EXTENTS_IN_USE), DIRECTORY_N(n)),
-		&rows);
-
-	if (!error && directory_next(rows, &error))
-		read_row(rows, ret_row);
-	else if (!error)
-		error = SECPOOL_E_NOT_FOUND;
-	directory_done(rows);
-	return error;
+		"the region has no more there", ret_row);
 }
 
 /* Bytes of what the region has there, and of its targets of the same parts. */
@@ -357,8 +376,8 @@ static enum secpool_error count_moving(struct directory *directory, uint64_t reg
 		"t.bytes"
 		" AND e.region_offset + e.bytes > t.region_offset)";
 	enum secpool_error error = directory_number(directory,
-		"SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE region = ?1 AND slot = ?2 AND "
-		"state = ?3",
+		"SELECT IFNULL(SUM(bytes), 0) FROM extents"
+		" WHERE region = ?1 AND slot = ?2 AND state = ?3",
 		DIRECTORY_VALUES(
 			DIRECTORY_N(region), DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_IN_USE)),
 		ret_used);
@@ -395,10 +414,9 @@ enum secpool_error extents_drained(struct directory *directory, uint64_t slot, b
 {
 	uint64_t left = 0;
 	enum secpool_error error = directory_number(directory,
-		"SELECT COUNT(*) FROM extents WHERE slot = ?1 AND state NOT IN (?2, ?3)",
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(EXTENTS_FREE),
-			DIRECTORY_N(EXTENTS_DIFFERED)),
-		&left);
+		"SELECT IFNULL(SUM(extents), 0) FROM space"
+		" WHERE state IN (0, 1, 3, 4, 5, 7) AND slot = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(slot)), &left);
 
 	if (!error)
 		*ret_drained = left == 0;

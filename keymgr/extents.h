@@ -44,15 +44,17 @@ struct extents_row {
 	enum extents_state state;
 };
 
-/* A device on which space may be taken now. domain is borrowed. */
+/* A device on which space may be taken now. domain is borrowed. tier: 0 is taken first (docs/architecture.md, placement). */
 struct extents_device {
 	uint64_t slot;
 	const char *domain;
+	uint32_t tier;
 };
 
-/* How the space of a device is used; bytes. */
+/* How the space of a device is used; bytes. free is in free_extents pieces, the largest of largest_free (0: none). */
 struct extents_use {
 	uint64_t used, free, unscrubbed;
+	uint64_t largest_free, free_extents;
 };
 
 /* The device's whole space becomes one unknown extent; what was there is forgotten. bytes is rounded down to units. */
@@ -68,7 +70,8 @@ enum secpool_error extents_set_aside_device(
 
 /*
  * Takes space for `lanes` lanes of bytes each (rounded up to units), where no two lanes of one part of the region are in the same fault
- * domain; domains and devices with the most free space first, first fit on each.
+ * domain; domains and devices with the most free space first, of the lowest tiers up to which they fit. On each the smallest free extent that holds what is
+ * to be placed there, else the largest ones one after the other.
  * Errors: SECPOOL_E_NOT_ATTESTED (fewer domains with a usable device than lanes), SECPOOL_E_NO_SPACE, each with a
  * sentence that says how many there are; SECPOOL_E_STORE. The caller takes the change back.
  */

@@ -266,6 +266,14 @@ static enum secpool_error place_again(
 	return error;
 }
 
+/* Nothing is in the new space yet: the region is not shown as whole before its client says that it is. */
+static enum secpool_error await_rebuild(
+	struct server_connection *connection, const struct regions_row *region)
+{
+	return session_note_walk(
+		connection->session, region->id, MSG_PROGRESS_REBUILD, 0, region->bytes);
+}
+
 enum secpool_error handlers_replace(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
@@ -291,6 +299,8 @@ enum secpool_error handlers_replace(
 	about.device = device->id;
 	about.region = region.id;
 	events_record(daemon, error ? "not-replaced" : "replaced", &about, "%s", reason);
+	if (!error)
+		error = await_rebuild(connection, &region);
 	if (error)
 		return err_set(error, "%s", reason);
 	server_reply(connection, msg->number, SECPOOL_OK);
@@ -306,6 +316,8 @@ enum secpool_error handlers_fill(
 	(void)extra;
 	if (!error)
 		error = place_again(connection->daemon, &region, 0);
+	if (!error)
+		error = await_rebuild(connection, &region);
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;

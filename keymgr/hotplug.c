@@ -48,6 +48,7 @@ static enum secpool_error relay(struct server_connection *connection, struct msg
 enum secpool_error hotplug_handle_begin(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
+	struct events_about about = {.device = msg->u.attest_begin.id};
 	struct msg answer;
 	enum secpool_error error;
 
@@ -55,6 +56,9 @@ enum secpool_error hotplug_handle_begin(
 	if (!devices_word(msg->u.attest_begin.id))
 		return err_set(SECPOOL_E_PROTOCOL, "hotplugd names a device that is not valid");
 	error = relay(connection, msg, MSG_ATTEST_CHALLENGE, &answer);
+	if (error == SECPOOL_E_ATTESTATION)
+		events_record(
+			connection->daemon, "attestation-refused", &about, "%s", err_detail());
 	if (error)
 		return error;
 	devclaims_made(
@@ -91,8 +95,7 @@ enum secpool_error hotplug_handle_evidence(
 		if (!row)
 			error = devices_expect(daemon->devices, about.device, &row);
 		if (!error)
-			error = devclaims_remember_ek(
-				daemon, about.device, ek, answer.u.attest_verdict.resets);
+			error = devclaims_remember(daemon, row, &answer.u.attest_verdict);
 		if (error)
 			return error;
 		devclaims_proved(daemon->devices, row);

@@ -25,14 +25,18 @@ static enum secpool_error count_rows(struct status *status)
 {
 	struct directory *directory = status->daemon->directory;
 	enum secpool_error error =
-		directory_number(directory, "SELECT COUNT(*) FROM regions WHERE state != ?1",
-			DIRECTORY_VALUES(DIRECTORY_N(MSG_REGION_RELEASING)), &status->regions);
+		directory_number(directory, "SELECT IFNULL(SUM(regions), 0) FROM tenant_use",
+			DIRECTORY_VALUES(), &status->regions);
 
 	if (!error)
-		error = directory_number(directory, "SELECT COUNT(*) FROM regions WHERE state = ?1",
-			DIRECTORY_VALUES(DIRECTORY_N(MSG_REGION_RELEASING)), &status->releasing);
+		error = directory_number(directory,
+			"SELECT IFNULL(SUM(releasing), 0) FROM tenant_use", DIRECTORY_VALUES(),
+			&status->releasing);
+	/* their numbers follow each other: the oldest are the ones that go */
 	if (!error)
-		error = directory_number(directory, "SELECT COUNT(*) FROM receipts",
+		error = directory_number(directory,
+			"SELECT IFNULL((SELECT MAX(number) FROM receipts)"
+			" - (SELECT MIN(number) FROM receipts) + 1, 0)",
 			DIRECTORY_VALUES(), &status->receipts);
 	for (size_t i = 0; i < status->daemon->devices->count; i++)
 		status->online += status->daemon->devices->rows[i]->state == MSG_DEVICE_ONLINE;
@@ -283,8 +287,15 @@ static enum secpool_error next_use(struct daemon *daemon, uint64_t *after, struc
 	out->used_bytes = use.used;
 	out->free_bytes = use.free;
 	out->unscrubbed_bytes = use.unscrubbed;
+	out->largest_free_bytes = use.largest_free;
+	out->free_extents = use.free_extents;
 	out->state = device->state;
+	out->latency_ns = device->latency_ns;
 	MSG_SET(out->id, device->id);
+	/* one that is not there is in none */
+	if (device->media_fd >= 0)
+		MSG_SET(out->tier, policy_tier_label(daemon->policy,
+					   policy_tier(daemon->policy, device->latency_ns)));
 	*after = device->slot;
 	return SECPOOL_OK;
 }

@@ -229,6 +229,8 @@ static enum secpool_error check_policy(const char *path)
 		return os_error("open policy %s", path);
 	error = policy_load_fd(fd, path, &policy);
 	os_close(&fd);
+	if (!error)
+		error = enclave_check_policy(policy);
 	policy_free(policy);
 	return error;
 }

@@ -69,10 +69,8 @@ static void release_regions(struct daemon *daemon, const struct os_process *proc
 	struct regions_row row = {.id = 0};
 	enum secpool_error error;
 
-	while (!(error = regions_next(daemon->directory, row.id, &row)))
-		if (row.process.pid == process->pid &&
-			row.process.start_ticks == process->start_ticks &&
-			row.state == MSG_REGION_LIVE)
+	while (!(error = regions_next_of(daemon->directory, process, row.id, &row)))
+		if (row.state == MSG_REGION_LIVE)
 			releases_begin(daemon, &row, MSG_CLIENT_DEAD, NULL, 0);
 	if (error != SECPOOL_E_NOT_FOUND)
 		daemon_fail(daemon, "directory-failed", error);

@@ -1,71 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/placement.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-/* A device with its free space and the free space of its domain. */
-struct place {
-	uint64_t slot;
-	const char *domain;
-	uint64_t free;
-	uint64_t domain_free;
-};
-
-struct places {
-	struct place *rows;
-	size_t count;
-};
-
-/* Most free domain first, then domain by domain, most free device first. */
-static int compare_places(const void *left, const void *right)
-{
-	const struct place *a = left, *b = right;
-	int order;
-
-	if (a->domain_free != b->domain_free)
-		return a->domain_free < b->domain_free ? 1 : -1;
-	order = strcmp(a->domain, b->domain);
-	if (order != 0)
-		return order;
-	if (a->free != b->free)
-		return a->free < b->free ? 1 : -1;
-	return a->slot < b->slot ? -1 : a->slot > b->slot;
-}
-
-static enum secpool_error find_places(struct directory *directory,
-	const struct extents_device *devices, size_t count, struct places *places)
-{
-	enum secpool_error error = SECPOOL_OK;
-
-	*places = (struct places){.rows = calloc(count + 1, sizeof *places->rows)};
-	if (!places->rows)
-		return err_set(SECPOOL_E_NO_MEMORY, "placement: out of memory");
-	for (size_t i = 0; i < count && !error; i++) {
-		struct extents_use use = {0};
-
-		error = extents_count_use(directory, devices[i].slot, &use);
-		places->rows[places->count++] = (struct place){
-			.slot = devices[i].slot, .domain = devices[i].domain, .free = use.free};
-	}
-	for (size_t i = 0; i < places->count; i++)
-		for (size_t j = 0; j < places->count; j++)
-			if (strcmp(places->rows[i].domain, places->rows[j].domain) == 0)
-				places->rows[i].domain_free += places->rows[j].free;
-	if (!error)
-		qsort(places->rows, places->count, sizeof *places->rows, compare_places);
-	return error;
-}
-
-static size_t count_domains(const struct places *places)
-{
-	size_t domains = 0;
-
-	for (size_t i = 0; i < places->count; i++)
-		if (i == 0 || strcmp(places->rows[i].domain, places->rows[i - 1].domain) != 0)
-			domains++;
-	return domains;
-}
+#include "keymgr/freeplaces.h"
 
 /* Takes up to `bytes` on one device for the part of the region that `as` names, as one extent or several; says how much. */
 static enum secpool_error take_on_device(struct directory *directory, uint64_t slot, uint64_t bytes,
@@ -77,7 +13,7 @@ static enum secpool_error take_on_device(struct directory *directory, uint64_t s
 	while (taken < bytes) {
 		struct extents_row row;
 		uint64_t part;
-		enum secpool_error error = extents_find_free(directory, slot, &row);
+		enum secpool_error error = extents_find_free(directory, slot, bytes - taken, &row);
 
 		if (error == SECPOOL_E_NOT_FOUND)
 			break;
@@ -99,15 +35,15 @@ static enum secpool_error take_on_device(struct directory *directory, uint64_t s
  * domain giving at most one lane's length. A domain's part then never meets itself in two lanes, and if any layout fits, this one does.
  */
 static enum secpool_error lay_lanes(struct directory *directory, uint64_t region, uint32_t lanes,
-	uint64_t bytes, const struct places *places, uint64_t *ret_laid)
+	uint64_t bytes, const struct freeplaces *places, uint64_t *ret_laid)
 {
 	uint64_t laid = 0, domain_taken = 0;
 
 	for (size_t i = 0; i < places->count && laid < lanes * bytes; i++) {
-		const struct place *place = &places->rows[i];
+		const struct freeplace *place = &places->rows[i];
 		uint64_t left = place->free;
 
-		if (i == 0 || strcmp(place->domain, places->rows[i - 1].domain) != 0)
+		if (i == 0 || freeplaces_apart(place, &places->rows[i - 1]))
 			domain_taken = 0;
 		while (left > 0 && domain_taken < bytes && laid < lanes * bytes) {
 			const struct extents_row as = {.region = region,
@@ -141,7 +77,7 @@ static uint64_t round_up(uint64_t bytes)
 enum secpool_error extents_take(struct directory *directory, uint64_t region, uint32_t lanes,
 	uint64_t bytes, const struct extents_device *devices, size_t device_count)
 {
-	struct places places = {0};
+	struct freeplaces places = {0};
 	uint64_t laid = 0, whole = round_up(bytes), free_bytes = 0;
 	size_t domains;
 	enum secpool_error error;
@@ -149,10 +85,10 @@ enum secpool_error extents_take(struct directory *directory, uint64_t region, ui
 	if (bytes == 0 || whole < bytes || lanes == 0 || whole > UINT64_MAX / lanes)
 		return err_set(
 			SECPOOL_E_INVALID, "a region's length or number of lanes is not valid");
-	error = find_places(directory, devices, device_count, &places);
+	error = freeplaces_find(directory, devices, device_count, &places);
 	if (error)
 		goto out;
-	domains = count_domains(&places);
+	domains = freeplaces_domains(&places);
 	for (size_t i = 0; i < places.count; i++)
 		free_bytes += places.rows[i].free;
 	if (domains < lanes) {
@@ -164,6 +100,7 @@ enum secpool_error extents_take(struct directory *directory, uint64_t region, ui
 			lanes, lanes, domains);
 		goto out;
 	}
+	freeplaces_narrow(&places, lanes, whole);
 	error = lay_lanes(directory, region, lanes, whole, &places, &laid);
 	if (!error && laid < lanes * whole)
 		error = err_set(SECPOOL_E_NO_SPACE,
@@ -172,7 +109,7 @@ enum secpool_error extents_take(struct directory *directory, uint64_t region, ui
 			lanes, (unsigned long long)(whole >> 20), domains,
 			(unsigned long long)(free_bytes >> 20));
 out:
-	free(places.rows);
+	freeplaces_free(&places);
 	return error;
 }
 
@@ -207,11 +144,11 @@ static enum secpool_error fill_gap(struct directory *directory, const struct gap
 	const struct extents_device *devices, size_t device_count)
 {
 	struct gap left = *gap;
-	struct places places = {0};
-	enum secpool_error error = find_places(directory, devices, device_count, &places);
+	struct freeplaces places = {0};
+	enum secpool_error error = freeplaces_find(directory, devices, device_count, &places);
 
 	for (size_t i = 0; i < places.count && !error && left.start < left.end; i++) {
-		const struct place *place = &places.rows[i];
+		const struct freeplace *place = &places.rows[i];
 		const struct extents_row as = {.region = gap->region,
 			.lane = gap->lane,
 			.region_offset = left.start,
@@ -230,7 +167,7 @@ static enum secpool_error fill_gap(struct directory *directory, const struct gap
 			"no device in a fault domain of its own has %llu MiB for lane %llu",
 			(unsigned long long)((left.end - left.start) >> 20),
 			(unsigned long long)gap->lane);
-	free(places.rows);
+	freeplaces_free(&places);
 	return error;
 }
 

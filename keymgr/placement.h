@@ -11,9 +11,9 @@
 /* Most devices that are looked at for one region. */
 enum { PLACEMENT_DEVICES_MOST = 1024 };
 
-/* The first free extent of a device. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
+/* The smallest free extent of a device that has so many bytes, else its largest. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_STORE. */
 enum secpool_error extents_find_free(
-	struct directory *directory, uint64_t slot, struct extents_row *ret_row) MUST_USE;
+	struct directory *directory, uint64_t slot, uint64_t bytes, struct extents_row *ret_row) MUST_USE;
 
 /* The first bytes of a free extent become the region's: state, region, lane and region_offset of `as`. */
 enum secpool_error extents_use_free(struct directory *directory, const struct extents_row *row,

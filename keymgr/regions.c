@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "keymgr/addresses.h"
+#include "keymgr/totals.h"
 #include "lib/base/clock.h"
 
 #define COLUMNS "SELECT " REGIONS_COLUMNS " FROM regions "
@@ -75,7 +76,7 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 
 	if (error)
 		return error;
-	error = addresses_find(directory, window_base, window_bytes, made.bytes, &made.address);
+	error = addresses_take(directory, window_base, window_bytes, made.bytes, &made.address);
 	if (!error)
 		error = insert_row(directory, &made);
 	if (!error)
@@ -100,12 +101,12 @@ enum secpool_error regions_set_live(struct directory *directory, uint64_t region
 	return error;
 }
 
-enum secpool_error regions_select(
-	struct directory *directory, const char *sql, uint64_t id, struct regions_row *ret_row)
+/* id: for the error */
+static enum secpool_error find_one(struct directory *directory, const char *sql,
+	const struct directory_value *values, uint64_t id, struct regions_row *ret_row)
 {
 	struct directory_rows *rows = NULL;
-	enum secpool_error error =
-		directory_query(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(id)), &rows);
+	enum secpool_error error = directory_query(directory, sql, values, &rows);
 
 	if (!error && directory_next(rows, &error))
 		regions_read_row(rows, ret_row);
@@ -114,6 +115,12 @@ enum secpool_error regions_select(
 			SECPOOL_E_NOT_FOUND, "there is no region %llu", (unsigned long long)id);
 	directory_done(rows);
 	return error;
+}
+
+enum secpool_error regions_select(
+	struct directory *directory, const char *sql, uint64_t id, struct regions_row *ret_row)
+{
+	return find_one(directory, sql, DIRECTORY_VALUES(DIRECTORY_N(id)), id, ret_row);
 }
 
 enum secpool_error regions_find(
@@ -127,6 +134,26 @@ enum secpool_error regions_next(
 {
 	return regions_select(
 		directory, COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1", after, ret_row);
+}
+
+enum secpool_error regions_next_of(struct directory *directory, const struct os_process *process,
+	uint64_t after, struct regions_row *ret_row)
+{
+	return find_one(directory,
+		COLUMNS "WHERE pid = ?1 AND start_ticks = ?2 AND id > ?3 ORDER BY id LIMIT 1",
+		DIRECTORY_VALUES(DIRECTORY_N(process->pid), DIRECTORY_N(process->start_ticks),
+			DIRECTORY_N(after)),
+		after, ret_row);
+}
+
+/* The state as text, as in the partial index (totals.c). */
+enum secpool_error regions_next_ended(
+	struct directory *directory, uint64_t after, struct regions_row *ret_row)
+{
+	return regions_select(directory,
+		COLUMNS "INDEXED BY regions_ended WHERE state = 2 AND held = 0 AND id > ?1"
+			" ORDER BY id LIMIT 1",
+		after, ret_row);
 }
 
 enum secpool_error regions_release(
@@ -146,6 +173,20 @@ enum secpool_error regions_release(
 	return directory_finish(directory, error);
 }
 
+/* The row, if it is there, and the addresses that were the region's. */
+static enum secpool_error drop_row(struct directory *directory, uint64_t region)
+{
+	struct regions_row row;
+	enum secpool_error error = regions_find(directory, region, &row);
+
+	if (!error)
+		error = addresses_give(directory, row.address, row.bytes);
+	if (!error)
+		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(region)));
+	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
+}
+
 enum secpool_error regions_undo(struct directory *directory, uint64_t region)
 {
 	enum secpool_error error = directory_begin(directory);
@@ -161,8 +202,7 @@ enum secpool_error regions_undo(struct directory *directory, uint64_t region)
 	if (!error)
 		error = extents_give_back(directory, region);
 	if (!error)
-		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
-			DIRECTORY_VALUES(DIRECTORY_N(region)));
+		error = drop_row(directory, region);
 	return directory_finish(directory, error);
 }
 
@@ -171,7 +211,8 @@ enum secpool_error regions_of_process(
 {
 	uint64_t count = 0;
 	enum secpool_error error = directory_number(directory,
-		"SELECT COUNT(*) FROM regions WHERE pid = ?1 AND start_ticks = ?2 AND state != ?3",
+		"SELECT EXISTS (SELECT 1 FROM regions WHERE pid = ?1 AND start_ticks = ?2"
+		" AND state != ?3)",
 		DIRECTORY_VALUES(DIRECTORY_N(process->pid), DIRECTORY_N(process->start_ticks),
 			DIRECTORY_N(MSG_REGION_RELEASING)),
 		&count);
@@ -184,14 +225,15 @@ enum secpool_error regions_of_process(
 enum secpool_error regions_touch(struct directory *directory, const struct regions_row *owner,
 	uint64_t slot, uint64_t offset, uint64_t bytes, bool *ret_touch)
 {
-	static const char sql[] =
-		"SELECT COUNT(*) FROM regions r JOIN extents e ON e.region = r.id"
-		" WHERE r.pid = ?1 AND r.start_ticks = ?2 AND r.tenant = ?3 AND r.uid = ?4"
-		" AND r.state = ?5 AND (?6 = 0 OR r.id = ?6) AND e.slot = ?7"
-		" AND e.state IN (?8, ?9) AND (?11 = 0 OR"
-		" (?10 < e.offset + e.bytes AND e.offset - ?10 < ?11))";
+	/* CROSS: the process's regions first, which are few, and not all that is on the device */
+#define OWNED                                                                                      \
+	"SELECT COUNT(*) FROM regions r CROSS JOIN extents e ON e.region = r.id"                   \
+	" WHERE r.pid = ?1 AND r.start_ticks = ?2 AND r.tenant = ?3 AND r.uid = ?4"                \
+	" AND r.state = ?5 AND e.slot = ?7 AND e.state IN (?8, ?9) AND (?11 = 0 OR"                \
+	" (?10 < e.offset + e.bytes AND e.offset - ?10 < ?11))"
+	static const char any_sql[] = OWNED " AND ?6 = 0", one_sql[] = OWNED " AND r.id = ?6";
 	uint64_t count = 0;
-	enum secpool_error error = directory_number(directory, sql,
+	enum secpool_error error = directory_number(directory, owner->id ? one_sql : any_sql,
 		DIRECTORY_VALUES(DIRECTORY_N(owner->process.pid),
 			DIRECTORY_N(owner->process.start_ticks), DIRECTORY_T(owner->tenant),
 			DIRECTORY_N(owner->uid), DIRECTORY_N(MSG_REGION_LIVE),
@@ -227,26 +269,24 @@ enum secpool_error regions_add_scrubbed(
 			DIRECTORY_N(readback == MSG_READBACK_DIFFERED)));
 }
 
-/* state 0: in any (a region's extent is never unknown) */
-static enum secpool_error add_unreachable(
-	struct directory *directory, uint64_t slot, enum extents_state state)
+enum secpool_error regions_lose_device(struct directory *directory, uint64_t slot)
 {
 	return directory_run(directory,
 		"UPDATE regions SET unreachable_bytes = unreachable_bytes + (SELECT SUM(bytes)"
-		" FROM extents WHERE region = regions.id AND slot = ?1 AND (?2 = 0 OR state = ?2))"
-		" WHERE id IN (SELECT region FROM extents WHERE slot = ?1"
-		" AND (?2 = 0 OR state = ?2))",
-		DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_N(state)));
-}
-
-enum secpool_error regions_lose_device(struct directory *directory, uint64_t slot)
-{
-	return add_unreachable(directory, slot, 0);
+		" FROM extents WHERE region = regions.id AND slot = ?1)"
+		" WHERE id IN (SELECT region FROM extents WHERE slot = ?1)",
+		DIRECTORY_VALUES(DIRECTORY_N(slot)));
 }
 
 enum secpool_error regions_drop_releasing(struct directory *directory, uint64_t slot)
 {
-	enum secpool_error error = add_unreachable(directory, slot, EXTENTS_RELEASING);
+	enum secpool_error error = directory_run(directory,
+		"UPDATE regions SET unreachable_bytes = unreachable_bytes + (SELECT SUM(bytes)"
+		" FROM extents WHERE region = regions.id AND slot = ?1 AND +state "
+		"= " TOTALS_RELEASING
+		") WHERE id IN (SELECT region FROM extents WHERE slot = ?1 AND state"
+		" = " TOTALS_RELEASING ")",
+		DIRECTORY_VALUES(DIRECTORY_N(slot)));
 
 	if (!error)
 		error = extents_drop_releasing(directory, slot);
@@ -299,8 +339,7 @@ enum secpool_error regions_finish(struct directory *directory, uint64_t region, 
 		error = directory_run(directory, "DELETE FROM receipts WHERE number <= ?1 - ?2",
 			DIRECTORY_VALUES(DIRECTORY_N(number), DIRECTORY_N(REGIONS_RECEIPTS_KEPT)));
 	if (!error)
-		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
-			DIRECTORY_VALUES(DIRECTORY_N(region)));
+		error = drop_row(directory, region);
 	return directory_finish(directory, error);
 }
 
@@ -319,22 +358,18 @@ uint64_t regions_quota_bytes(uint64_t bytes)
 enum secpool_error regions_count_use(
 	struct directory *directory, const char *tenant, struct regions_use *ret_use)
 {
-	static const char sql[] =
-		"SELECT IFNULL(SUM(state != ?2), 0),"
-		" IFNULL(SUM(whole + MAX(held - lane * lanes, 0)), 0)"
-		" FROM (SELECT state, lanes, (bytes + ?3 - 1) / ?3 * ?3 AS whole,"
-		" ((bytes / page_bytes + data - 1) / data * page_bytes + ?3 - 1) / ?3 * ?3 AS lane,"
-		" (SELECT IFNULL(SUM(bytes), 0) FROM extents WHERE region = regions.id) AS held"
-		" FROM regions WHERE tenant = ?1)";
+	static const char sql[] = "SELECT regions, bytes FROM tenant_use WHERE tenant = ?1";
 	struct directory_rows *rows = NULL;
-	enum secpool_error error = directory_query(directory, sql,
-		DIRECTORY_VALUES(DIRECTORY_T(tenant), DIRECTORY_N(MSG_REGION_RELEASING),
-			DIRECTORY_N(EXTENTS_UNIT_BYTES)),
-		&rows);
+	enum secpool_error error =
+		directory_query(directory, sql, DIRECTORY_VALUES(DIRECTORY_T(tenant)), &rows);
+
+	struct regions_use use = {.regions = 0};
 
 	if (!error && directory_next(rows, &error))
-		*ret_use = (struct regions_use){.regions = directory_get_number(rows, 0),
+		use = (struct regions_use){.regions = directory_get_number(rows, 0),
 			.bytes = directory_get_number(rows, 1)};
 	directory_done(rows);
+	if (!error)
+		*ret_use = use;
 	return error;
 }

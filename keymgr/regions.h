@@ -47,7 +47,7 @@ uint64_t regions_lane_bytes(const struct regions_row *row);
 
 /*
  * Makes the row (state creating) with its address and space, in one change; fills in row->id, address and epoch.
- * Errors: those of addresses_find and extents_take; nothing is changed then.
+ * Errors: those of addresses_take and extents_take; nothing is changed then.
  */
 enum secpool_error regions_create(struct directory *directory, struct regions_row *row,
 	uint64_t window_base, uint64_t window_bytes, const struct extents_device *devices,
@@ -72,6 +72,12 @@ enum secpool_error regions_find(
 	struct directory *directory, uint64_t region, struct regions_row *ret_row) MUST_USE;
 /* The row with the next greater number. Errors: SECPOOL_E_NOT_FOUND at the end, SECPOOL_E_STORE. */
 enum secpool_error regions_next(
+	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
+/* The same of those of a process. */
+enum secpool_error regions_next_of(struct directory *directory, const struct os_process *process,
+	uint64_t after, struct regions_row *ret_row) MUST_USE;
+/* The same of those that are releasing and have no extent any more. */
+enum secpool_error regions_next_ended(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
 
 /*

@@ -98,14 +98,8 @@ static void finish_ready(struct releases *releases)
 	struct regions_row row = {.id = 0};
 	enum secpool_error error;
 
-	while (!(error = regions_next(directory, row.id, &row))) {
-		uint64_t left = 1;
-
-		if (row.state != MSG_REGION_RELEASING)
-			continue;
-		error = regions_extents_left(directory, row.id, &left);
-		if (!error && left == 0)
-			error = finish_region(releases, &row);
+	while (!(error = regions_next_ended(directory, row.id, &row))) {
+		error = finish_region(releases, &row);
 		if (error == SECPOOL_E_STORE)
 			break;
 		if (error && log_allowed(&releases->failed))

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "keymgr/overwrite.h"
-#include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
 
 struct job {
@@ -63,11 +63,11 @@ static void free_job(struct job *job)
 	free(job);
 }
 
-static enum secpool_error look(const uint8_t *control, uint64_t *ret_canary)
+static enum secpool_error look(const struct media *media, uint64_t *ret_canary)
 {
-	enum secpool_error error = emumedia_canary(control, NULL, SCRUB_ANSWER_NS, ret_canary);
+	enum secpool_error error = media_canary(media, NULL, SCRUB_ANSWER_NS, ret_canary);
 
-	if (!error && *ret_canary == 0)
+	if (!error && !media_canary_allowed(*ret_canary))
 		error = err_set(SECPOOL_E_DEVICE_GONE, "the device is silent");
 	return error;
 }
@@ -75,19 +75,19 @@ static enum secpool_error look(const uint8_t *control, uint64_t *ret_canary)
 /* What a silent device was given, and what it gave, is nothing; it does not come back, so that a look afterwards tells. */
 static enum msg_readback scrub_range(const struct job *job, const _Atomic int *stop)
 {
-	const uint8_t *control = NULL;
+	struct media media = {.control = NULL};
 	uint64_t before = 0, after = 1;
 	enum msg_readback result = MSG_READBACK_UNREACHABLE;
-	enum secpool_error error = emumedia_map(job->media_fd, job->capacity, &control);
+	enum secpool_error error = media_open(job->media_fd, job->capacity, &media);
 
 	if (!error)
-		error = look(control, &before);
+		error = look(&media, &before);
 	if (!error)
 		result = overwrite_range(
 			job->media_fd, job->result.row.offset, job->result.row.bytes, stop);
 	if (!error)
-		error = look(control, &after);
-	emumedia_unmap(control);
+		error = look(&media, &after);
+	media_close(&media);
 	return error || before != after ? MSG_READBACK_UNREACHABLE : result;
 }
 

@@ -82,23 +82,15 @@ void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t 
 			}
 }
 
-enum secpool_error session_handle_progress(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+enum secpool_error session_note_walk(struct session *session, uint64_t region, uint32_t kind,
+	uint64_t done_bytes, uint64_t all_bytes)
 {
-	const struct msg_region_progress *progress = &msg->u.region_progress;
-	struct session_walk **at = &connection->session->walks, *walk;
-	struct regions_row region;
-	enum secpool_error error = session_region(connection, progress->region, &region);
+	struct session_walk **at = &session->walks, *walk;
 
-	(void)extra;
-	if (!error && progress->kind >= MSG_PROGRESSES)
-		error = err_set(SECPOOL_E_PROTOCOL, "there is no walk %u", progress->kind);
-	if (error)
-		return error;
-	while (*at && ((*at)->region != region.id || (*at)->kind != progress->kind))
+	while (*at && ((*at)->region != region || (*at)->kind != kind))
 		at = &(*at)->next;
 	walk = *at;
-	if (progress->done_bytes >= progress->all_bytes) {
+	if (done_bytes >= all_bytes) {
 		if (walk)
 			*at = walk->next;
 		free(walk);
@@ -108,11 +100,27 @@ enum secpool_error session_handle_progress(
 		walk = *at = calloc(1, sizeof *walk);
 	if (!walk)
 		return err_set(SECPOOL_E_NO_MEMORY, "progress of a walk: out of memory");
-	walk->region = region.id;
-	walk->kind = progress->kind;
-	walk->done_bytes = progress->done_bytes;
-	walk->all_bytes = progress->all_bytes;
+	walk->region = region;
+	walk->kind = kind;
+	walk->done_bytes = done_bytes;
+	walk->all_bytes = all_bytes;
 	return SECPOOL_OK;
+}
+
+enum secpool_error session_handle_progress(
+	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
+{
+	const struct msg_region_progress *progress = &msg->u.region_progress;
+	struct regions_row region;
+	enum secpool_error error = session_region(connection, progress->region, &region);
+
+	(void)extra;
+	if (!error && progress->kind >= MSG_PROGRESSES)
+		error = err_set(SECPOOL_E_PROTOCOL, "there is no walk %u", progress->kind);
+	if (!error)
+		error = session_note_walk(connection->session, region.id, progress->kind,
+			progress->done_bytes, progress->all_bytes);
+	return error;
 }
 
 static enum secpool_error check_quota(const struct server_connection *connection,

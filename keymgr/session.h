@@ -41,6 +41,12 @@ uint64_t session_count(const struct sessions *sessions, const char *tenant);
 /* Whether this very process has a session. */
 bool session_of_process(const struct sessions *sessions, const struct os_process *process);
 
+/*
+ * A walk of that kind (enum msg_progress) over a region of the session's is that far; it has ended when done is all. Errors: SECPOOL_E_NO_MEMORY: it is not shown.
+ */
+enum secpool_error session_note_walk(struct session *session, uint64_t region, uint32_t kind,
+	uint64_t done_bytes, uint64_t all_bytes) MUST_USE;
+
 /* How far the walk of that kind (enum msg_progress) over a region is; zeros when none is going on. */
 void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t kind, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
 

@@ -13,6 +13,7 @@ struct wraps {
 	int fd;
 	char *path;
 	size_t count;		     /* slots that the file has */
+	size_t lowest;		     /* none below is free */
 	bool used[WRAPS_SLOTS_MOST]; /* [slot - 1] */
 };
 
@@ -145,15 +146,17 @@ enum secpool_error wraps_put(
 	uint8_t slot_bytes[WRAPS_SLOT_BYTES];
 	char reason[ERR_DETAIL_BYTES];
 	enum secpool_error error;
-	size_t at = 0;
+	const bool *unused;
+	size_t at;
 
 	if (count == 0 || count > WRAPS_BYTES_MOST)
 		return err_set(SECPOOL_E_INVALID, "%zu bytes are no wrapped key", count);
-	while (at < WRAPS_SLOTS_MOST && wraps->used[at])
-		at++;
-	if (at == WRAPS_SLOTS_MOST)
+	unused = memchr(wraps->used + wraps->lowest, false, WRAPS_SLOTS_MOST - wraps->lowest);
+	if (!unused)
 		return err_set(SECPOOL_E_LIMIT, "%s holds the keys of %d regions already",
 			wraps->path, (int)WRAPS_SLOTS_MOST);
+	at = (size_t)(unused - wraps->used);
+	wraps->lowest = at;
 	os_random(slot_bytes, sizeof slot_bytes);
 	for (unsigned i = 0; i < WRAPS_HEAD_BYTES; i++)
 		slot_bytes[i] = (uint8_t)(count >> (8 * i));
@@ -192,9 +195,13 @@ enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, s
 	}
 	if (!error && erased > 0)
 		error = sync_file(wraps);
-	for (size_t i = 0; i < count && !error; i++)
-		if (slots[i] != 0)
-			wraps->used[slots[i] - 1] = false;
+	for (size_t i = 0; i < count && !error; i++) {
+		if (slots[i] == 0)
+			continue;
+		wraps->used[slots[i] - 1] = false;
+		if (slots[i] - 1 < wraps->lowest)
+			wraps->lowest = slots[i] - 1;
+	}
 	return error;
 }
 

@@ -16,16 +16,19 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/media.h"
 #include "lib/wire/msg.h"
 
 struct prober_line;
+struct device_ops;
 
 struct device {
+	const struct device_ops *ops; /* its kind's */
 	uint64_t slot;
 	uint64_t media; /* keymgrd's mark of the contents */
-	uint8_t *base;  /* the data, and behind it the control page (lib/base/emumedia.h) */
+	uint8_t *base;  /* the data, and behind it the control area (lib/base/media.h) */
 	size_t bytes;
-	const uint8_t *control;
+	struct media control;
 	uint64_t canary;
 	char id[MSG_NAME_BYTES];
 	_Atomic bool gone;
@@ -54,6 +57,13 @@ enum secpool_error device_map(const struct msg_device *info, int fd, struct devi
  */
 enum secpool_error device_again(const struct device *old, struct device **ret_device) MUST_USE;
 
+/*
+ * Whether an address lies in a mapping of a device of this process. For the SIGBUS handler: when one process meets poison the kernel sends a signal, with an address there, to each other one that maps the place (BUS_MCEERR_AO: mm/memory-failure.c,
+ * kill_proc), wherever its threads are. Async-signal-safe. No more than DEVICE_MAPPINGS_MOST mappings are known; those beyond are not.
+ */
+enum { DEVICE_MAPPINGS_MOST = 1024 };
+bool device_covers(const void *at);
+
 /* One holder less; the last one unmaps. NULL is allowed. */
 void device_drop(struct device *device);
 
@@ -68,7 +78,7 @@ void device_give_up(struct device *device, uint32_t cause);
 
 /*
  * Loads or stores bytes at an offset; `bytes` within the device is the caller's to know (directory extents are checked when they are read). Of a device under
- * suspicion the I/O thread does it: the caller waits until the device is given up, at most. Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set.
+ * suspicion the I/O thread does it: the caller waits until the device is given up, at most. Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set; SECPOOL_E_INTEGRITY: the device is there, but not these bytes (poison).
  */
 enum secpool_error device_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
@@ -83,6 +93,18 @@ bool device_seen_alive(struct device *device);
 void device_prefetch(const struct device *device, uint64_t offset, size_t bytes);
 
 /* ---- the back end, for device.c and the I/O threads: in the calling thread, however long it takes; the same results ---- */
+
+/*
+ * What differs between kinds of devices: loads and stores of data. Errors: SECPOOL_E_DEVICE_GONE (the device is then given up), SECPOOL_E_INTEGRITY: these bytes can't be had, or stored, but the device
+ * answers (poison).
+ */
+struct device_ops {
+	enum secpool_error (*read)(struct device *device, uint64_t offset, void *to, size_t bytes);
+	enum secpool_error (*write)(struct device *device, uint64_t offset, const void *from, size_t bytes);
+};
+
+extern const struct device_ops device_emulated, device_devdax;
+
 enum secpool_error device_backend_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_backend_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
 bool device_backend_alive(struct device *device);

@@ -181,12 +181,14 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 	if (device_doubtful(device))
 		return SECPOOL_E_TIMEOUT; /* from the others, if that can be */
 	error = device_read(device, at, worker->ciphertext, region->page_bytes);
-	if (error) {
+	if (error && error != SECPOOL_E_INTEGRITY) {
 		loss_noticed(worker);
 		return error;
 	}
-	error = keyring_open(&region->keys, worker->index, pgno,
-		page_version(atomic_load(&page->word)), worker->ciphertext, page->tag, plain);
+	if (!error)
+		error = keyring_open(&region->keys, worker->index, pgno,
+			page_version(atomic_load(&page->word)), worker->ciphertext, page->tag,
+			plain);
 	/* a device that went silent answers zeros: gone, not bad */
 	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
 		result->bad = true;

@@ -235,16 +235,18 @@ static unsigned find_bad(const struct placement *placement, struct worker *worke
 
 	for (unsigned copy = first; copy < region->lanes; copy++) {
 		struct device *device;
+		enum secpool_error error;
 		uint64_t at;
 		if (!(page_copies(word) & 1u << copy) ||
 			!places_find(placement, copy, pgno * region->page_bytes, &device, &at))
 			continue;
-		if (device_read(device, at, bytes, region->page_bytes) != SECPOOL_OK) {
+		error = device_read(device, at, bytes, region->page_bytes);
+		if (error == SECPOOL_E_DEVICE_GONE) {
 			loss_noticed(worker);
 			continue;
 		}
-		if (keyring_check(&region->keys, worker->index, pgno, page_version(word), bytes,
-			    page->tag) == SECPOOL_OK)
+		if (!error && keyring_check(&region->keys, worker->index, pgno, page_version(word),
+				      bytes, page->tag) == SECPOOL_OK)
 			continue;
 		if (!device_seen_alive(device)) {
 			loss_noticed(worker);

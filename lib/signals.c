@@ -15,6 +15,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
+#include "lib/device.h"
 #include "lib/fault.h"
 
 #define PUBLIC __attribute__((visibility("default")))
@@ -102,6 +103,9 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	int saved = errno; /* lint: errno is left as it was by a handler */
 	uint64_t one = 1;
 
+	/* somebody else met poison on a device: what is there is found bad when it is wanted */
+	if (info->si_code == BUS_MCEERR_AO && device_covers(info->si_addr))
+		return;
 	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
 	if (info->si_code > 0 && ((!atomic_load(&is_child) && fault_signal(info, context)) ||
 					 guarded_copy_fixup(context))) {

@@ -32,6 +32,8 @@ enum {
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
+	DEVICE_PCRS_NEEDED = 0x5, /* as EVENTLOG_PCRS_NEEDED */
+	DEVICE_PCRS_END = 16,	  /* PC Client Platform Firmware Profile 1.05, section 2.3.4 */
 	/* a machine that is busy with other things holds an answer up for tens of ms */
 	SUSPECT_MS_DEFAULT = 100,
 	GONE_MS_DEFAULT = 1000,
@@ -40,6 +42,7 @@ enum {
 	SUSPECT_TENANTS_DEFAULT = 2,
 	SUSPECT_TENANTS_MOST = 4,
 	SUSPECT_FAULTS_MOST = 1000000,
+	LATENCY_NS_MOST = 1000000000,
 };
 
 /* What is being checked: for the messages. */
@@ -148,18 +151,19 @@ static enum secpool_error build_window(
 	return SECPOOL_OK;
 }
 
-static enum secpool_error build_pcrs(
-	const struct source *source, const struct schema_file *file, uint32_t *ret_mask)
+/* A list of PCRs; an empty one leaves *ret_mask as it is. */
+static enum secpool_error build_pcrs(const struct source *source, const char *key,
+	char *const *texts, unsigned count, uint32_t *ret_mask)
 {
 	uint32_t mask = 0;
 	char path[96];
 
-	if (file->host_pcrs_count > PCRS_MOST)
-		return refuse(source, "host_pcrs", "expected at most %d PCRs", PCRS_MOST);
-	for (unsigned i = 0; i < file->host_pcrs_count; i++) {
+	if (count > PCRS_MOST)
+		return refuse(source, key, "expected at most %d PCRs", PCRS_MOST);
+	for (unsigned i = 0; i < count; i++) {
 		uint64_t pcr = 0;
-		enum secpool_error error = check_number(source, path_of(path, "host_pcrs[%u]", i),
-			file->host_pcrs[i], PCRS - 1, &pcr);
+		enum secpool_error error = check_number(
+			source, path_of(path, "%s[%u]", key, i), texts[i], PCRS - 1, &pcr);
 
 		if (error)
 			return error;
@@ -170,8 +174,28 @@ static enum secpool_error build_pcrs(
 			return refuse(source, path, "PCR %u is there twice", (unsigned)pcr);
 		mask |= 1u << pcr;
 	}
-	*ret_mask = mask ? mask : 1u << HOST_PCR_DEFAULT;
+	if (mask)
+		*ret_mask = mask;
 	return SECPOOL_OK;
+}
+
+/* What a device's TPM quotes. */
+static enum secpool_error build_device_pcrs(
+	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	to->device_pcrs = DEVICE_PCRS_NEEDED;
+	if (from)
+		error = build_pcrs(
+			source, "devices.pcrs", from->pcrs, from->pcrs_count, &to->device_pcrs);
+	if (!error && (to->device_pcrs & DEVICE_PCRS_NEEDED) != DEVICE_PCRS_NEEDED)
+		error = refuse(source, "devices.pcrs",
+			"expected 0 and 2 among them: they tell firmware and identity");
+	if (!error && to->device_pcrs >> DEVICE_PCRS_END)
+		error = refuse(source, "devices.pcrs",
+			"expected PCRs below %d: those above are a host's own", DEVICE_PCRS_END);
+	return error;
 }
 
 /* How late a device's answer may be. */
@@ -267,7 +291,11 @@ static enum secpool_error build_settings(
 	if (!error)
 		error = build_thresholds(source, file->devices, to);
 	if (!error)
-		error = build_pcrs(source, file, &to->host_pcrs);
+		error = build_device_pcrs(source, file->devices, to);
+	to->host_pcrs = 1u << HOST_PCR_DEFAULT;
+	if (!error)
+		error = build_pcrs(source, "host_pcrs", file->host_pcrs, file->host_pcrs_count,
+			&to->host_pcrs);
 	to->rebuild_bytes_per_second = REBUILD_BYTES_PER_SECOND_DEFAULT;
 	if (!error && file->rebuild_bytes_per_second)
 		error = check_size(source, "rebuild_bytes_per_second",
@@ -283,6 +311,7 @@ static enum secpool_error build_settings(
 	to->max_age_ns = age * CLOCK_NS_PER_S;
 	to->demand_openssl = file->cipher == SCHEMA_OPENSSL;
 	to->allow_unlocked_memory = file->allow.unlocked_memory;
+	to->allow_device_dma = file->allow.device_dma;
 	to->allow_memfd_without_secret = file->allow.memfd_without_secret;
 	return error;
 }
@@ -307,40 +336,6 @@ static enum secpool_error build_quota(const struct source *source, size_t index,
 	return error;
 }
 
-/* Every code that there is. */
-static void allow_all_codes(struct model_tenant *to)
-{
-	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
-		for (uint32_t data = 2; data < lanes; data++)
-			if (msg_redundancy_valid(data, lanes))
-				to->coded_allowed[lanes - data] |= 1u << data;
-}
-
-/* One redundancy that a tenant may have: none, mirror:N, ec:K+M; ec allows every code. Returns false for anything else. */
-static bool allow_redundancy(const char *text, struct model_tenant *to)
-{
-	uint32_t data, lanes;
-
-	if (strcmp(text, "ec") == 0)
-		allow_all_codes(to);
-	else if (!msg_redundancy_read(text, &data, &lanes))
-		return false;
-	else if (data == 1)
-		to->copies_allowed |= 1u << lanes;
-	else
-		to->coded_allowed[lanes - data] |= 1u << data;
-	return true;
-}
-
-static bool allow_on_loss(const char *text, struct model_tenant *to)
-{
-	uint32_t mode = msg_on_loss_read(text);
-
-	if (mode != 0)
-		to->on_loss_allowed |= 1u << mode;
-	return mode != 0;
-}
-
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
 static enum secpool_error build_modes(const struct source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
@@ -358,14 +353,14 @@ static enum secpool_error build_modes(const struct source *source, size_t index,
 	}
 	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
 	for (unsigned i = 0; i < from->redundancy_count; i++)
-		if (!allow_redundancy(from->redundancy[i], to))
+		if (!model_allow_redundancy(from->redundancy[i], to))
 			return refuse(source,
 				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
 				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
 				from->redundancy[i]);
 	to->on_loss_allowed = from->on_loss_count ? 0 : 1u << MSG_ON_LOSS_SIGBUS;
 	for (unsigned i = 0; i < from->on_loss_count; i++)
-		if (!allow_on_loss(from->on_loss[i], to))
+		if (!model_allow_on_loss(from->on_loss[i], to))
 			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
 				"expected sigbus, failover, refill, signal or kill, found '%.40s'",
 				from->on_loss[i]);
@@ -417,6 +412,47 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
+/* Exactly so many bytes. */
+static bool take_hex(const char *text, size_t count, uint8_t *bytes)
+{
+	if (strlen(text) != 2 * count)
+		return false;
+	for (size_t i = 0; i < 2 * count; i++) {
+		int digit = hex_digit(text[i]);
+
+		if (digit < 0)
+			return false;
+		bytes[i / 2] = (uint8_t)(bytes[i / 2] << 4 | digit);
+	}
+	return true;
+}
+
+static enum secpool_error build_reference(const struct source *source, size_t index,
+	const struct schema_reference *from, struct policy *policy)
+{
+	struct model_reference *to = &policy->references[index];
+	enum secpool_error error;
+	uint64_t pcr = 0;
+	char path[96];
+
+	error = check_name(
+		source, path_of(path, "devices.reference[%zu].name", index), from->name, to->name);
+	if (!error)
+		error = check_number(source, path_of(path, "devices.reference[%zu].pcr", index),
+			from->pcr, PCRS - 1, &pcr);
+	if (error)
+		return error;
+	if (!(policy->settings.device_pcrs & 1u << pcr))
+		return refuse(source, path, "PCR %u is not quoted: expected it in devices.pcrs",
+			(unsigned)pcr);
+	to->pcr = (unsigned)pcr;
+	if (!take_hex(from->sha256, MODEL_PCR_BYTES, to->value))
+		return refuse(source, path_of(path, "devices.reference[%zu].sha256", index),
+			"expected %d hex digits", 2 * MODEL_PCR_BYTES);
+	policy->reference_count = index + 1;
+	return SECPOOL_OK;
+}
+
 static enum secpool_error build_known(const struct source *source, size_t index,
 	const struct schema_known *from, struct policy *policy)
 {
@@ -428,14 +464,9 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 	if (error)
 		return error;
 	path_of(path, "devices.known[%zu].ek", index);
-	for (size_t i = 0; i < strlen(from->ek) || i < 2 * MODEL_EK_BYTES; i++) {
-		int digit = i < strlen(from->ek) ? hex_digit(from->ek[i]) : -1;
-
-		if (digit < 0 || i >= 2 * MODEL_EK_BYTES)
-			return refuse(source, path, "expected a TPM name of %d hex digits",
-				2 * MODEL_EK_BYTES);
-		to->ek[i / 2] = (uint8_t)(to->ek[i / 2] << 4 | digit);
-	}
+	if (!take_hex(from->ek, MODEL_EK_BYTES, to->ek))
+		return refuse(
+			source, path, "expected a TPM name of %d hex digits", 2 * MODEL_EK_BYTES);
 	/* TPM_ALG_SHA256, TPM 2.0 part 2, section 6.3 */
 	if (to->ek[0] != 0x00 || to->ek[1] != 0x0b)
 		return refuse(source, path, "expected a TPM name that begins with 000b (SHA-256)");
@@ -450,6 +481,72 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 	return SECPOOL_OK;
 }
 
+/* Absolute: it is read by processes of which nobody says where they run. */
+static enum secpool_error build_ek_ca(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	char path[96];
+
+	policy->ek_ca = calloc(from->ek_ca_count + 1u, sizeof *policy->ek_ca);
+	if (!policy->ek_ca)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+	for (unsigned i = 0; i < from->ek_ca_count; i++) {
+		if (from->ek_ca[i][0] != '/')
+			return refuse(source, path_of(path, "devices.ek_ca[%u]", i),
+				"expected a file's path from / on, found '%.40s'", from->ek_ca[i]);
+		policy->ek_ca[i] = strdup(from->ek_ca[i]);
+		if (!policy->ek_ca[i])
+			return err_set(
+				SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
+		policy->ek_ca_count = i + 1;
+	}
+	return SECPOOL_OK;
+}
+
+/* Wide apart: what is measured of devices that are alike must not part them. */
+static const struct model_tier tiers_default[] = {{"near", 1000}, {"far", 10000}};
+
+static enum secpool_error build_tier(const struct source *source, size_t index,
+	const struct schema_tier *from, struct policy *policy)
+{
+	struct model_tier *to = &policy->tiers[index];
+	uint64_t least = index > 0 ? policy->tiers[index - 1].latency_ns : 0;
+	enum secpool_error error;
+	char path[96];
+
+	error = check_name(
+		source, path_of(path, "devices.tiers[%zu].name", index), from->name, to->name);
+	if (!error && strcmp(to->name, MODEL_REST_TIER) == 0)
+		error = refuse(source, path, "'%s' is the tier of all other devices", to->name);
+	for (size_t i = 0; i < index && !error; i++)
+		if (strcmp(policy->tiers[i].name, to->name) == 0)
+			error = refuse(source, path, "there are two tiers '%s'", to->name);
+	path_of(path, "devices.tiers[%zu].latency_ns", index);
+	if (!error)
+		error = check_number(
+			source, path, from->latency_ns, LATENCY_NS_MOST, &to->latency_ns);
+	if (!error && to->latency_ns <= least)
+		error = refuse(source, path, "expected more than %llu, fastest tier first",
+			(unsigned long long)least);
+	policy->tier_count = index + !error;
+	return error;
+}
+
+static enum secpool_error build_tiers(
+	const struct source *source, const struct schema_devices *from, struct policy *policy)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	if (!from || from->tiers_count == 0) {
+		memcpy(policy->tiers, tiers_default, sizeof tiers_default);
+		policy->tier_count = sizeof tiers_default / sizeof *tiers_default;
+		return SECPOOL_OK;
+	}
+	for (unsigned i = 0; i < from->tiers_count && !error; i++)
+		error = build_tier(source, i, &from->tiers[i], policy);
+	return error;
+}
+
 /* Without the section no device may be used. */
 static enum secpool_error build_devices(
 	const struct source *source, const struct schema_devices *from, struct policy *policy)
@@ -459,10 +556,12 @@ static enum secpool_error build_devices(
 
 	if (!from)
 		return SECPOOL_OK;
-	policy->first_use = from->enrol == SCHEMA_FIRST_USE;
+	policy->first_use = from->enrol != SCHEMA_LISTED;
+	policy->settings.enrol_by_operator = from->enrol == SCHEMA_OPERATOR;
 	policy->firmware = calloc(from->firmware_count + 1u, sizeof *policy->firmware);
 	policy->known = calloc(from->known_count + 1u, sizeof *policy->known);
-	if (!policy->firmware || !policy->known)
+	policy->references = calloc(from->reference_count + 1u, sizeof *policy->references);
+	if (!policy->firmware || !policy->known || !policy->references)
 		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
 	for (unsigned i = 0; i < from->firmware_count && !error; i++) {
 		error = check_name(source, path_of(path, "devices.firmware[%u]", i),
@@ -471,6 +570,10 @@ static enum secpool_error build_devices(
 	}
 	for (unsigned i = 0; i < from->known_count && !error; i++)
 		error = build_known(source, i, &from->known[i], policy);
+	for (unsigned i = 0; i < from->reference_count && !error; i++)
+		error = build_reference(source, i, &from->reference[i], policy);
+	if (!error)
+		error = build_ek_ca(source, from, policy);
 	return error;
 }
 
@@ -488,6 +591,8 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 	policy->tenants_line = lines_of_key(lines, "", "tenants");
 	for (unsigned i = 0; i < file->tenants_count && !error; i++)
 		error = build_tenant(&source, i, &file->tenants[i], policy);
+	if (!error)
+		error = build_tiers(&source, file->devices, policy);
 	if (!error)
 		error = build_devices(&source, file->devices, policy);
 	return error;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/size.h"
@@ -32,6 +33,39 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 			t->users_text);
 	*ret_quota = t->quota;
 	return SECPOOL_OK;
+}
+
+/* Every code that there is. */
+static void allow_all_codes(struct model_tenant *to)
+{
+	for (uint32_t lanes = 2; lanes <= MSG_LANES_MAX; lanes++)
+		for (uint32_t data = 2; data < lanes; data++)
+			if (msg_redundancy_valid(data, lanes))
+				to->coded_allowed[lanes - data] |= 1u << data;
+}
+
+bool model_allow_redundancy(const char *text, struct model_tenant *to)
+{
+	uint32_t data, lanes;
+
+	if (strcmp(text, "ec") == 0)
+		allow_all_codes(to);
+	else if (!msg_redundancy_read(text, &data, &lanes))
+		return false;
+	else if (data == 1)
+		to->copies_allowed |= 1u << lanes;
+	else
+		to->coded_allowed[lanes - data] |= 1u << data;
+	return true;
+}
+
+bool model_allow_on_loss(const char *text, struct model_tenant *to)
+{
+	uint32_t mode = msg_on_loss_read(text);
+
+	if (mode != 0)
+		to->on_loss_allowed |= 1u << mode;
+	return mode != 0;
 }
 
 bool model_redundancy_allowed(const struct model_tenant *t, uint32_t data, uint32_t lanes)
@@ -115,4 +149,39 @@ enum secpool_error policy_may_use_device(const struct policy *policy, const char
 			"device '%.63s' is not listed: the policy has 'enrol: listed'", id);
 	*ret_first_use = !by_id;
 	return SECPOOL_OK;
+}
+
+/* Into a list of at most bytes: the names of the references of this PCR. */
+static void list_references(const struct policy *policy, unsigned pcr, char *text, size_t bytes)
+{
+	size_t used = 0;
+
+	for (size_t i = 0; i < policy->reference_count && used < bytes; i++)
+		if (policy->references[i].pcr == pcr)
+			used += (size_t)snprintf(text + used, bytes - used, "%s%s",
+				used ? ", " : "", policy->references[i].name);
+}
+
+enum secpool_error policy_may_measure(
+	const struct policy *policy, const char *id, unsigned pcr, const uint8_t value[32])
+{
+	char names[96] = "";
+	bool any = false;
+
+	for (size_t i = 0; i < policy->reference_count; i++) {
+		const struct model_reference *reference = &policy->references[i];
+
+		if (reference->pcr != pcr)
+			continue;
+		any = true;
+		if (memcmp(reference->value, value, MODEL_PCR_BYTES) == 0) /* public bytes */
+			return SECPOOL_OK;
+	}
+	if (!any)
+		return SECPOOL_OK;
+	list_references(policy, pcr, names, sizeof names);
+	return err_set(SECPOOL_E_ATTESTATION,
+		"device '%.63s' has PCR %u = %02x%02x%02x%02x...: the policy lists other values "
+		"(%s)",
+		id, pcr, value[0], value[1], value[2], value[3], names);
 }

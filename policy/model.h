@@ -8,7 +8,7 @@
 #include "policy/schema.h"
 
 /* Bytes of names with the NUL, and of a TPM name with SHA-256 (TPM 2.0 part 1, section 16). */
-enum { MODEL_NAME_BYTES = 64, MODEL_EK_BYTES = 34 };
+enum { MODEL_NAME_BYTES = 64, MODEL_EK_BYTES = 34, MODEL_PCR_BYTES = 32 };
 
 struct model_tenant {
 	char name[MODEL_NAME_BYTES];
@@ -28,12 +28,31 @@ struct model_known {
 	uint8_t ek[MODEL_EK_BYTES];
 };
 
+/* A value that a PCR may have. */
+struct model_reference {
+	char name[MODEL_NAME_BYTES];
+	unsigned pcr;
+	uint8_t value[MODEL_PCR_BYTES];
+};
+
+/* The tier behind the policy's last one. */
+#define MODEL_REST_TIER "rest"
+
+struct model_tier {
+	char name[MODEL_NAME_BYTES];
+	uint64_t latency_ns; /* devices up to this, above that of the tier before */
+};
+
 struct policy {
 	struct policy_settings settings;
+	struct model_tier tiers[SCHEMA_TIERS_MOST];
+	size_t tier_count;
 	struct model_tenant *tenants;
 	struct model_known *known;
 	char (*firmware)[MODEL_NAME_BYTES];
-	size_t tenant_count, known_count, firmware_count;
+	struct model_reference *references;
+	char **ek_ca;
+	size_t tenant_count, known_count, firmware_count, reference_count, ek_ca_count;
 	unsigned tenants_line;
 	bool first_use;
 };
@@ -48,6 +67,10 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 /* Fills one tenant; as build_policy. index: its place in the file. */
 enum secpool_error users_build(const struct schema_tenant *from, size_t index,
 	const struct lines *lines, const char *name, struct model_tenant *tenant) MUST_USE;
+
+/* One redundancy (none, mirror:N, ec:K+M; ec: every code) or loss mode that a tenant may have, by its name; false, and nothing, for anything else. */
+bool model_allow_redundancy(const char *text, struct model_tenant *tenant);
+bool model_allow_on_loss(const char *text, struct model_tenant *tenant);
 
 /* Whether the tenant may have regions of this shape, one that msg_redundancy_valid allows. */
 bool model_redundancy_allowed(const struct model_tenant *tenant, uint32_t data, uint32_t lanes);

@@ -69,6 +69,10 @@ void policy_free(struct policy *policy)
 	free(policy->tenants);
 	free(policy->known);
 	free(policy->firmware);
+	free(policy->references);
+	for (size_t i = 0; i < policy->ek_ca_count; i++)
+		free(policy->ek_ca[i]);
+	free(policy->ek_ca);
 	free(policy);
 }
 
@@ -90,6 +94,26 @@ const char *policy_tenant_users(const struct policy *policy, size_t index)
 const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index)
 {
 	return index < policy->tenant_count ? &policy->tenants[index].quota : NULL;
+}
+
+const char *policy_ek_ca(const struct policy *policy, size_t index)
+{
+	return index < policy->ek_ca_count ? policy->ek_ca[index] : NULL;
+}
+
+uint32_t policy_tier(const struct policy *policy, uint64_t latency_ns)
+{
+	uint32_t tier = 0;
+
+	while (tier < policy->tier_count &&
+		(latency_ns == 0 || latency_ns > policy->tiers[tier].latency_ns))
+		tier++;
+	return tier;
+}
+
+const char *policy_tier_label(const struct policy *policy, uint32_t tier)
+{
+	return tier < policy->tier_count ? policy->tiers[tier].name : MODEL_REST_TIER;
 }
 
 const struct model_tenant *model_tenant(const struct policy *policy, const char *name)

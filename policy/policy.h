@@ -50,8 +50,11 @@ struct policy_settings {
 	uint32_t suspect_tenants;           /* so many that met bad bytes on a device make it suspect; 1 to 4 */
 	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
+	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
+	bool enrol_by_operator;             /* enrol: operator: no EK is taken for an id until an operator says so */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
+	bool allow_device_dma;              /* allow: device_dma */
 	bool allow_memfd_without_secret;    /* allow: memfd_without_secret */
 };
 
@@ -73,6 +76,11 @@ const char *policy_tenant_users(const struct policy *policy, size_t index);
 const struct policy_quota *policy_tenant_quota(const struct policy *policy, size_t index);
 
 /*
+ * Files of CA certificates (PEM), in the file's order; NULL beyond the last. Where there are any, a device that the policy does not list under its id needs an EK certificate by one of them. Borrowed.
+ */
+const char *policy_ek_ca(const struct policy *policy, size_t index);
+
+/*
  * Whether a process of this user (uid, and its primary gid) may be the tenant.
  * Errors: SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_DENIED, each naming tenant and user.
  */
@@ -85,11 +93,25 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss) MUST_USE;
 
 /*
- * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An empty list of known devices with
- * enrol: first-use allows any EK: the caller remembers the first one it saw for an id.
+ * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An id that is not listed may come with any EK where the policy has
+ * enrol: first-use (the caller remembers the first one it saw for an id) or enrol: operator (the caller remembers those that an operator took in).
  * Errors: SECPOOL_E_ATTESTATION naming what differs.
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
+
+/*
+ * Whether a PCR of a device's TPM may have this value (SHA-256, 32 bytes): one of devices.reference for this PCR; any, where there is none (the log must replay to it in any case).
+ * Errors: SECPOOL_E_ATTESTATION with what it is and what is listed.
+ */
+enum secpool_error policy_may_measure(const struct policy *policy, const char *id, unsigned pcr, const uint8_t value[32]) MUST_USE;
+
+/*
+ * The tier of a device by its latency: 0 is placed on first. The tiers are the policy's, or else near (up to 1 us) and far (up to 10 us); a device that is slower, or whose latency is
+ * not known (0), is in the last one, "rest".
+ */
+uint32_t policy_tier(const struct policy *policy, uint64_t latency_ns);
+/* Borrowed. */
+const char *policy_tier_label(const struct policy *policy, uint32_t tier);
 
 /* What can be asked for an explanation. */
 enum policy_action {

@@ -21,7 +21,8 @@ static const cyaml_schema_value_t text_value = {
 
 /* Only these words: libcyaml's own booleans take any unknown word for true. */
 static const cyaml_strval_t yes_no[] = {{"false", 0}, {"true", 1}, {"no", 0}, {"yes", 1}};
-static const cyaml_strval_t enrols[] = {{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}};
+static const cyaml_strval_t enrols[] = {
+	{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}, {"operator", SCHEMA_OPERATOR}};
 
 static const cyaml_strval_t ciphers[] = {{"auto", SCHEMA_AUTO}, {"openssl", SCHEMA_OPENSSL}};
 
@@ -31,7 +32,8 @@ static const cyaml_schema_field_t window_fields[] = {NEEDED_TEXT(struct schema_w
 	NEEDED_TEXT(struct schema_window, bytes), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t allow_fields[] = {YES_NO(struct schema_allow, unlocked_memory),
-	YES_NO(struct schema_allow, memfd_without_secret), CYAML_FIELD_END};
+	YES_NO(struct schema_allow, memfd_without_secret), YES_NO(struct schema_allow, device_dma),
+	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t quota_fields[] = {NEEDED_TEXT(struct schema_quota, bytes),
 	NEEDED_TEXT(struct schema_quota, regions), NEEDED_TEXT(struct schema_quota, sessions),
@@ -53,17 +55,33 @@ static const cyaml_schema_field_t known_fields[] = {NEEDED_TEXT(struct schema_kn
 static const cyaml_schema_value_t known_value = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_known, known_fields)};
 
+static const cyaml_schema_field_t reference_fields[] = {NEEDED_TEXT(struct schema_reference, name),
+	NEEDED_TEXT(struct schema_reference, pcr), NEEDED_TEXT(struct schema_reference, sha256),
+	CYAML_FIELD_END};
+static const cyaml_schema_value_t reference_value = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_reference, reference_fields)};
+static const cyaml_schema_field_t tier_fields[] = {NEEDED_TEXT(struct schema_tier, name),
+	NEEDED_TEXT(struct schema_tier, latency_ns), CYAML_FIELD_END};
+static const cyaml_schema_value_t tier_value = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct schema_tier, tier_fields)};
+
 static const cyaml_schema_field_t devices_fields[] = {
 	CYAML_FIELD_ENUM("enrol", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_devices,
-		enrol, enrols, 2),
+		enrol, enrols, 3),
 	OPTIONAL_TEXT(struct schema_devices, max_age_seconds),
 	OPTIONAL_TEXT(struct schema_devices, suspect_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, gone_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, suspect_tenants),
 	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
+	TEXTS(struct schema_devices, pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
+	TEXTS(struct schema_devices, ek_ca, CYAML_FLAG_OPTIONAL, 1, SCHEMA_FILES_MOST),
+	CYAML_FIELD_SEQUENCE("reference", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, reference, &reference_value, 0, SCHEMA_NAMES_MOST),
 	CYAML_FIELD_SEQUENCE("known", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, known, &known_value, 0, SCHEMA_DEVICES_MOST),
+	CYAML_FIELD_SEQUENCE("tiers", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, tiers, &tier_value, 1, SCHEMA_TIERS_MOST),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_file, version),
@@ -222,7 +240,8 @@ static enum secpool_error explain(
 			name, line);
 	if (strstr(path, "allow") || strstr(path, "enrol"))
 		return err_set(SECPOOL_E_POLICY, "%s:%u: %s: expected %s", name, line, path,
-			strstr(path, "enrol") ? "'listed' or 'first-use'" : "'true' or 'false'");
+			strstr(path, "enrol") ? "'listed', 'first-use' or 'operator'"
+					      : "'true' or 'false'");
 	return err_set(SECPOOL_E_POLICY, "%s:%u: %s: %s", name, line, path,
 		c->problem[0] ? c->problem : cyaml_strerror(code));
 }

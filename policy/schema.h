@@ -14,10 +14,10 @@
 #include "policy/lines.h"
 
 /* The most entries of each list in a file. */
-enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096 };
+enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
-enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1 };
+enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1, SCHEMA_OPERATOR = 2 };
 
 /* Pointers are NULL and numbers 0 where the file has nothing. */
 struct schema_window {
@@ -25,7 +25,7 @@ struct schema_window {
 };
 
 struct schema_allow {
-	int unlocked_memory, memfd_without_secret;
+	int unlocked_memory, memfd_without_secret, device_dma;
 };
 
 struct schema_quota {
@@ -43,13 +43,23 @@ struct schema_known {
 	char *id, *ek;
 };
 
+struct schema_reference {
+	char *name, *pcr, *sha256;
+};
+
+struct schema_tier {
+	char *name, *latency_ns;
+};
+
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
 	char *suspect_tenants, *suspect_faults;
-	char **firmware;
+	char **firmware, **pcrs, **ek_ca;
 	struct schema_known *known;
-	unsigned firmware_count, known_count;
+	struct schema_reference *reference;
+	struct schema_tier *tiers;
+	unsigned firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
 };
 
 struct schema_file {

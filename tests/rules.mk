@@ -18,6 +18,8 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench torture support cli keymgr hotp
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
+# which statements keymgrd's code runs
+LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
@@ -56,7 +58,7 @@ $(B)/tests/torture/secpool-keymgrd: $(B)/obj/keymgr/main.o $(B)/obj/tests/tortur
 	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(KEYMGRD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) -lm
 $(B)/tests/torture/secpool-hotplugd: $(B)/obj/hotplug/main.o $(B)/obj/tests/torture/daemons/points_hotplugd.o $(B)/obj/tests/torture/points.o $(patsubst %,$(B)/obj/%.a,hotplug enclave policy base jemalloc)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(HOTPLUGD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) $(CRYPTO_LIBS) -lm
+	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(HOTPLUGD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(CXL_LIBS) $(DAEMON_LIBS) $(CRYPTO_LIBS) -lm
 all: $(TORTURE_DAEMONS)
 
 # example programs, linked with the shared library as a user would
@@ -91,6 +93,15 @@ VM_UNIT_TESTS := $(addprefix $(B)/tests/unit/test_,uffd guarded_copy os sandbox 
 check-vm-unit: $(VM_UNIT_TESTS)
 	$(Q)tests/vm/run_unit.sh $(B)/vm $(VM_UNIT_TESTS)
 
+# CXL devices of QEMU's under Debian 12's kernel: docs/testing.md
+VM_PROGRAMS := $(B)/tests/vm/program $(B)/tests/vm/busy
+$(VM_PROGRAMS): $(B)/tests/vm/%: tests/vm/%.c $(B)/lib/libsecpool.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANFLAGS) -Ilib -Ilib/base -o $@ $< $(B)/lib/libsecpool.a $(CODE_LIBS) -ldl -lm -pthread
+check-vm: all $(VM_PROGRAMS) check-vm-unit
+	$(Q)tests/vm/image.sh $(B)/vm linux-image-amd64 $(B)/vm/guest $(addprefix $(B)/bin/,secpool secpool-keymgrd secpool-hotplugd secpool-vtpm) $(VM_PROGRAMS) policy/default.yaml
+	$(Q)tests/vm/check_vm.py $(B)/vm/guest $(B)/vm/run
+
 lint:
 	$(Q)tests/lint.sh
 
@@ -119,4 +130,4 @@ fuzz: $(FUZZ_TARGETS)
 bench: all
 	$(Q)B=$(B) tests/bench.sh
 
-.PHONY: check check-all check-vm-unit models lint fuzz bench demo
+.PHONY: check check-all check-vm check-vm-unit models lint fuzz bench demo

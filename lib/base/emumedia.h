@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control page of emulated media: EMUMEDIA_CONTROL_BYTES behind the capacity, no part of the data. It holds a canary, a number that is new for each incarnation of the media, and a
- * word that says how the device behaves. secpool-hotplugd writes both; whoever emulates a device's accesses (the library, the scrub) obeys the word before each of them, so that an
+ * The control area of emulated media (media.h): one page. Beside the canary it holds a word that says how the device behaves. secpool-hotplugd writes both; whoever emulates a device's accesses (the library, the scrub) obeys the word before each of them, so that an
  * emulated device misbehaves as a real one does.
  *
  * Whoever maps the device can write here, as it can spoil the data: that is denial of service by a tenant (docs/caveats.md). Nothing is believed because of what stands here; the canary can
@@ -17,8 +16,8 @@
 
 #include "lib/base/err.h"
 
-/* The page's size, and where in it the two 64-bit words are, each in a cache line of its own. */
-enum { EMUMEDIA_CONTROL_BYTES = 4096, EMUMEDIA_CANARY_AT = 64, EMUMEDIA_WORD_AT = 128 };
+/* The page's size, and where in it the word is: eight bytes in a cache line of their own, as the canary (media.h). */
+enum { EMUMEDIA_CONTROL_BYTES = 4096, EMUMEDIA_WORD_AT = 128 };
 
 enum emumedia_behaviour {
 	EMUMEDIA_NORMAL = 0,
@@ -33,28 +32,10 @@ static inline uint64_t emumedia_word(enum emumedia_behaviour behaviour, uint64_t
 	return (uint64_t)behaviour | ns << 8;
 }
 
-/* The size of the file of a device with that capacity. */
-static inline uint64_t emumedia_file_bytes(uint64_t capacity)
-{
-	return capacity + EMUMEDIA_CONTROL_BYTES;
-}
-
-/*
- * Maps the control page of the media behind fd (borrowed), to be read. Errors: SECPOOL_E_DEVICE_GONE (the file is shorter), SECPOOL_E_SYSTEM.
- */
-enum secpool_error emumedia_map(int fd, uint64_t capacity, const uint8_t **ret_control) MUST_USE;
-/* NULL is allowed. */
-void emumedia_unmap(const uint8_t *control);
-
 /*
  * What comes before an access: does as the word says, and tells by *ret_silent whether the access is to be without effect. given_up: ends a wait when it becomes true (may be NULL). most_ns: ends
  * one after so long; 0: never. Errors: SECPOOL_E_DEVICE_GONE (cut, given up, or no known behaviour), SECPOOL_E_TIMEOUT (most_ns). Then nothing may be accessed.
  */
 enum secpool_error emumedia_obey(const uint8_t *control, const _Atomic bool *given_up, uint64_t most_ns, bool *ret_silent) MUST_USE;
-
-/*
- * Reads the canary, as an access: a silent device gives 0, which is none. Errors: as emumedia_obey.
- */
-enum secpool_error emumedia_canary(const uint8_t *control, const _Atomic bool *given_up, uint64_t most_ns, uint64_t *ret_canary) MUST_USE;
 
 #endif

@@ -208,6 +208,9 @@ static struct sigaction before;
 
 static void on_sigbus(int number, siginfo_t *info, void *context)
 {
+	/* another process met poison in memory that this one maps, too: nothing was interrupted */
+	if (info->si_code == BUS_MCEERR_AO)
+		return;
 	if (guarded_copy_fixup(context))
 		return;
 	if (before.sa_flags & SA_SIGINFO) {

@@ -230,6 +230,22 @@ const char *msg_on_loss_name(uint32_t on_loss)
 	}
 }
 
+const char *msg_device_kind_name(uint32_t kind)
+{
+	return kind == MSG_KIND_EMULATED ? "emulated" : kind == MSG_KIND_CXL ? "cxl" : "?";
+}
+
+bool msg_device_kind_read(const char *text, uint32_t *ret_kind)
+{
+	for (uint32_t kind = MSG_KIND_EMULATED; kind <= MSG_KIND_CXL; kind++) {
+		if (strcmp(text, msg_device_kind_name(kind)) != 0)
+			continue;
+		*ret_kind = kind;
+		return true;
+	}
+	return false;
+}
+
 uint32_t msg_on_loss_read(const char *text)
 {
 	for (uint32_t mode = MSG_ON_LOSS_SIGBUS; mode <= MSG_ON_LOSS_REFILL; mode++)

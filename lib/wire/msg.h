@@ -77,7 +77,9 @@ enum msg_state {
 	MSG_DEVICE_LOST = 8,
 	MSG_DEVICE_STATES = 9,
 };
-enum msg_device_kind { MSG_KIND_EMULATED = 1 };
+enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
+/* What a device says of its health, flags: CXL 3.0 section 8.2.9.8.3.1 */
+enum msg_health { MSG_HEALTH_MAINTENANCE = 1, MSG_HEALTH_DEGRADED = 2, MSG_HEALTH_REPLACE = 4, MSG_HEALTH_MEDIA = 8 };
 enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
 /* of a region's keys: its client is to ask for a new one; it has one, and moves its pages to it */
 enum msg_rotation { MSG_ROTATION_NONE = 0, MSG_ROTATION_WANTED = 1, MSG_ROTATION_RUNNING = 2 };
@@ -163,6 +165,9 @@ bool msg_signal_valid(uint32_t number);
 
 /* Names of the enums above, as shown to people and in JSON ("online", "mirror" ...); "?" when unknown. */
 const char *msg_device_state_name(uint32_t state);
+/* "emulated" or "cxl" of an enum msg_device_kind, "?" for anything else; and back: false for another word. */
+const char *msg_device_kind_name(uint32_t kind);
+bool msg_device_kind_read(const char *text, uint32_t *ret_kind);
 const char *msg_cause_name(uint32_t cause);
 const char *msg_on_loss_name(uint32_t on_loss);
 /* The enum msg_on_loss of that name; 0: there is none. */

@@ -18,6 +18,7 @@ static const struct {
 } table[] = {
 	{"cipher", bench_cipher, "page cipher against OpenSSL alone, memcpy and memset"},
 	{"scrub", bench_scrub, "overwriting released space and reading it back, against memset"},
+	{"extents", bench_extents, "making and ending up to a million regions in the directory"},
 	{"fault", bench_fault, "a miss against a bare userfaultfd fault and kernel swap on zram"},
 	{"scan", bench_scan, "sequential reads and writes against kernel swap on zram and memory"},
 	{"random", bench_random, "as fault, with writes, and on a busy machine"},
@@ -98,7 +99,7 @@ double bench_median(const struct bench_candidate *candidate)
 
 static int usage(FILE *to, int status)
 {
-	fprintf(to, "usage: secpool-bench NAME... [--json]\n");
+	fprintf(to, "usage: secpool-bench NAME... [--json] [--regions N]\n");
 	for (size_t i = 0; i < BENCHES; i++)
 		fprintf(to, "  %-10s %s\n", table[i].name, table[i].about);
 	return status;
@@ -113,15 +114,21 @@ static size_t find(const char *name)
 	return i;
 }
 
-static int run(size_t at, bool json)
+struct options {
+	bool json;
+	uint64_t regions;
+};
+
+static int run(size_t at, const struct options *options)
 {
-	struct bench bench = {.name = table[at].name, .json = json};
+	struct bench bench = {
+		.name = table[at].name, .json = options->json, .regions = options->regions};
 
 	return table[at].run(&bench);
 }
 
 /* Several benches have a process each: a child of a process that used the library can't open a pool, and some benches have children that do. */
-static int run_apart(size_t at, bool json)
+static int run_apart(size_t at, const struct options *options)
 {
 	int status = -1;
 	pid_t pid;
@@ -129,36 +136,63 @@ static int run_apart(size_t at, bool json)
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		exit(run(at, json));
+		exit(run(at, options));
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
 		return 1;
 	return 0;
 }
 
-int main(int argc, char **argv)
+/* The number of --regions: at least a window of bench_extents. */
+static bool read_regions(const char *text, uint64_t *ret_regions)
 {
-	int named = 0, status = 0;
-	bool json = false;
+	char *end = NULL;
+	unsigned long long number = text ? strtoull(text, &end, 10) : 0;
 
+	if (!text || *end || text[0] == '-' || number < BENCH_REGIONS_LEAST ||
+		number > BENCH_REGIONS_MOST)
+		return false;
+	*ret_regions = number;
+	return true;
+}
+
+/* Takes what names no bench; status is set when it is none. */
+static int read_options(int argc, char **argv, struct options *options, int *ret_named)
+{
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--json") == 0) {
-			json = true;
-		} else if (strcmp(argv[i], "--help") == 0) {
-			return usage(stdout, 0);
+			options->json = true;
+		} else if (strcmp(argv[i], "--regions") == 0) {
+			if (!read_regions(argv[++i], &options->regions)) {
+				fprintf(stderr, "secpool-bench: --regions takes %d to %d\n",
+					BENCH_REGIONS_LEAST, BENCH_REGIONS_MOST);
+				return usage(stderr, 2);
+			}
 		} else if (find(argv[i]) < BENCHES) {
-			named++;
+			(*ret_named)++;
 		} else {
 			fprintf(stderr, "secpool-bench: there is no bench or option '%s'\n",
 				argv[i]);
 			return usage(stderr, 2);
 		}
 	}
-	if (named == 0)
-		return usage(stderr, 2);
+	return *ret_named == 0 ? usage(stderr, 2) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {.json = false};
+	int named = 0, status;
+
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "--help") == 0)
+			return usage(stdout, 0);
+	status = read_options(argc, argv, &options, &named);
+	if (status != 0)
+		return status;
 	for (int i = 1; i < argc; i++) {
 		size_t at = find(argv[i]);
 
-		if (at < BENCHES && (named > 1 ? run_apart(at, json) : run(at, json)) != 0)
+		if (at < BENCHES && (named > 1 ? run_apart(at, &options) : run(at, &options)) != 0)
 			status = 1;
 	}
 	return status;

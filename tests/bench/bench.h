@@ -15,10 +15,14 @@
 
 enum { BENCH_ROUNDS = 15 };
 
+/* What --regions takes. */
+enum { BENCH_REGIONS_LEAST = 2000, BENCH_REGIONS_MOST = 1000000 };
+
 /* Where results go: a JSON object a line, or a table. */
 struct bench {
 	const char *name;
 	bool json;
+	uint64_t regions;  /* of --regions, for bench_extents; 0: its own number */
 	char section[64]; /* of the table: the config of the last line */
 };
 
@@ -55,6 +59,9 @@ int bench_evict(struct bench *bench);
 
 /* Overwriting of released space and its read-back against memset. Needs no daemons. */
 int bench_scrub(struct bench *bench);
+
+/* Making and ending very many regions in keymgrd's directory. Needs no daemons. */
+int bench_extents(struct bench *bench);
 
 /* These need `secpool up`; failover, rebuild and redundancy seven devices of it, which they pull and plug. */
 int bench_fault(struct bench *bench);

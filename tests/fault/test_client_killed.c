@@ -12,6 +12,7 @@
 
 #include "lib/base/os.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "tests/support/support.h"
 
 enum { PAGE = 4096, PAGES = 4096, LOCAL_BYTES = 4 << 20, DEVICES = 2, WAIT_MS = 30000 };
@@ -47,7 +48,7 @@ static uint8_t *read_media(int device)
 
 	SUPPORT_OK(os_read_file(
 		support_path("devices/dev%d/media", device), 1ul << 30, &bytes, &count));
-	SUPPORT_CHECK(count == emumedia_file_bytes(DEVICE_BYTES));
+	SUPPORT_CHECK(count == media_bytes(true, DEVICE_BYTES));
 	return (uint8_t *)bytes;
 }
 

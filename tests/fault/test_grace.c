@@ -48,8 +48,9 @@ static int program(void *arg)
 	for (size_t pgno = 0; pgno < PAGES; pgno++)
 		support_fill(memory + pgno * PAGE, PAGE, pgno + 1);
 	SUPPORT_OK(secpool_pin(region, 7 * PAGE, PAGE));
-	support_kill_daemon("keymgrd");
+	/* before: the library may notice its end sooner than this thread is run again */
 	killed_ns = clock_now_ns();
+	support_kill_daemon("keymgrd");
 	for (size_t pgno = 0; clock_now_ns() - killed_ns < GRACE_MS / 2 * CLOCK_NS_PER_MS; pgno++)
 		check(memory, pgno % PAGES);
 	if (!support_event(pool, SECPOOL_EVENT_REGION_ENDED, WAIT_MS, &event))

@@ -20,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 		(strcmp(identity.id, "dev0") != 0 || identity.bytes == 0 ||
 			identity.bytes % IDENTITY_UNIT_BYTES != 0 ||
 			identity.bytes > IDENTITY_CAPACITY_BYTES_MOST || !identity.firmware[0] ||
-			!identity.serial[0] || !identity.domain[0]))
+			!identity.serial[0] || !identity.domain[0] ||
+			(unsigned)identity.tpm > IDENTITY_TPM_SWTPM))
 		abort();
 	free(text);
 	return 0;

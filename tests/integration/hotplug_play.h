@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "enclave/eventlog.h"
 #include "enclave/quote_verify.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
@@ -50,6 +51,7 @@ static struct play {
 	unsigned greetings;
 	uint64_t life_ns;  /* of a verdict */
 	bool refuse; /* verdicts are bad */
+	void (*before_challenge)(void); /* called once, when a device has presented itself */
 	struct msg answer; /* the last one to the command */
 	unsigned answers, rows;
 	bool command_closed;
@@ -195,6 +197,12 @@ static inline void play_challenge(const struct msg *msg)
 	size_t credential, secret;
 
 	device->begin = msg->u.attest_begin;
+	if (play.before_challenge) {
+		void (*call)(void) = play.before_challenge;
+
+		play.before_challenge = NULL;
+		call();
+	}
 	os_random(device->nonce, sizeof device->nonce);
 	os_random(device->secret, sizeof device->secret);
 	PLAY_OK(quote_make_credential(device->begin.ek, device->begin.ek_bytes, device->begin.ak,
@@ -215,9 +223,8 @@ static inline void play_verdict(const struct msg *msg)
 	const struct msg_attest_evidence *evidence = &msg->u.attest_evidence;
 	struct play_device *device = play_device(evidence->id);
 	struct msg answer = {.type = MSG_ATTEST_VERDICT, .number = msg->number};
-	uint8_t pcr[TPM_PCR_BYTES];
+	struct eventlog_facts told;
 	struct quote_facts facts;
-	char text[256];
 
 	PLAY_CHECK(evidence->activated_bytes == sizeof device->secret);
 	PLAY_CHECK(memcmp(evidence->activated, device->secret, sizeof device->secret) == 0);
@@ -226,12 +233,12 @@ static inline void play_verdict(const struct msg *msg)
 		device->begin.ak_bytes, evidence->attest, evidence->attest_bytes,
 		evidence->signature, evidence->signature_bytes, device->nonce, sizeof device->nonce,
 		PLAY_PCRS, evidence->pcr_values, evidence->pcr_count, &facts));
-	snprintf(text, sizeof text, "firmware:%s", device->begin.firmware);
-	quote_expected_pcr(text, pcr);
-	PLAY_CHECK(memcmp(evidence->pcr_values, pcr, sizeof pcr) == 0);
-	snprintf(text, sizeof text, "device:%s:%" PRIu64, device->id, device->begin.bytes);
-	quote_expected_pcr(text, pcr);
-	PLAY_CHECK(memcmp(evidence->pcr_values + sizeof pcr, pcr, sizeof pcr) == 0);
+	PLAY_CHECK(evidence->log_bytes <= sizeof evidence->log);
+	PLAY_OK(eventlog_replay(
+		evidence->log, evidence->log_bytes, PLAY_PCRS, evidence->pcr_values, &told));
+	PLAY_CHECK(strcmp(told.firmware, device->begin.firmware) == 0);
+	PLAY_CHECK(strcmp(told.id, device->id) == 0 && told.bytes == device->begin.bytes);
+	PLAY_CHECK(strcmp(told.serial, device->begin.serial) == 0);
 	MSG_SET(answer.u.attest_verdict.id, device->id);
 	answer.u.attest_verdict.expires_ns = clock_now_ns() + play.life_ns;
 	if (play.refuse || strcmp(device->begin.firmware, PLAY_FIRMWARE) != 0) {

@@ -57,6 +57,8 @@ expect 0 'secret memory' "$S" status
 expect 0 '"alive":true' "$S" status --json
 expect 0 'dev2 *online' "$S" device list
 expect 0 '"state":"online"' "$S" device list --json
+expect 0 '"largest_free_bytes":33554432' "$S" device list --json
+expect 0 '"fragmentation":0.0' "$S" device list --json
 expect 0 'no regions' "$S" region list
 expect 0 'default' "$S" tenant list
 expect 0 'device-online' "$S" events

@@ -48,7 +48,7 @@ check || fail "the files were not put back"
 
 # the log, read by somebody else's program: what it replays to is what was quoted
 tpm2_eventlog eventlog >log.yaml 2>/dev/null || fail "tpm2_eventlog can't read the log"
-for text in firmware:secpool-emulated device:dev0:16777216; do
+for text in firmware:secpool-emulated device:dev0:16777216:; do
 	grep -aq "$text" eventlog || fail "the log does not say $text"
 done
 n=0

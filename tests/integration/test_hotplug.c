@@ -254,6 +254,41 @@ static void dead_tpm_is_restarted(void **state)
 	PLAY_CHECK(memcmp(ek, device->begin.ek, sizeof ek) == 0); /* the same TPM */
 }
 
+static void kill_tpm(void)
+{
+	pid_t pid = 0;
+
+	PLAY_CHECK(vtpm_count(&pid) == 1);
+	kill(pid, SIGKILL);
+}
+
+static void stop_tpm(void)
+{
+	pid_t pid = 0;
+
+	PLAY_CHECK(vtpm_count(&pid) == 1);
+	kill(pid, SIGSTOP);
+}
+
+/* The TPM dies, or hangs, between the challenge and the quote: no verdict, said why, and online when it works again. */
+static void tpm_fails_between_the_steps(void **state)
+{
+	struct play_device *device;
+	pid_t pid = 0;
+
+	play_begin(0);
+	play.before_challenge = *state ? stop_tpm : kill_tpm;
+	play_identity("dev0", PLAY_FIRMWARE);
+	device = play_wait("dev0", MSG_DEVICE_QUARANTINED, 0);
+	PLAY_CHECK(strstr(device->cause, "its TPM failed") != NULL);
+	PLAY_CHECK(device->verdicts == 0);
+	PLAY_CHECK(vtpm_count(&pid) == 1 || !*state);
+	if (*state)
+		kill(pid, SIGCONT);
+	device = play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	PLAY_CHECK(device->verdicts == 1);
+}
+
 static void bad_bytes_make_suspect(void **state)
 {
 	struct msg check = {.type = MSG_DEVICE_CHECK};
@@ -355,6 +390,7 @@ static void refusals(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_teardown(f, tear_down)
+	static int hang;
 	const struct CMUnitTest tests[] = {
 		TEST(attested_and_listed),
 		TEST(pull_and_plug),
@@ -364,6 +400,9 @@ int main(void)
 		TEST(keymgr_restarted),
 		TEST(verdict_is_renewed_and_can_turn_bad),
 		TEST(dead_tpm_is_restarted),
+		TEST(tpm_fails_between_the_steps),
+		cmocka_unit_test_prestate_setup_teardown(
+			tpm_fails_between_the_steps, NULL, tear_down, &hang),
 		TEST(bad_bytes_make_suspect),
 		TEST(added_while_running),
 		TEST(refusals),

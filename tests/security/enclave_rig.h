@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "enclave/enclave.h"
+#include "enclave/eventlog.h"
 #include "enclave/quote_verify.h"
 #include "enclave/tpm.h"
 #include "lib/wire/sock.h"
@@ -23,6 +24,8 @@ struct rig {
 	char state_dir[RIG_PATH_BYTES];
 	char socket_path[RIG_PATH_BYTES];
 	struct enclave enclave;
+	const char *enrol; /* of the policy's devices; NULL: first-use */
+	const char *more;  /* more lines of them, each with two blanks and its end; NULL: none */
 };
 
 /* A device: its TPM, open, with what it sends. */
@@ -30,6 +33,8 @@ struct rig_device {
 	struct vtpm vtpm;
 	struct tpm *tpm;
 	struct msg_attest_begin claim;
+	char firmware[128], identity[128]; /* what its TPM measured, and its log says */
+	char loader[32]; /* the same, in PCR 4; empty: nothing */
 };
 
 static inline void rig_ok(enum secpool_error error, const char *what)
@@ -57,7 +62,7 @@ static inline void rig_init(struct rig *rig)
 static inline enum secpool_error rig_start_with(
 	struct rig *rig, unsigned session_seconds, const char *tpm, bool store_exists)
 {
-	char text[1024];
+	char text[4096];
 	int count = snprintf(text, sizeof text,
 		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\n"
 		"allow: {memfd_without_secret: true}\n"
@@ -66,8 +71,8 @@ static inline enum secpool_error rig_start_with(
 		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
 		"  - name: theirs\n    users: [\"65533\"]\n"
 		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
-		"devices:\n  enrol: first-use\n  max_age_seconds: 600\n  firmware: [" RIG_FIRMWARE "]\n",
-		session_seconds);
+		"devices:\n  enrol: %s\n  max_age_seconds: 600\n  firmware: [" RIG_FIRMWARE "]\n%s",
+		session_seconds, rig->enrol ? rig->enrol : "first-use", rig->more ? rig->more : "");
 	struct enclave_options options = {.policy_fd = memfd_create("policy", MFD_CLOEXEC),
 		.policy_name = "rig.yaml",
 		.tpm = tpm,
@@ -139,30 +144,82 @@ static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint
 
 /* ---- devices ---- */
 
-/* measured: the firmware that its TPM really measured. */
-static inline void rig_device_init(
-	struct rig_device *device, const char *id, const char *firmware, const char *measured)
+/* Starts the device's TPM, which measures what it is; --provision: it is new. */
+static inline void rig_device_power(struct rig_device *device, const char *provision)
 {
-	char first[128], second[128];
+	char first[160], second[160], third[160];
+	const char *args[8] = {"--extend", first, "--extend", second};
+	unsigned count = 4;
+
+	snprintf(first, sizeof first, "0:%s", device->firmware);
+	snprintf(second, sizeof second, "2:%s", device->identity);
+	snprintf(third, sizeof third, "4:%s", device->loader);
+	if (device->loader[0]) {
+		args[count++] = "--extend";
+		args[count++] = third;
+	}
+	args[count] = provision;
+	vtpm_start(&device->vtpm, args);
+	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
+}
+
+/* What a device is beside its id; NULL: as RIG_FIRMWARE, "S-<id>" and nothing. */
+struct rig_says {
+	const char *firmware;
+	const char *measured; /* the firmware that its TPM really measured */
+	const char *loader;   /* what it measured into PCR 4 */
+	const char *serial;
+};
+
+static inline void rig_device_init_as(
+	struct rig_device *device, const char *id, const struct rig_says *says)
+{
+	const char *firmware = says->firmware ? says->firmware : RIG_FIRMWARE;
+	struct msg_attest_begin *claim = &device->claim;
 	uint8_t blob[TPM_BLOB_BYTES];
 	struct tpm_public ek, ak;
 	size_t bytes = 0;
 
 	memset(device, 0, sizeof *device);
-	snprintf(first, sizeof first, "0:firmware:%s", measured);
-	snprintf(second, sizeof second, "2:device:%s:%d", id, (int)RIG_DEVICE_BYTES);
+	MSG_SET(claim->id, id);
+	MSG_SET(claim->firmware, firmware);
+	claim->bytes = RIG_DEVICE_BYTES;
+	snprintf(claim->serial, sizeof claim->serial, "S-%s", id);
+	if (says->serial)
+		MSG_SET(claim->serial, says->serial);
+	snprintf(device->firmware, sizeof device->firmware, "firmware:%s",
+		says->measured ? says->measured : firmware);
+	snprintf(device->identity, sizeof device->identity, "device:%s:%d:%s", id,
+		(int)RIG_DEVICE_BYTES, claim->serial);
+	if (says->loader)
+		snprintf(device->loader, sizeof device->loader, "%s", says->loader);
 	vtpm_init(&device->vtpm);
-	vtpm_start(&device->vtpm, (const char *const[]){"--provision", "--extend", first, "--extend",
-					  second, NULL});
-	rig_ok(tpm_open(device->vtpm.where, &device->tpm), "device's TPM");
+	rig_device_power(device, "--provision");
 	rig_ok(tpm_attestation_key(device->tpm, blob, &bytes, &ek, &ak), "device's AK");
-	MSG_SET(device->claim.id, id);
-	MSG_SET(device->claim.firmware, firmware);
-	device->claim.bytes = RIG_DEVICE_BYTES;
-	device->claim.ek_bytes = (uint32_t)ek.bytes;
-	memcpy(device->claim.ek, ek.area, sizeof device->claim.ek);
-	device->claim.ak_bytes = (uint32_t)ak.bytes;
-	memcpy(device->claim.ak, ak.area, sizeof device->claim.ak);
+	claim->ek_bytes = (uint32_t)ek.bytes;
+	memcpy(claim->ek, ek.area, sizeof claim->ek);
+	claim->ak_bytes = (uint32_t)ak.bytes;
+	memcpy(claim->ak, ak.area, sizeof claim->ak);
+}
+
+static inline void rig_device_init_with(struct rig_device *device, const char *id,
+	const char *firmware, const char *measured, const char *loader)
+{
+	const struct rig_says says = {.firmware = firmware, .measured = measured, .loader = loader};
+
+	rig_device_init_as(device, id, &says);
+}
+
+static inline void rig_device_init(
+	struct rig_device *device, const char *id, const char *firmware, const char *measured)
+{
+	rig_device_init_with(device, id, firmware, measured, "");
+}
+
+static inline void rig_device_init_serial(
+	struct rig_device *device, const char *id, const char *serial)
+{
+	rig_device_init_as(device, id, &(struct rig_says){.serial = serial});
 }
 
 static inline void rig_device_done(struct rig_device *device)
@@ -182,6 +239,22 @@ static inline enum secpool_error rig_begin(
 	if (!error)
 		*ret_challenge = msg.u.attest_challenge;
 	return error;
+}
+
+/* The log of what its TPM measured, into the evidence. */
+static inline void rig_log(const char *firmware, const char *identity, const char *loader,
+	struct msg_attest_evidence *evidence)
+{
+	const struct eventlog_event events[] = {
+		{.pcr = 0, .type = EVENTLOG_CRTM_VERSION, .text = firmware},
+		{.pcr = 2, .type = EVENTLOG_NONHOST_INFO, .text = identity},
+		{.pcr = 4, .type = EVENTLOG_NONHOST_INFO, .text = loader},
+	};
+	size_t bytes = 0;
+
+	memset(evidence->log, 0, sizeof evidence->log);
+	rig_ok(eventlog_make(events, loader[0] ? 3 : 2, evidence->log, &bytes), "log");
+	evidence->log_bytes = (uint32_t)bytes;
 }
 
 /* The device's honest answer to a challenge. */
@@ -207,6 +280,7 @@ static inline void rig_answer(struct rig_device *device,
 	memcpy(ret_evidence->signature, quote.signature, sizeof ret_evidence->signature);
 	ret_evidence->pcr_count = quote.pcr_count;
 	memcpy(ret_evidence->pcr_values, quote.pcr_values, sizeof ret_evidence->pcr_values);
+	rig_log(device->firmware, device->identity, device->loader, ret_evidence);
 }
 
 /* The verdict's error, with its reason as err_detail. */

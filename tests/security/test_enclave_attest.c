@@ -1,59 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attestation through a real enclave and real TPMs: what is accepted, and every way of cheating that is refused with its own reason. timeout: 120 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "tests/security/attest_fixture.h"
 
-#include "tests/security/enclave_rig.h"
-
-static struct rig rig;
-static struct rig_device device;
-
-static int start(void **state)
-{
-	(void)state;
-	rig_init(&rig);
-	rig_ok(rig_start(&rig), "start");
-	rig_device_init(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
-	return 0;
-}
-
-static int end(void **state)
-{
-	(void)state;
-	rig_device_done(&device);
-	rig_done(&rig);
-	return 0;
-}
-
-static void expect_refused(enum secpool_error got, const char *word)
-{
-	assert_int_equal(got, SECPOOL_E_ATTESTATION);
-	if (!strstr(err_detail(), word))
-		fail_msg("'%s' does not say '%s'", err_detail(), word);
-}
-
-/* Whether the enclave would let data onto the device. */
-static enum secpool_error check(const char *id, struct msg *ret_verdict)
-{
-	struct msg msg = {.type = MSG_ENC_DEVICE_CHECK};
-
-	MSG_SET(msg.u.enc_device_check.id, id);
-	rig_ok(rig_ask(&rig, &msg, MSG_ATTEST_VERDICT, &msg), "check");
-	if (ret_verdict)
-		*ret_verdict = msg;
-	return err_from_number(msg.u.attest_verdict.error);
-}
-
-static void say(uint32_t type, const char *id)
-{
-	struct msg msg = {.type = type};
-
-	MSG_SET(msg.u.enc_device_void.id, id);
-	rig_ok(rig_ask(&rig, &msg, MSG_REPLY, NULL), "say");
-}
+#include <tss2/tss2_mu.h>
 
 static void good_device_is_accepted(void **state)
 {
@@ -124,7 +73,7 @@ static void changed_evidence_is_refused(void **state)
 	struct msg_attest_evidence evidence;
 
 	(void)state;
-	for (unsigned i = 0; i < 7; i++) {
+	for (unsigned i = 0; i < 9; i++) {
 		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
 		rig_answer(&device, &challenge, &evidence);
 		if (i == 0)
@@ -139,8 +88,12 @@ static void changed_evidence_is_refused(void **state)
 			evidence.pcr_values[0] ^= 1;
 		else if (i == 5)
 			evidence.pcr_count = 1;
-		else
+		else if (i == 6)
 			evidence.attest_bytes = 4000;
+		else if (i == 7)
+			evidence.log_bytes = 4000;
+		else
+			evidence.log_bytes--;
 		expect_refused(rig_judge(&rig, &evidence, NULL), "");
 		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 	}
@@ -153,17 +106,59 @@ static void other_firmware_is_refused(void **state)
 
 	(void)state;
 	rig_device_init(&liar, "d1", RIG_FIRMWARE, "secpool-emulated-evil");
-	expect_refused(rig_attest(&rig, &liar, NULL), "firmware measurement differs: PCR 0");
+	expect_refused(
+		rig_attest(&rig, &liar, NULL), "but its measured log says 'secpool-emulated-evil'");
 	rig_device_init(&old, "d2", "secpool-emulated-0.9", "secpool-emulated-0.9");
 	expect_refused(rig_attest(&rig, &old, NULL), "secpool-emulated-0.9");
 	/* an honest TPM under another id, or with another size, than was measured */
 	MSG_SET(device.claim.id, "d9");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(device.claim.id, "d0");
 	device.claim.bytes *= 2;
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL),
+		"it has 2097152 bytes, but its measured log says 1048576");
 	rig_device_done(&liar);
 	rig_device_done(&old);
+}
+
+/* A log of other facts, of what was not measured, or cut: none of them is believed, each refusal says which it is. */
+static void log_must_replay(void **state)
+{
+	static const struct {
+		const char *firmware, *identity, *reason;
+	} cases[] = {
+		{"firmware:" RIG_FIRMWARE, "device:d0:2097152:S-d0", "it gives PCR 2"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576:S-other", "it gives PCR 2"},
+		{"firmware:other", "device:d0:1048576:S-d0", "it gives PCR 0"},
+		{"firmware: " RIG_FIRMWARE, "device:d0:1048576:S-d0",
+			"event of the firmware is malformed"},
+		{"firmware:" RIG_FIRMWARE, "device:d0:1048576", "event of the device is malformed"},
+	};
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+		rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+		rig_answer(&device, &challenge, &evidence);
+		rig_log(cases[i].firmware, cases[i].identity, "", &evidence);
+		expect_refused(rig_judge(&rig, &evidence, NULL), cases[i].reason);
+		assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	}
+	/* a text that another was hashed for: its digest is the measured one */
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log[evidence.log_bytes - 1] ^= 1;
+	expect_refused(
+		rig_judge(&rig, &evidence, NULL), "text of the device is not what was measured");
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	evidence.log_bytes = 0;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "it has no header");
+	MSG_SET(device.claim.serial, "S-other");
+	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'S-d0'");
+	MSG_SET(device.claim.serial, "S-d0");
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
 }
 
 /* A second TPM under an id that is known, and one TPM under two ids. */
@@ -180,7 +175,7 @@ static void identities_are_kept(void **state)
 		rig_attest(&rig, &other, NULL), "not the one this id was first accepted with");
 	rig_ok(rig_attest(&rig, &device, &verdict), "the first one again");
 	MSG_SET(device.claim.id, "d5");
-	expect_refused(rig_attest(&rig, &device, NULL), "identity measurement differs: PCR 2");
+	expect_refused(rig_attest(&rig, &device, NULL), "its measured log is that of device 'd0'");
 	MSG_SET(known.u.enc_device_known.id, "d0");
 	memcpy(known.u.enc_device_known.ek_name, verdict.u.attest_verdict.ek_name,
 		QUOTE_NAME_BYTES);
@@ -213,6 +208,91 @@ static void relayed_challenge_is_refused(void **state)
 	MSG_SET(evidence.id, "d1");
 	expect_refused(rig_judge(&rig, &evidence, NULL), "no challenge is open");
 	rig_device_done(&other);
+}
+
+static size_t marshalled(const TPM2B_PUBLIC *area, uint8_t *to)
+{
+	size_t used = 0;
+
+	assert_int_equal(Tss2_MU_TPM2B_PUBLIC_Marshal(area, to, TPM_PUBLIC_BYTES, &used), 0);
+	return used;
+}
+
+/* An AK of another TPM, one that is not restricted, and a key that no TPM has. */
+static void foreign_keys_are_refused(void **state)
+{
+	struct msg_attest_begin good = device.claim;
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct rig_device other;
+	TPM2B_PUBLIC area = {.size = 0};
+	uint8_t secret[64];
+	size_t bytes = 0;
+
+	(void)state;
+	/* another TPM's AK beside this EK: the credential opens in neither */
+	rig_device_init(&other, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
+	memcpy(device.claim.ak, other.claim.ak, sizeof device.claim.ak);
+	device.claim.ak_bytes = other.claim.ak_bytes;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	assert_int_equal(tpm_activate(device.tpm, challenge.credential, challenge.credential_bytes,
+				 challenge.secret, challenge.secret_bytes, secret, &bytes),
+		SECPOOL_E_TPM);
+	assert_int_equal(tpm_activate(other.tpm, challenge.credential, challenge.credential_bytes,
+				 challenge.secret, challenge.secret_bytes, secret, &bytes),
+		SECPOOL_E_TPM);
+	memset(&evidence, 0, sizeof evidence);
+	MSG_SET(evidence.id, "d0");
+	evidence.activated_bytes = QUOTE_SECRET_BYTES;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "did not open the credential");
+	/* the right credential, and a quote by the other's AK */
+	device.claim = good;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	struct tpm_quote quote;
+	rig_ok(tpm_quote(
+		       other.tpm, challenge.pcrs, challenge.nonce, sizeof challenge.nonce, &quote),
+		"quote");
+	memcpy(evidence.attest, quote.attest, sizeof evidence.attest);
+	evidence.attest_bytes = (uint32_t)quote.attest_bytes;
+	memcpy(evidence.signature, quote.signature, sizeof evidence.signature);
+	evidence.signature_bytes = (uint32_t)quote.signature_bytes;
+	expect_refused(rig_judge(&rig, &evidence, NULL), "signature is not by this AK");
+	/* a key that signs anything */
+	assert_int_equal(
+		Tss2_MU_TPM2B_PUBLIC_Unmarshal(good.ak, good.ak_bytes, &(size_t){0}, &area), 0);
+	area.publicArea.objectAttributes &= ~(TPMA_OBJECT)TPMA_OBJECT_RESTRICTED;
+	device.claim.ak_bytes = (uint32_t)marshalled(&area, device.claim.ak);
+	expect_refused(rig_begin(&rig, &device, &challenge), "it is not restricted");
+	device.claim = good;
+	rig_ok(rig_attest(&rig, &device, NULL), "the honest one is still welcome");
+	rig_device_done(&other);
+}
+
+/* What is measured after a good verdict ends it at the next attestation; so does a start with other firmware that says the old one's name. */
+static void changes_after_attestation_are_seen(void **state)
+{
+	uint8_t blob[TPM_BLOB_BYTES];
+	struct tpm_public ek, ak;
+	size_t bytes = 0;
+
+	(void)state;
+	rig_ok(rig_attest(&rig, &device, NULL), "attest");
+	rig_ok(tpm_extend(device.tpm, 0, "patched at run time"), "extend");
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+	expect_refused(rig_attest(&rig, &device, NULL), "it gives PCR 0");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	tpm_close(device.tpm);
+	vtpm_end(&device.vtpm, SIGTERM);
+	snprintf(device.firmware, sizeof device.firmware, "firmware:other");
+	rig_device_power(&device, NULL);
+	rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
+	device.claim.ak_bytes = (uint32_t)ak.bytes;
+	memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
+	expect_refused(rig_attest(&rig, &device, NULL), "but its measured log says 'other'");
+	snprintf(device.firmware, sizeof device.firmware, "firmware:" RIG_FIRMWARE);
+	expect_refused(rig_attest(&rig, &device, NULL), "it gives PCR 0");
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 }
 
 static void garbage_keys_are_refused(void **state)
@@ -274,14 +354,10 @@ static void reset_counter_never_goes_back(void **state)
 		device.vtpm.folder);
 	assert_int_equal(system(command), 0);
 	for (unsigned i = 0; i < 4; i++) {
-		char id[64];
-		snprintf(id, sizeof id, "2:device:d0:%d", (int)RIG_DEVICE_BYTES);
-		vtpm_start(&device.vtpm, (const char *const[]){"--extend",
-						 "0:firmware:" RIG_FIRMWARE, "--extend", id, NULL});
+		rig_device_power(&device, NULL);
 		uint8_t blob[TPM_BLOB_BYTES];
 		struct tpm_public ek, ak;
 		size_t bytes = 0;
-		rig_ok(tpm_open(device.vtpm.where, &device.tpm), "open");
 		rig_ok(tpm_attestation_key(device.tpm, blob, &bytes, &ek, &ak), "AK");
 		device.claim.ak_bytes = (uint32_t)ak.bytes;
 		memcpy(device.claim.ak, ak.area, sizeof device.claim.ak);
@@ -309,8 +385,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(replayed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(changed_evidence_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(other_firmware_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(log_must_replay, start, end),
 		cmocka_unit_test_setup_teardown(identities_are_kept, start, end),
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
+		cmocka_unit_test_setup_teardown(foreign_keys_are_refused, start, end),
+		cmocka_unit_test_setup_teardown(changes_after_attestation_are_seen, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
 		cmocka_unit_test_setup_teardown(reset_counter_never_goes_back, start, end),
 		cmocka_unit_test_setup_teardown(dead_verifier_refuses, start, end),

@@ -37,6 +37,15 @@ static struct tpm_quote quote; /* a's over PCRS and NONCE */
 static const uint8_t NONCE[QUOTE_NONCE_BYTES] = "a nonce that is 32 bytes long..";
 static const uint8_t SECRET[QUOTE_SECRET_BYTES] = "a secret of exactly 32 bytes...";
 
+/* A PCR's value after it was extended once from zero with the SHA-256 of text. */
+static inline void expected_pcr(const char *text, uint8_t ret_value[TPM_PCR_BYTES])
+{
+	uint8_t extended[2 * TPM_PCR_BYTES] = {0};
+
+	assert_int_equal(EVP_Digest(text, strlen(text), extended + TPM_PCR_BYTES, NULL, EVP_sha256(), NULL), 1);
+	assert_int_equal(EVP_Digest(extended, sizeof extended, ret_value, NULL, EVP_sha256(), NULL), 1);
+}
+
 static inline void side_init(struct side *side)
 {
 	vtpm_init(&side->vtpm);

@@ -19,6 +19,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/server.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/clock.h"
 #include "lib/wire/sock.h"
 
@@ -92,7 +93,7 @@ static void new_file(const char *name)
 	FILE *file = fopen(name, "we");
 
 	assert_non_null(file);
-	assert_int_equal(ftruncate(fileno(file), (off_t)emumedia_file_bytes(64 * MIB)), 0);
+	assert_int_equal(ftruncate(fileno(file), (off_t)media_bytes(true, 64 * MIB)), 0);
 	fclose(file);
 }
 
@@ -152,7 +153,7 @@ static int tear_down(void **state)
 /* Makes all its space free, then gives 8 MiB of it to a region. */
 static uint64_t use_some(void)
 {
-	static const struct extents_device device = {1, "left"};
+	static const struct extents_device device = {1, "left", 0};
 	struct regions_row row = {.bytes = 8 * MIB, .page_bytes = 4096, .data = 1, .lanes = 1};
 
 	assert_int_equal(directory_run(daemon_.directory, "UPDATE extents SET state = 2",
@@ -306,6 +307,16 @@ static void test_only_the_attested_size_comes_online(void **state)
 	assert_int_equal(online(7, "left"), SECPOOL_E_NOT_ATTESTED);
 }
 
+static void remember(
+	struct devices_row *row, const uint8_t *ek, const char *serial, uint64_t resets)
+{
+	struct msg_attest_verdict verdict = {.resets = resets};
+
+	MSG_SET(verdict.serial, serial);
+	memcpy(verdict.ek_name, ek, sizeof verdict.ek_name);
+	assert_int_equal(devclaims_remember(&daemon_, row, &verdict), SECPOOL_OK);
+}
+
 static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 {
 	static const uint8_t ek[DEVICES_EK_BYTES] = {1, 2, 3}, other[DEVICES_EK_BYTES] = {4};
@@ -314,10 +325,12 @@ static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 
 	(void)state;
 	assert_int_equal(online(7, "left"), SECPOOL_OK);
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 9), SECPOOL_OK);
+	remember(row, ek, "S", 9);
 	/* only what is higher is stored, and only of this TPM */
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", ek, 8), SECPOOL_OK);
-	assert_int_equal(devclaims_remember_ek(&daemon_, "dev0", other, 99), SECPOOL_OK);
+	remember(row, ek, "T", 8);
+	remember(row, other, "U", 99);
+	assert_string_equal(row->serial, "T");
+	assert_memory_equal(row->ek, ek, sizeof ek);
 	assert_int_equal(
 		directory_number(daemon_.directory, "SELECT resets FROM devices WHERE id = 'dev0'",
 			DIRECTORY_VALUES(), &resets),

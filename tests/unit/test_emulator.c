@@ -20,7 +20,9 @@
 #include "hotplug/emulator.h"
 #include "hotplug/health.h"
 #include "hotplug/inject.h"
+#include "hotplug/latency.h"
 #include "lib/base/guarded_copy.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
 #include "lib/wire/msg.h"
 
@@ -72,7 +74,7 @@ static void made_once(void **state)
 	(void)state;
 	open_new(&fd, &mark);
 	assert_int_equal(fstat(fd, &status), 0);
-	assert_int_equal(status.st_size, emumedia_file_bytes(BYTES));
+	assert_int_equal(status.st_size, media_bytes(true, BYTES));
 	assert_int_equal(status.st_blocks, EMUMEDIA_CONTROL_BYTES / 512); /* else sparse */
 	assert_int_equal(status.st_mode & 0777, 0600);
 	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDWR);
@@ -121,7 +123,7 @@ static void pull_and_plug(void **state)
 	assert_false(there("media"));
 	close(fd);
 	assert_int_equal(stat(path("media.pulled"), &status), 0);
-	assert_int_equal(status.st_size, emumedia_file_bytes(BYTES));
+	assert_int_equal(status.st_size, media_bytes(true, BYTES));
 	assert_true(status.st_blocks * 512 < 64 << 10); /* holes stayed holes */
 	assert_int_equal(emulator_open(folder, BYTES, &gone, &other), SECPOOL_E_DEVICE_GONE);
 	assert_int_equal(gone, -1);
@@ -232,20 +234,20 @@ static void canary_and_behaviour(void **state)
 
 	(void)state;
 	open_new(&fd, &mark);
-	canary = word_at(fd, EMUMEDIA_CANARY_AT);
+	canary = word_at(fd, MEDIA_CANARY_AT);
 	assert_true(canary != 0);
 	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == EMUMEDIA_NORMAL);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 5), SECPOOL_OK);
 	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == emumedia_word(EMUMEDIA_SLOW, 5));
 	assert_int_equal(emulator_open(folder, BYTES, &again, &mark), SECPOOL_OK);
-	assert_true(word_at(again, EMUMEDIA_CANARY_AT) == canary);
+	assert_true(word_at(again, MEDIA_CANARY_AT) == canary);
 	assert_true(word_at(again, EMUMEDIA_WORD_AT) == emumedia_word(EMUMEDIA_SLOW, 5));
 	close(again);
 	assert_int_equal(emulator_save(folder, fd), SECPOOL_OK);
 	emulator_cut(folder, fd);
 	close(fd);
 	assert_int_equal(emulator_restore(folder, BYTES, &fd, &mark), SECPOOL_OK);
-	next = word_at(fd, EMUMEDIA_CANARY_AT);
+	next = word_at(fd, MEDIA_CANARY_AT);
 	assert_true(next != 0 && next != canary);
 	assert_true(word_at(fd, EMUMEDIA_WORD_AT) == EMUMEDIA_NORMAL);
 	close(fd);
@@ -260,15 +262,22 @@ static void probe_tells(void **state)
 	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
 	open_new(&fd, &mark);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_OK);
+	/* memory of this machine, however busy it is */
+	assert_in_range(latency_measure(fd, BYTES), 1, 100000);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_STUCK, 0), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
-	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 3000000), SECPOOL_OK);
+	assert_int_equal(latency_measure(fd, BYTES), 0);
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 200000), SECPOOL_OK);
+	assert_in_range(latency_measure(fd, BYTES), 150000, 1000000000);
+	/* so slow that a thread which is not run for a while does not find it in time */
+	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SLOW, 500000000), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_TIMEOUT);
-	assert_int_equal(emulator_probe(fd, BYTES, 1000000000), SECPOOL_OK);
+	assert_int_equal(emulator_probe(fd, BYTES, 60000000000), SECPOOL_OK);
 	assert_int_equal(emulator_behave(fd, BYTES, EMUMEDIA_SILENT, 0), SECPOOL_OK);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_INTEGRITY);
 	emulator_cut(folder, fd);
 	assert_int_equal(emulator_probe(fd, BYTES, 1000000), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(latency_measure(fd, BYTES), 0);
 	close(fd);
 }
 
@@ -304,7 +313,7 @@ static void injected(void **state)
 
 	(void)state;
 	open_new(&fd, &mark);
-	canary = word_at(fd, EMUMEDIA_CANARY_AT);
+	canary = word_at(fd, MEDIA_CANARY_AT);
 	assert_non_null(before);
 	assert_non_null(after);
 	assert_int_equal(pread(fd, before, BYTES, 0), BYTES);
@@ -313,7 +322,7 @@ static void injected(void **state)
 	for (size_t i = 0; i < BYTES; i++)
 		changed += before[i] != after[i];
 	assert_true(changed > 490 && changed <= 500); /* a place may be hit twice */
-	assert_true(word_at(fd, EMUMEDIA_CANARY_AT) == canary);
+	assert_true(word_at(fd, MEDIA_CANARY_AT) == canary);
 	assert_true(emulator_look(fd, BYTES));
 	assert_int_equal(inject_short(fd, BYTES), SECPOOL_OK);
 	assert_false(emulator_look(fd, BYTES));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lib/base/emumedia.c: each behaviour, and that no wait is without end. */
+/* lib/base/emumedia.c and media.c: each behaviour, and that no wait is without end. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 
@@ -20,6 +21,7 @@ enum { CAPACITY = 1 << 20 };
 #define CANARY 0x1122334455667788ull
 
 static int media = -1;
+static struct media mapped;
 static const uint8_t *control;
 
 static void put(size_t at, uint64_t value)
@@ -31,16 +33,19 @@ static int set_up(void **state)
 {
 	(void)state;
 	media = memfd_create("media", MFD_CLOEXEC);
-	if (media < 0 || ftruncate(media, (off_t)emumedia_file_bytes(CAPACITY)) != 0)
+	if (media < 0 || ftruncate(media, (off_t)media_bytes(true, CAPACITY)) != 0)
 		return -1;
-	put(EMUMEDIA_CANARY_AT, CANARY);
-	return emumedia_map(media, CAPACITY, &control) == SECPOOL_OK ? 0 : -1;
+	put(MEDIA_CANARY_AT, CANARY);
+	if (media_open(media, CAPACITY, &mapped) != SECPOOL_OK)
+		return -1;
+	control = mapped.control;
+	return 0;
 }
 
 static int tear_down(void **state)
 {
 	(void)state;
-	emumedia_unmap(control);
+	media_close(&mapped);
 	os_close(&media);
 	return 0;
 }
@@ -53,12 +58,12 @@ static void test_normal_and_silent(void **state)
 	(void)state;
 	assert_int_equal(emumedia_obey(control, NULL, 0, &silent), SECPOOL_OK);
 	assert_false(silent);
-	assert_int_equal(emumedia_canary(control, NULL, 0, &canary), SECPOOL_OK);
+	assert_int_equal(media_canary(&mapped, NULL, 0, &canary), SECPOOL_OK);
 	assert_true(canary == CANARY);
 	put(EMUMEDIA_WORD_AT, emumedia_word(EMUMEDIA_SILENT, 0));
 	assert_int_equal(emumedia_obey(control, NULL, 0, &silent), SECPOOL_OK);
 	assert_true(silent);
-	assert_int_equal(emumedia_canary(control, NULL, 0, &canary), SECPOOL_OK);
+	assert_int_equal(media_canary(&mapped, NULL, 0, &canary), SECPOOL_OK);
 	assert_true(canary == 0);
 }
 
@@ -131,7 +136,7 @@ static void test_stuck(void **state)
 
 static void test_gone_or_unknown(void **state)
 {
-	const uint8_t *none = control;
+	struct media none = mapped;
 	uint64_t canary = 5;
 	bool silent = true;
 
@@ -142,11 +147,12 @@ static void test_gone_or_unknown(void **state)
 	put(EMUMEDIA_WORD_AT, 0);
 	assert_int_equal(ftruncate(media, CAPACITY), 0);
 	assert_int_equal(emumedia_obey(control, NULL, 0, &silent), SECPOOL_E_DEVICE_GONE);
-	assert_int_equal(emumedia_canary(control, NULL, 0, &canary), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(media_canary(&mapped, NULL, 0, &canary), SECPOOL_E_DEVICE_GONE);
 	assert_true(silent && canary == 5);
-	assert_int_equal(emumedia_map(media, CAPACITY, &none), SECPOOL_E_DEVICE_GONE);
-	assert_int_not_equal(emumedia_map(-1, CAPACITY, &none), SECPOOL_OK);
-	assert_ptr_equal(none, control);
+	assert_int_equal(media_open(media, CAPACITY, &none), SECPOOL_E_DEVICE_GONE);
+	assert_int_not_equal(media_open(-1, CAPACITY, &none), SECPOOL_OK);
+	assert_ptr_equal(none.control, control);
+	assert_false(media_there(media, CAPACITY));
 }
 
 int main(void)

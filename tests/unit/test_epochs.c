@@ -20,7 +20,8 @@ enum { DEVICES = 3 };
 
 static struct directory *directory;
 static char folder[64];
-static const struct extents_device devices[DEVICES] = {{1, "a"}, {2, "b"}, {3, "c"}};
+static const struct extents_device devices[DEVICES] = {
+	{.slot = 1, .domain = "a"}, {.slot = 2, .domain = "b"}, {.slot = 3, .domain = "c"}};
 
 /* Within a change of its own. */
 #define CHANGE(call)                                                                               \

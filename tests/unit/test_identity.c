@@ -14,11 +14,16 @@
 
 #include "hotplug/identity.h"
 #include "lib/base/os.h"
+#include "lib/wire/msg.h"
 
 #define GOOD                                                                                       \
 	"{\"id\":\"dev0\",\"serial\":\"S-1\",\"bytes\":4194304,\"firmware\":\"secpool-emulated-1." \
 	"0\","                                                                                     \
 	"\"domain\":\"domain0\",\"kind\":\"emulated\"}"
+
+#define WITH_LATENCY(ns)                                                                           \
+	"{\"id\":\"dev0\",\"serial\":\"S\",\"bytes\":4194304,\"firmware\":\"F\","                  \
+	"\"domain\":\"d\",\"kind\":\"emulated\",\"latency_ns\":" ns "}"
 
 static enum secpool_error parse(const char *text, struct identity *identity)
 {
@@ -36,7 +41,27 @@ static void good(void **state)
 	assert_string_equal(identity.firmware, "secpool-emulated-1.0");
 	assert_string_equal(identity.domain, "domain0");
 	assert_int_equal(identity.bytes, 4194304);
+	assert_int_equal(identity.latency_ns, 0);
 	assert_int_equal(parse("  " GOOD " \n", &identity), SECPOOL_OK);
+}
+
+static void latency(void **state)
+{
+	struct identity identity;
+
+	(void)state;
+	assert_int_equal(parse(WITH_LATENCY("1"), &identity), SECPOOL_OK);
+	assert_int_equal(identity.latency_ns, 1);
+	assert_int_equal(parse(WITH_LATENCY("1000000000"), &identity), SECPOOL_OK);
+	assert_int_equal(identity.latency_ns, 1000000000);
+	for (size_t i = 0; i < 5; i++) {
+		static const char *const texts[] = {WITH_LATENCY("0"), WITH_LATENCY("-3"),
+			WITH_LATENCY("1000000001"), WITH_LATENCY("\"3\""), WITH_LATENCY("1.5")};
+
+		assert_int_equal(parse(texts[i], &identity), SECPOOL_E_INVALID);
+		assert_non_null(strstr(err_detail(), "latency_ns"));
+		assert_int_equal(identity.latency_ns, 1000000000);
+	}
 }
 
 /* Each one refused, with a sentence that names the file and the word, and nothing written. */
@@ -101,10 +126,74 @@ static void other_kind(void **state)
 	char text[1024];
 
 	(void)state;
-	snprintf(text, sizeof text, "%.*s\"cxl\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
+	snprintf(text, sizeof text, "%.*s\"nvme\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
 		GOOD);
 	assert_int_equal(parse(text, &identity), SECPOOL_E_UNSUPPORTED);
-	assert_non_null(strstr(err_detail(), "cxl"));
+	assert_non_null(strstr(err_detail(), "nvme"));
+	snprintf(text, sizeof text, "%.*s\"cxl\"}", (int)(strstr(GOOD, "\"emulated\"") - GOOD),
+		GOOD);
+	assert_int_equal(parse(text, &identity), SECPOOL_OK);
+	assert_int_equal(identity.kind, MSG_KIND_CXL);
+}
+
+/* What is written is read back, in a folder of its own. */
+static void saved(void **state)
+{
+	struct identity made = {.id = "cxl-1234",
+				.serial = "1234",
+				.firmware = "FW_1",
+				.domain = "rack-7",
+				.bytes = 8 << 20,
+				.kind = MSG_KIND_CXL,
+				.tpm = IDENTITY_TPM_SWTPM,
+				.latency_ns = 350},
+			found;
+	char folder[] = "/tmp/identity.XXXXXX", path[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	assert_int_equal(identity_save(folder, &made), SECPOOL_OK);
+	assert_int_equal(identity_load(folder, "cxl-1234", &found), SECPOOL_OK);
+	assert_string_equal(found.serial, made.serial);
+	assert_string_equal(found.firmware, made.firmware);
+	assert_string_equal(found.domain, made.domain);
+	assert_true(found.bytes == made.bytes && found.kind == made.kind && found.tpm == made.tpm &&
+		    found.latency_ns == made.latency_ns);
+	snprintf(path, sizeof path, "%s/identity.json", folder);
+	unlink(path);
+	assert_int_equal(rmdir(folder), 0);
+	assert_int_not_equal(identity_save(folder, &made), SECPOOL_OK);
+}
+
+/* Which program is its TPM. */
+static void other_tpm(void **state)
+{
+	static const struct {
+		const char *member;
+		enum secpool_error error;
+		enum identity_tpm tpm;
+	} cases[] = {
+		{"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"secpool-vtpm\"", SECPOOL_OK, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"swtpm\"", SECPOOL_OK, IDENTITY_TPM_SWTPM},
+		{",\"tpm\":\"sh\"", SECPOOL_E_UNSUPPORTED, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":\"\"", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+		{",\"tpm\":1", SECPOOL_E_INVALID, IDENTITY_TPM_SECPOOL},
+	};
+	char text[1024];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct identity identity;
+
+		snprintf(text, sizeof text, "%.*s%s}", (int)(strlen(GOOD) - 1), GOOD,
+			cases[i].member);
+		assert_int_equal(parse(text, &identity), cases[i].error);
+		if (cases[i].error)
+			assert_non_null(strstr(err_detail(), "tpm"));
+		else
+			assert_int_equal(identity.tpm, cases[i].tpm);
+	}
 }
 
 static void odd_documents(void **state)
@@ -182,8 +271,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good),
+		cmocka_unit_test(latency),
 		cmocka_unit_test(bad),
 		cmocka_unit_test(other_kind),
+		cmocka_unit_test(saved),
+		cmocka_unit_test(other_tpm),
 		cmocka_unit_test(odd_documents),
 		cmocka_unit_test(ids),
 		cmocka_unit_test(files),

@@ -184,7 +184,7 @@ static void test_keys(void **state)
 	expect_refused(
 		"version: 1\ntenants:\n  - name: a\n    users: [root]\n", 3, "'quota' is missing");
 	expect_refused("version: 1\n" TENANT "devices:\n  enrol: maybe\n  firmware: [x]\n", 7,
-		"'listed' or 'first-use'");
+		"'listed', 'first-use' or 'operator'");
 	expect_refused(
 		"version: 1\n" TENANT "allow:\n  unlocked_memory: flase\n", 7, "'true' or 'false'");
 }
@@ -219,6 +219,44 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: soon}\n", 6,
 		"expected a number");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [\"a b\"]}\n", 6, "is no name");
+}
+
+static void test_tiers(void **state)
+{
+#define TIERS(list) "version: 1\n" TENANT "devices:\n  firmware: [x]\n  tiers:\n" list
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load(TIERS("    - {name: fast, latency_ns: 300}\n"
+				    "    - {name: slow, latency_ns: 301}\n"),
+				 &policy),
+		SECPOOL_OK);
+	assert_int_equal(policy_tier(policy, 1), 0);
+	assert_int_equal(policy_tier(policy, 300), 0);
+	assert_int_equal(policy_tier(policy, 301), 1);
+	assert_int_equal(policy_tier(policy, 302), 2);
+	assert_int_equal(policy_tier(policy, UINT64_MAX), 2);
+	assert_int_equal(policy_tier(policy, 0), 2); /* not known */
+	assert_string_equal(policy_tier_label(policy, 0), "fast");
+	assert_string_equal(policy_tier_label(policy, 1), "slow");
+	assert_string_equal(policy_tier_label(policy, 2), "rest");
+	policy_free(policy);
+	assert_int_equal(load("version: 1\n" TENANT, &policy), SECPOOL_OK);
+	assert_int_equal(policy_tier(policy, 1000), 0);
+	assert_int_equal(policy_tier(policy, 1001), 1);
+	assert_int_equal(policy_tier(policy, 10001), 2);
+	assert_string_equal(policy_tier_label(policy, 0), "near");
+	policy_free(policy);
+	expect_refused(TIERS("    - {name: a, latency_ns: 0}\n"), 9, "more than 0");
+	expect_refused(TIERS("    - {name: a, latency_ns: 9}\n    - {name: b, latency_ns: 9}\n"),
+		10, "more than 9");
+	expect_refused(TIERS("    - {name: a, latency_ns: 9}\n    - {name: a, latency_ns: 10}\n"),
+		10, "two tiers 'a'");
+	expect_refused(TIERS("    - {name: rest, latency_ns: 9}\n"), 9, "all other devices");
+	expect_refused(TIERS("    - {name: a, latency_ns: 1000000001}\n"), 9, "at most");
+	expect_refused(TIERS("    - {name: a b, latency_ns: 1}\n"), 9, "is no name");
+	expect_refused(TIERS("    - {name: a}\n"), 9, "'latency_ns' is missing");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], tiers: []}\n", 6, "tiers");
 }
 
 static void test_window(void **state)
@@ -314,6 +352,55 @@ static void test_devices(void **state)
 	expect_refused(text, 10, "two devices");
 }
 
+static void test_device_pcrs(void **state)
+{
+	static const char start[] = "version: 1\n" TENANT "devices:\n  firmware: [x]\n";
+	static const char zeros[] =
+		"0000000000000000000000000000000000000000000000000000000000000000";
+	struct policy *policy = NULL;
+	uint8_t value[32] = {0};
+	char text[1024];
+
+	(void)state;
+	snprintf(text, sizeof text, "%s  pcrs: [0, 4]\n", start);
+	expect_refused(text, 8, "expected 0 and 2 among them");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 17]\n", start);
+	expect_refused(text, 8, "PCRs below 16");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 16]\n", start);
+	expect_refused(text, 8, "anyone can reset PCR 16");
+	snprintf(text, sizeof text, "%s  pcrs: [0, 2, 2]\n", start);
+	expect_refused(text, 8, "PCR 2 is there twice");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a, pcr: 4, sha256: %s}\n", start,
+		zeros);
+	expect_refused(text, 9, "PCR 4 is not quoted");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a, pcr: 2, sha256: %s0}\n", start,
+		zeros);
+	expect_refused(text, 9, "64 hex digits");
+	snprintf(text, sizeof text, "%s  reference:\n    - {name: a b, pcr: 2, sha256: %s}\n",
+		start, zeros);
+	expect_refused(text, 9, "no name");
+	snprintf(text, sizeof text, "%s  ek_ca: [/a, b/c]\n", start);
+	expect_refused(text, 8, "path from / on, found 'b/c'");
+	assert_int_equal(policy_load_text(start, strlen(start), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->device_pcrs, 0x5);
+	assert_int_equal(policy_may_measure(policy, "d", 2, value), SECPOOL_OK);
+	policy_free(policy);
+	snprintf(text, sizeof text,
+		"%s  pcrs: [7, 0, 2]\n  reference:\n    - {name: a, pcr: 7, sha256: %s}\n"
+		"    - {name: b, pcr: 7, sha256: 01%s}\n",
+		start, zeros, zeros + 2);
+	assert_int_equal(policy_load_text(text, strlen(text), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->device_pcrs, 0x85);
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_OK);
+	value[0] = 1;
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_OK);
+	value[31] = 1;
+	assert_int_equal(policy_may_measure(policy, "d", 7, value), SECPOOL_E_ATTESTATION);
+	assert_non_null(strstr(err_detail(), "(a, b)"));
+	assert_int_equal(policy_may_measure(policy, "d", 0, value), SECPOOL_OK);
+	policy_free(policy);
+}
+
 #define EXPLAINED                                                                                  \
 	"version: 1\n"                                                                             \
 	"tenants:\n"                                                                               \
@@ -395,9 +482,11 @@ int main(void)
 		cmocka_unit_test(test_syntax),
 		cmocka_unit_test(test_keys),
 		cmocka_unit_test(test_values),
+		cmocka_unit_test(test_tiers),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_device_pcrs),
 		cmocka_unit_test(test_explain),
 	};
 

@@ -18,6 +18,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/guarded_copy.h"
 #include "lib/base/os.h"
 #include "lib/prober.h"
@@ -97,14 +98,14 @@ static int set_up(void **state)
 	service.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	service.pool = &pool;
 	pool.service = &service;
-	return media < 0 || ftruncate(media, (off_t)emumedia_file_bytes(CAPACITY)) != 0;
+	return media < 0 || ftruncate(media, (off_t)media_bytes(true, CAPACITY)) != 0;
 }
 
 /* A pool with the device; here and not in set_up, as cmocka takes SIGBUS for each test. */
 static void begin(void)
 {
 	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
-	put(EMUMEDIA_CANARY_AT, CANARY);
+	put(MEDIA_CANARY_AT, CANARY);
 	assert_int_equal(map_it(&device), SECPOOL_OK);
 	assert_int_equal(prober_start(&pool, SUSPECT_MS, GONE_MS, &service.prober), SECPOOL_OK);
 	assert_int_equal(prober_watch(service.prober, device), SECPOOL_OK);
@@ -145,10 +146,10 @@ static void test_mapping_needs_a_canary(void **state)
 	(void)state;
 	begin();
 	for (size_t i = 0; i < 2; i++) {
-		put(EMUMEDIA_CANARY_AT, none[i]);
+		put(MEDIA_CANARY_AT, none[i]);
 		assert_int_equal(map_it(&mapped), SECPOOL_E_DEVICE_GONE);
 	}
-	put(EMUMEDIA_CANARY_AT, CANARY);
+	put(MEDIA_CANARY_AT, CANARY);
 	behave(EMUMEDIA_SILENT, 0);
 	assert_int_equal(map_it(&mapped), SECPOOL_E_DEVICE_GONE);
 	behave(EMUMEDIA_NORMAL, 0);

@@ -11,11 +11,11 @@ static void good_quote_is_accepted(void **state)
 	assert_int_equal(verify(&a.ek, &a.ak, &quote, NONCE, PCRS, &facts), SECPOOL_OK);
 	assert_true(facts.reset_count >= 1);
 	assert_int_equal(facts.restart_count, 0);
-	quote_expected_pcr("firmware:one", expected);
+	expected_pcr("firmware:one", expected);
 	assert_memory_equal(quote.pcr_values[0], expected, sizeof expected);
-	quote_expected_pcr("device:d0:4096", expected);
+	expected_pcr("device:d0:4096", expected);
 	assert_memory_equal(quote.pcr_values[1], expected, sizeof expected);
-	quote_expected_pcr("firmware:two", expected);
+	expected_pcr("firmware:two", expected);
 	assert_memory_not_equal(quote.pcr_values[0], expected, sizeof expected);
 }
 

@@ -18,7 +18,7 @@
 
 static struct directory *directory;
 static char folder[64];
-static const struct extents_device devices[] = {{1, "a"}, {2, "b"}, {3, "c"}};
+static const struct extents_device devices[] = {{1, "a", 0}, {2, "b", 0}, {3, "c", 0}};
 
 /* Within a change of its own. */
 #define CHANGE(call)                                                                               \

@@ -37,6 +37,7 @@ static const struct {
 	{MSG_ATTEST_EVIDENCE, 0},
 	{MSG_ENC_DEVICE_CHECK, 0},
 	{MSG_ENC_DEVICE_VOID, 0},
+	{MSG_ENC_DEVICE_ENROL, 0},
 	{MSG_ENC_DEVICE_KNOWN, 0},
 	{MSG_ENC_RECEIPT, 0},
 	{MSG_ENC_STATUS, 0},
@@ -170,6 +171,7 @@ static void empty_requests(void **state)
 		{MSG_ENC_KEY_DESTROY, SECPOOL_E_INVALID},
 		{MSG_ATTEST_BEGIN, SECPOOL_E_ATTESTATION},
 		{MSG_ENC_DEVICE_VOID, SECPOOL_OK},
+		{MSG_ENC_DEVICE_ENROL, SECPOOL_E_NOT_FOUND},
 		{MSG_ENC_DEVICE_KNOWN, SECPOOL_E_INVALID},
 		{MSG_ENC_RECEIPT, SECPOOL_E_INVALID},
 	};
@@ -221,8 +223,10 @@ static void sessions_and_keys(void **state)
 	assert_int_equal(open_session("mine", 0, &opened), SECPOOL_OK);
 	assert_int_equal(opened.u.enc_session_opened.uid, getuid());
 	assert_int_equal(opened.u.enc_session_opened.pid, getpid());
-	assert_int_equal(verdicts_accept(&requests.verdicts, "d0", ek_name, false, 1,
-				 clock_now_ns() + CLOCK_NS_PER_S * 60),
+	const struct verdicts_proof proof = {
+		.id = "d0", .ek_name = ek_name, .serial = "S", .resets = 1};
+	assert_int_equal(
+		verdicts_accept(&requests.verdicts, &proof, clock_now_ns() + CLOCK_NS_PER_S * 60),
 		SECPOOL_OK);
 	create->session = opened.u.enc_session_opened.session;
 	create->region = 3;

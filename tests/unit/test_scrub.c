@@ -15,6 +15,7 @@
 #include "enclave/secmem.h"
 #include "keymgr/scrub.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/media.h"
 #include "lib/base/os.h"
 
 enum { MEDIA_BYTES = 8 << 20, FIRST = 2 << 20, COUNT = 4 << 20 };
@@ -32,8 +33,8 @@ static int set_up(void **state)
 
 	(void)state;
 	media = memfd_create("media", MFD_CLOEXEC);
-	if (media < 0 || ftruncate(media, (off_t)emumedia_file_bytes(MEDIA_BYTES)) != 0 ||
-		put(EMUMEDIA_CANARY_AT, 0x1234567812345678) != 0)
+	if (media < 0 || ftruncate(media, (off_t)media_bytes(true, MEDIA_BYTES)) != 0 ||
+		put(MEDIA_CANARY_AT, 0x1234567812345678) != 0)
 		return -1;
 	map = mmap(NULL, MEDIA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, media, 0);
 	if (map == MAP_FAILED)
@@ -119,7 +120,7 @@ static void test_what_is_not_alive_does_not_pass(void **state)
 	}
 	assert_int_equal(put(EMUMEDIA_WORD_AT, emumedia_word(EMUMEDIA_SLOW, 1000000)), 0);
 	assert_int_equal(scrub_once(scrub), MSG_READBACK_MATCHED);
-	assert_int_equal(put(EMUMEDIA_CANARY_AT, 0), 0);
+	assert_int_equal(put(MEDIA_CANARY_AT, 0), 0);
 	assert_int_equal(scrub_once(scrub), MSG_READBACK_UNREACHABLE);
 	scrub_free(scrub);
 }

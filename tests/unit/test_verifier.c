@@ -20,7 +20,7 @@ static struct verifier verifier;
 static int set_up(void **state)
 {
 	(void)state;
-	return verifier_start(&verifier) ? -1 : 0;
+	return verifier_start(NULL, &verifier) ? -1 : 0;
 }
 
 static int tear_down(void **state)

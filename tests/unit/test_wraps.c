@@ -107,6 +107,22 @@ static void test_an_erased_key_is_nowhere(void **state)
 	assert_int_equal(wraps_erase(wraps, 0), SECPOOL_OK);
 }
 
+static void test_the_lowest_free_slot_is_taken(void **state)
+{
+	uint64_t slots[5];
+
+	(void)state;
+	for (size_t i = 0; i < 5; i++) {
+		slots[i] = put("key");
+		assert_int_equal(slots[i], i + 1);
+	}
+	assert_int_equal(wraps_erase(wraps, 4), SECPOOL_OK);
+	assert_int_equal(wraps_erase(wraps, 2), SECPOOL_OK);
+	assert_int_equal(wraps_erase_all(wraps, (const uint64_t[]){5, 0, 3}, 3), SECPOOL_OK);
+	for (uint64_t slot = 2; slot <= 6; slot++)
+		assert_int_equal(put("key"), slot);
+}
+
 static void test_what_no_region_names_is_overwritten_at_the_start(void **state)
 {
 	uint64_t kept, left;
@@ -224,6 +240,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_an_erased_key_is_nowhere),
+		TEST(test_the_lowest_free_slot_is_taken),
 		TEST(test_what_no_region_names_is_overwritten_at_the_start),
 		TEST(test_both_keys_of_a_rotation_are_kept),
 		TEST(test_a_slot_cut_short_is_made_whole),
