@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # swtpm as a device's TPM, with a certificate by swtpm_setup: taken in by the policy's CA, evidence that tpm2_checkquote accepts, powered again, killed, hung. One with another CA's certificate and one without are refused,
-# each with its own reason in the events. timeout: 120
+# each with its own reason in the events. timeout: 300
 set -u
 B=$(cd "${B:-build}" && pwd)
 S=$B/bin/secpool
