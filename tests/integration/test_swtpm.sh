@@ -6,7 +6,7 @@ set -u
 B=$(cd "${B:-build}" && pwd)
 S=$B/bin/secpool
 for program in swtpm swtpm_setup tpm2_checkquote; do
-	command -v $program >/dev/null || { echo "$program is missing: make deps"; exit 77; }
+	command -v $program >/dev/null || { echo "$program is missing: make deps"; exit 1; }
 done
 work=$(mktemp -d /dev/shm/sps.XXXXXX)
 export SECPOOL_RUNTIME_DIR=$work/run
