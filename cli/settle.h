@@ -15,7 +15,7 @@ struct settle_result {
 };
 
 /*
- * Waits for dev0 .. dev<count-1>; as long as something moves on, and 60 s without that. is_new: devices made just now must come online; the others
+ * Waits for dev0 .. dev<count-1>; as long as something moves on, and 60 s without that. is_new: devices that must come online, for they were made just now and nobody is to take them in; the others
  * may be away. processes: the daemons, in the order of enum spawn_daemon.
  * Errors: SECPOOL_E_ATTESTATION (a new device was refused, with the reason), SECPOOL_E_TIMEOUT, SECPOOL_E_DAEMON_GONE, SECPOOL_E_CLOSED (interrupted).
  */

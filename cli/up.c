@@ -112,6 +112,22 @@ static enum secpool_error write_policy(struct up *up)
 	return error;
 }
 
+/* Devices that were made just now wait until an operator takes them in. */
+static bool enrols_by_operator(const struct up *up)
+{
+	struct policy *policy = NULL;
+	char *text = NULL;
+	size_t bytes = 0;
+	bool by_operator =
+		os_read_file(up->policy, POLICY_FILE_BYTES_MOST, &text, &bytes) == SECPOOL_OK &&
+		policy_load_text(text, bytes, up->policy, &policy) == SECPOOL_OK &&
+		policy_settings(policy)->enrol_by_operator;
+
+	policy_free(policy);
+	free(text);
+	return by_operator;
+}
+
 static bool has_entries(const char *path)
 {
 	DIR *folder = opendir(path);
@@ -272,6 +288,8 @@ static enum secpool_error bring_up(struct up *up, struct settle_result *ret_resu
 	error = write_policy(up);
 	if (!error)
 		error = emulated_make(args->runtime, args->devices, args->device_bytes, is_new);
+	if (!error && enrols_by_operator(up))
+		memset(is_new, 0, args->devices * sizeof *is_new);
 	if (!error)
 		error = start_and_settle(up, is_new, ret_result);
 	free(is_new);

@@ -39,6 +39,17 @@ event() {
 	fail "no event $1"
 }
 
+# a pool whose devices nobody has taken in yet is up all the same, and empty
+"$S" up --devices 1 --device-bytes 16M >/dev/null || fail up
+sed 's/enrol: first-use/enrol: operator/' "$SECPOOL_RUNTIME_DIR/policy.yaml" >"$work/operator.yaml"
+"$S" down >/dev/null || fail down
+"$S" up --devices 1 --device-bytes 16M --policy "$work/operator.yaml" >"$work/out" || fail "up with enrol: operator"
+grep -q '1 not online' "$work/out" || fail "up says: $(cat "$work/out")"
+[ "$(state dev0)" = quarantined ] || fail "dev0 is $(state dev0)"
+"$S" device enrol dev0 >/dev/null || fail "enrol dev0"
+wait_state dev0 online
+"$S" down >/dev/null || fail down
+
 "$S" up --devices 1 --device-bytes 16M >/dev/null || fail up
 sed -i 's/enrol: first-use/enrol: operator/' "$SECPOOL_RUNTIME_DIR/policy.yaml"
 grep -q 'enrol: operator' "$SECPOOL_RUNTIME_DIR/policy.yaml" || fail "the policy has no enrol: first-use"
