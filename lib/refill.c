@@ -99,8 +99,12 @@ static void run(struct refiller *refiller, struct job *job)
 {
 	struct secpool_region *region = job->region;
 	size_t bytes = region->page_bytes;
+	uint64_t due_ns = job->due_ns;
 	bool made =
 		region->refill(region->refill_arg, job->pgno * bytes, refiller->buffer, bytes) == 0;
+
+	/* one that is late is late, also where the service was not run in time to say so */
+	made = made && clock_now_ns() <= due_ns;
 
 	/* when it was abandoned, the region may be gone by now */
 	if (set_state(refiller, job, JOB_PLACING) != JOB_ABANDONED) {

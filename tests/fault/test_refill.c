@@ -13,7 +13,7 @@
 #include "lib/base/clock.h"
 #include "tests/support/support.h"
 
-enum { PAGE = 4096, PAGES = 2048, LOCAL_BYTES = 4 << 20, WAIT_MS = 20000, REFILL_MS = 300 };
+enum { PAGE = 4096, PAGES = 2048, LOCAL_BYTES = 4 << 20, WAIT_MS = 20000, REFILL_MS = 2000 };
 enum { FAILS = PAGES - 1, LATE = PAGES - 2 };
 
 static uint8_t *other; /* of another region, larger than the local memory */
