@@ -66,7 +66,9 @@ static enum secpool_error carry_out(struct device *device, const struct inject *
 
 	switch (inject->kind) {
 	case INJECT_NORMAL:
+		/* it is in (device_inject): a timer that went on would plug it when somebody had pulled it */
 		device->flaps_left = 0;
+		device->flap = sd_event_source_disable_unref(device->flap);
 		return behave(device, EMUMEDIA_NORMAL, 0);
 	case INJECT_SLOW:
 		return behave(device, EMUMEDIA_SLOW, inject->number * CLOCK_NS_PER_MS);

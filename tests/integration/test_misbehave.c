@@ -220,6 +220,13 @@ static void flapping(void **state)
 		PLAY_OK(play_command("dev0", MSG_VERB_PLUG));
 	}
 	PLAY_CHECK(row_of_dev0().returns == 0 && row_of_dev0().held_s == 0);
+	/* one that was told to stop flapping does not come back by itself when it is pulled then */
+	PLAY_OK(inject("dev0", "flap:4"));
+	while (inject("dev0", "normal") != SECPOOL_OK)
+		play_until(play_never, NULL, 10);
+	PLAY_OK(play_command("dev0", MSG_VERB_PULL));
+	play_until(play_never, NULL, 2500);
+	PLAY_CHECK(row_of_dev0().state == MSG_DEVICE_LOST);
 }
 
 /* What was reported is counted; the policy's thresholds, which come with the wish to look, make a device suspect. */
