@@ -182,7 +182,8 @@ def leg_removal(image, folder):
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
     except Exception:
-        pool.logs()
+        if vm.process.poll() is None:
+            pool.logs()
         raise
     finally:
         vm.stop()
@@ -223,7 +224,8 @@ def leg_poison(image, folder):
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
     except Exception:
-        pool.logs()
+        if vm.process.poll() is None:
+            pool.logs()
         raise
     finally:
         vm.stop()
