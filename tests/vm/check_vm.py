@@ -9,12 +9,13 @@ import shutil
 import sys
 import time
 
-from vm import DATA_AT, Failed, Vm
+from vm import DATA_AT, Failed, QemuDied, Vm
 
 REGION_MIB = 16
 MARKER = b"SECPOOL-VM-CANARY"
 FIRMWARE = "BWFW_VERSION_00"  # of QEMU's devices
 STARTED = time.monotonic()
+ATTEMPTS = 3
 IOMMU, IOMMU_STRICT = ("-device", "intel-iommu"), "intel_iommu=on iommu.strict=1"
 
 
@@ -181,9 +182,10 @@ def leg_removal(image, folder):
             say(f"device {i} is back: attested, scrubbed, rebuilt onto")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
-    except Exception:
-        if vm.process.poll() is None:
-            pool.logs()
+    except Failed as error:
+        if vm.died():
+            raise QemuDied(f"QEMU ended by itself: {error}") from error
+        pool.logs()
         raise
     finally:
         vm.stop()
@@ -192,7 +194,7 @@ def leg_removal(image, folder):
 def leg_poison(image, folder):
     """An uncorrected error that another process meets: the kernel signals it to each process that maps the place."""
     # a CPU whose machine checks the kernel knows how to recover from; one, for it must be in user mode when it comes
-    vm = Vm(folder, image, devices=2, cpu="max,vendor=GenuineIntel,family=6,model=85,stepping=7", cpus=1)
+    vm = Vm(folder, image, devices=2, cpu="max,vendor=GenuineIntel,family=6,model=85,stepping=7")
     pool = Pool(vm)
     try:
         vm.boot()
@@ -223,9 +225,10 @@ def leg_poison(image, folder):
         say("a machine check on a page that the program has there: it and the daemons go on")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
-    except Exception:
-        if vm.process.poll() is None:
-            pool.logs()
+    except Failed as error:
+        if vm.died():
+            raise QemuDied(f"QEMU ended by itself: {error}") from error
+        pool.logs()
         raise
     finally:
         vm.stop()
@@ -234,14 +237,26 @@ def leg_poison(image, folder):
 LEGS = {"removal": leg_removal, "poison": leg_poison}
 
 
+def run_leg(name, image, folder):
+    """Whether it passed. One in which QEMU itself ended is begun anew."""
+    for _ in range(ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            LEGS[name](image, folder)
+            return True
+        except QemuDied as error:
+            print(f"VM {name}: {error}", flush=True)
+        except Failed as error:
+            print(f"VM FAILED {name}: {error}", flush=True)
+            return False
+    print(f"VM FAILED {name}: QEMU ended by itself in each of {ATTEMPTS} attempts", flush=True)
+    return False
+
+
 def main():
     image, folder = sys.argv[1:3]
     for name in sys.argv[3:] or LEGS:
-        shutil.rmtree(f"{folder}-{name}", ignore_errors=True)
-        try:
-            LEGS[name](image, os.path.abspath(f"{folder}-{name}"))
-        except Failed as error:
-            print(f"VM FAILED {name}: {error}", flush=True)
+        if not run_leg(name, image, os.path.abspath(f"{folder}-{name}")):
             return 1
     print("VM ok", flush=True)
     return 0
