@@ -4,11 +4,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "hotplug/mark.h"
-#include "lib/base/guarded_copy.h"
 #include "lib/base/media.h"
 #include "lib/base/os.h"
 
@@ -46,21 +44,6 @@ static enum secpool_error read_canary(int fd, uint64_t bytes, uint64_t *ret_cana
 	return error;
 }
 
-static enum secpool_error write_canary(int fd, uint64_t bytes, uint64_t canary)
-{
-	enum secpool_error error;
-	uint8_t *map =
-		mmap(NULL, MEDIA_UNIT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)bytes);
-
-	if (map == MAP_FAILED)
-		return os_error("map the control area");
-	error = guarded_copy(map + MEDIA_CANARY_AT, &canary, sizeof canary);
-	if (!error)
-		error = guarded_flush(map + MEDIA_CANARY_AT, sizeof canary);
-	munmap(map, MEDIA_UNIT_BYTES);
-	return error;
-}
-
 /* The mark of these media: the one that is kept, if they show it, and else a new one. */
 static enum secpool_error settle_mark(
 	const char *folder, int fd, uint64_t bytes, bool back, uint64_t *ret_mark)
@@ -74,7 +57,7 @@ static enum secpool_error settle_mark(
 		/* the mark first: a crash after it leaves media that show another */
 		error = mark_renew(folder, &mark);
 		if (!error)
-			error = write_canary(fd, bytes, mark);
+			error = media_store(fd, bytes, MEDIA_CANARY_AT, &mark, sizeof mark);
 		if (!error)
 			error = devdax_probe(fd, bytes, mark);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * CXL memory as a devdax device. No system call may touch the mapping (read and write on it are EINVAL, userfaultfd can't be registered: notes of measurements in docs/caveats.md), guarded accesses only.
+ * CXL memory as a devdax device: guarded accesses only, no system call touches the mapping (docs/caveats.md).
  *
  * A removed device answers loads with zeros and swallows stores until the kernel notices, and then each access is SIGBUS; a machine check (poison) is SIGBUS while the device is there. Its canary tells which.
  */

@@ -41,7 +41,8 @@ static bool is_whole_file(int fd, uint64_t capacity)
 	       (uint64_t)status.st_size >= media_bytes(true, capacity);
 }
 
-enum secpool_error media_open(int fd, uint64_t capacity, struct media *ret_media)
+static enum secpool_error map_control(
+	int fd, uint64_t capacity, int protection, struct media *ret_media)
 {
 	bool emulated;
 	enum secpool_error error = media_is_emulated(fd, &emulated);
@@ -51,13 +52,40 @@ enum secpool_error media_open(int fd, uint64_t capacity, struct media *ret_media
 		return error;
 	if (emulated && !is_whole_file(fd, capacity))
 		return err_set(SECPOOL_E_DEVICE_GONE, "the media are too short");
-	map = mmap(NULL, control_bytes(emulated), PROT_READ, MAP_SHARED, fd, (off_t)capacity);
+	map = mmap(NULL, control_bytes(emulated), protection, MAP_SHARED, fd, (off_t)capacity);
 	if (map == MAP_FAILED && errno == ENXIO)
 		return err_set(SECPOOL_E_DEVICE_GONE, "the device was removed");
 	if (map == MAP_FAILED)
 		return os_error("map the media's control area");
 	*ret_media = (struct media){.control = map, .emulated = emulated};
 	return SECPOOL_OK;
+}
+
+enum secpool_error media_open(int fd, uint64_t capacity, struct media *ret_media)
+{
+	return map_control(fd, capacity, PROT_READ, ret_media);
+}
+
+enum secpool_error media_store(int fd, uint64_t capacity, size_t at, const void *from, size_t bytes)
+{
+	struct media media = {.control = NULL};
+	enum secpool_error error = map_control(fd, capacity, PROT_READ | PROT_WRITE, &media);
+	uint8_t *to = (uint8_t *)media.control + at;
+
+	if (error)
+		return error;
+	error = guarded_copy(to, from, bytes);
+	if (!error)
+		error = guarded_flush(to, bytes);
+	media_close(&media);
+	return error;
+}
+
+enum secpool_error media_load(const struct media *media, size_t at, void *to, size_t bytes)
+{
+	enum secpool_error error = guarded_flush(media->control + at, bytes);
+
+	return error ? error : guarded_copy(to, media->control + at, bytes);
 }
 
 void media_close(struct media *media)

@@ -51,6 +51,14 @@ void media_close(struct media *media);
  */
 enum secpool_error media_canary(const struct media *media, const _Atomic bool *given_up, uint64_t most_ns, uint64_t *ret_canary) MUST_USE;
 
+/*
+ * Stores into the control area of the media behind fd (borrowed, open for writing), until it is on the device and not in a cache. `at` and bytes within the area's first page. Errors: those of media_open; then part of it may be stored.
+ */
+enum secpool_error media_store(int fd, uint64_t capacity, size_t at, const void *from, size_t bytes) MUST_USE;
+
+/* Reads there, from the device and not from a cache, whatever an emulated device's behaviour is. Errors: SECPOOL_E_DEVICE_GONE; part of `to` may be written then. */
+enum secpool_error media_load(const struct media *media, size_t at, void *to, size_t bytes) MUST_USE;
+
 /* Whether a number can be a canary: not what loads give from a device that is not there (zeros, or all ones). */
 bool media_canary_allowed(uint64_t canary);
 
