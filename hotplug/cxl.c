@@ -15,7 +15,7 @@
 #include "lib/base/media.h"
 #include "lib/base/os.h"
 
-/* From an event to the look at everything: they come in dozens (25 to 30 for a removal, measured: notes in docs/testing.md). And between two looks without events, for the devices' health. */
+/* From an event to the look at everything: they come in dozens (25 to 30 for a removal: docs/testing.md). And between two looks without events, for the devices' health. */
 enum { SETTLE_MS = 50, HEALTH_MS = 60000, US_PER_MS = 1000 };
 
 struct cxl {
@@ -96,18 +96,15 @@ static void note_topology(struct device *device, const struct topology_device *e
 		*device->topology = *entry;
 }
 
-/* What the device says of itself in its health. */
-static void judge_health(struct device *device, uint32_t before)
+/* What the device says of itself in its health, at each look: also one that said so before it was online. */
+static void judge_health(struct device *device, uint32_t health)
 {
-	uint32_t bad = MSG_HEALTH_REPLACE | MSG_HEALTH_MEDIA, now = device->topology->health;
-
-	if (now == UINT32_MAX || !(now & bad) ||
-		(before != UINT32_MAX && (before & bad) == (now & bad)) ||
+	if (health == UINT32_MAX || !(health & (MSG_HEALTH_REPLACE | MSG_HEALTH_MEDIA)) ||
 		device->state != MSG_DEVICE_ONLINE)
 		return;
 	device_step(device, DEVSTATE_ERRORS,
-		now & MSG_HEALTH_REPLACE ? "it says that it must be replaced"
-					 : "it says that its media are not in order");
+		health & MSG_HEALTH_REPLACE ? "it says that it must be replaced"
+					    : "it says that its media are not in order");
 }
 
 static void settle(struct cxl *cxl, const struct topology_device *entry)
@@ -115,7 +112,6 @@ static void settle(struct cxl *cxl, const struct topology_device *entry)
 	char id[IDENTITY_ID_BYTES], folder[PATH_MAX];
 	enum secpool_error error = SECPOOL_OK;
 	struct device *device;
-	uint32_t health_before = UINT32_MAX;
 
 	id_of(entry, id);
 	if (snprintf(folder, sizeof folder, "%s/%s", cxl->hotplug->devices_dir, id) >=
@@ -138,13 +134,10 @@ static void settle(struct cxl *cxl, const struct topology_device *entry)
 	device = device_find(cxl->hotplug, id);
 	if (!device)
 		return;
-	if (device->topology)
-		health_before = device->topology->health;
 	note_topology(device, entry);
 	if (entry->latency_ns > 0 && device->identity.latency_ns == 0)
 		device->latency_ns = entry->latency_ns; /* better than what was measured */
-	if (device->topology)
-		judge_health(device, health_before);
+	judge_health(device, entry->health);
 	if (device->media_fd < 0 && entry->advice[0])
 		msg_set_text(device->reason, sizeof device->reason, entry->advice);
 }
@@ -176,8 +169,11 @@ static void forget(struct cxl *cxl, const struct topology_device *list, size_t c
 			continue;
 		free(d->topology);
 		d->topology = NULL;
-		if (d->media_fd < 0 && settle_link(d->folder, "") != SECPOOL_OK)
-			log_error("cxl-link", SECPOOL_E_LIMIT);
+		if (d->media_fd < 0) {
+			enum secpool_error error = settle_link(d->folder, "");
+			if (error)
+				log_error("cxl-link", error);
+		}
 	}
 }
 

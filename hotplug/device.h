@@ -30,6 +30,7 @@ struct vtpm;
 struct watch;
 struct cxl;
 struct device;
+struct device_probe;
 
 /* What is done with media by their kind: the emulator's and devdax.c's. */
 struct device_kind {
@@ -38,7 +39,10 @@ struct device_kind {
 	bool (*look)(const struct device *device);
 	/* after a look that did not find them: so that they are gone for clients too */
 	void (*cut)(const struct device *device);
+	/* on a thread: whether they answer as they should. Errors: those of emulator_probe and devdax_probe. */
+	enum secpool_error (*probe)(const struct device_probe *probe);
 };
+const struct device_kind *device_kind_of(const struct device *device);
 
 /* The most devices below one folder, the length of a reason with its NUL, the longest silence. */
 enum { DEVICE_MOST = 256, DEVICE_REASON_BYTES = 192, DEVICE_SILENT_MS_MOST = 30000 };
@@ -48,7 +52,7 @@ struct device_probe {
 	struct work_item work;
 	bool running;
 	int fd;
-	uint32_t kind;
+	const struct device_kind *kind;
 	uint64_t bytes, mark, most_ns;
 	enum secpool_error error;
 	char detail[ERR_DETAIL_BYTES];

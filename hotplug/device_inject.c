@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stddef.h>
 
-#include "hotplug/devdax.h"
 #include "hotplug/emulator.h"
 #include "hotplug/inject.h"
 #include "lib/base/clock.h"
@@ -127,9 +126,7 @@ static void run_probe(struct work_item *item)
 	struct device *device = device_of(item);
 	struct device_probe *probe = &device->probe;
 
-	probe->error = probe->kind == MSG_KIND_CXL
-			       ? devdax_probe(probe->fd, probe->bytes, probe->mark)
-			       : emulator_probe(probe->fd, probe->bytes, probe->most_ns);
+	probe->error = probe->kind->probe(probe);
 	msg_set_text(probe->detail, sizeof probe->detail, err_detail());
 }
 
@@ -162,7 +159,7 @@ void device_probe(struct device *device, uint32_t most_ms)
 	}
 	probe->running = true;
 	probe->bytes = device->identity.bytes;
-	probe->kind = device->identity.kind;
+	probe->kind = device_kind_of(device);
 	probe->mark = device->mark;
 	probe->most_ns = (uint64_t)(most_ms > 0 ? most_ms : 1) * CLOCK_NS_PER_MS;
 	probe->work.run = run_probe;

@@ -56,10 +56,22 @@ static void cut_cxl(const struct device *device)
 	(void)device;
 }
 
-static const struct device_kind *kind_of(const struct device *device)
+static enum secpool_error probe_emulated(const struct device_probe *probe)
 {
-	static const struct device_kind emulated = {open_emulated, look_emulated, cut_emulated};
-	static const struct device_kind cxl = {open_cxl, look_cxl, cut_cxl};
+	return emulator_probe(probe->fd, probe->bytes, probe->most_ns);
+}
+
+/* Without a bound: a load from a card can't be abandoned. */
+static enum secpool_error probe_cxl(const struct device_probe *probe)
+{
+	return devdax_probe(probe->fd, probe->bytes, probe->mark);
+}
+
+const struct device_kind *device_kind_of(const struct device *device)
+{
+	static const struct device_kind emulated = {
+		open_emulated, look_emulated, cut_emulated, probe_emulated};
+	static const struct device_kind cxl = {open_cxl, look_cxl, cut_cxl, probe_cxl};
 
 	return device->identity.kind == MSG_KIND_CXL ? &cxl : &emulated;
 }
@@ -76,9 +88,9 @@ enum secpool_error device_must_be_emulated(const struct device *device, const ch
 
 bool device_look(struct device *device, const char *reason)
 {
-	if (device->media_fd < 0 || kind_of(device)->look(device))
+	if (device->media_fd < 0 || device_kind_of(device)->look(device))
 		return false;
-	kind_of(device)->cut(device);
+	device_kind_of(device)->cut(device);
 	device_step(device, DEVSTATE_REMOVED, reason);
 	err_set(SECPOOL_E_DEVICE_GONE, "device %s was removed", device->identity.id);
 	control_attested(device->hotplug->control, device, SECPOOL_E_DEVICE_GONE);
@@ -229,7 +241,7 @@ void device_discover(struct hotplug *hotplug, const char *id)
 	}
 	device->identity = identity;
 	back = device->state == MSG_DEVICE_LOST;
-	error = kind_of(device)->open(device, back, &media_fd, &mark);
+	error = device_kind_of(device)->open(device, back, &media_fd, &mark);
 	if (!error) {
 		char why[DEVICE_REASON_BYTES] = "found";
 
