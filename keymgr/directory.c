@@ -13,7 +13,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-enum { SCHEMA_VERSION = 5 };
+#define SCHEMA_VERSION "5"
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -77,7 +77,7 @@ static const char schema_sql[] =
 	"  kind TEXT NOT NULL, device TEXT NOT NULL, tenant TEXT NOT NULL, region INTEGER NOT NULL,"
 	"  offset INTEGER NOT NULL, bytes INTEGER NOT NULL, detail TEXT NOT NULL);"
 	"CREATE INDEX events_tenant ON events(tenant, number);"
-	"PRAGMA user_version = 5;";
+	"PRAGMA user_version = " SCHEMA_VERSION ";";
 
 static enum secpool_error store_error(struct directory *directory, const char *what)
 {
@@ -133,9 +133,9 @@ static enum secpool_error prepare_tables(struct directory *directory)
 			error = run_text(directory, totals_sql[i], "make totals");
 		return directory_finish(directory, error);
 	}
-	if (!error && version != SCHEMA_VERSION)
+	if (!error && version != strtoull(SCHEMA_VERSION, NULL, 10))
 		return err_set(SECPOOL_E_STORE,
-			"%s has version %llu, this program needs %d: use the program that wrote it",
+			"%s has version %llu, this program needs %s: use the program that wrote it",
 			directory->path, (unsigned long long)version, SCHEMA_VERSION);
 	return error;
 }

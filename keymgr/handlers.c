@@ -238,11 +238,22 @@ static enum secpool_error check_given_up(
 	return error;
 }
 
+/* Nothing is in the new space yet: the region is not shown as whole before its client says that it is. */
+static void await_rebuild(struct server_connection *connection, const struct regions_row *region)
+{
+	enum secpool_error error = session_note_walk(
+		connection->session, region->id, MSG_PROGRESS_REBUILD, 0, region->bytes);
+
+	if (error) /* it is not shown; the space is given all the same */
+		log_error("rebuild-not-shown", error);
+}
+
 /* Space for what has none; slot 0: nothing is given up before. What was found is kept, also when it is not enough. */
 static enum secpool_error place_again(
-	struct daemon *daemon, const struct regions_row *region, uint64_t slot)
+	struct server_connection *connection, const struct regions_row *region, uint64_t slot)
 {
 	static struct extents_device usable[DEVICES_MOST];
+	struct daemon *daemon = connection->daemon;
 	size_t count = 0;
 	enum secpool_error error = devices_usable(daemon, usable, &count), placed = SECPOOL_OK;
 	char reason[ERR_DETAIL_BYTES] = "";
@@ -263,15 +274,9 @@ static enum secpool_error place_again(
 	error = directory_finish(daemon->directory, error);
 	if (!error && placed)
 		error = err_set(placed, "%s", reason);
+	if (!error)
+		await_rebuild(connection, region);
 	return error;
-}
-
-/* Nothing is in the new space yet: the region is not shown as whole before its client says that it is. */
-static enum secpool_error await_rebuild(
-	struct server_connection *connection, const struct regions_row *region)
-{
-	return session_note_walk(
-		connection->session, region->id, MSG_PROGRESS_REBUILD, 0, region->bytes);
 }
 
 enum secpool_error handlers_replace(
@@ -294,13 +299,11 @@ enum secpool_error handlers_replace(
 		error = check_given_up(daemon, &region, device);
 	if (error)
 		return error;
-	error = place_again(daemon, &region, slot);
+	error = place_again(connection, &region, slot);
 	msg_set_text(reason, sizeof reason, error ? err_detail() : "new space on other devices");
 	about.device = device->id;
 	about.region = region.id;
 	events_record(daemon, error ? "not-replaced" : "replaced", &about, "%s", reason);
-	if (!error)
-		error = await_rebuild(connection, &region);
 	if (error)
 		return err_set(error, "%s", reason);
 	server_reply(connection, msg->number, SECPOOL_OK);
@@ -315,9 +318,7 @@ enum secpool_error handlers_fill(
 
 	(void)extra;
 	if (!error)
-		error = place_again(connection->daemon, &region, 0);
-	if (!error)
-		error = await_rebuild(connection, &region);
+		error = place_again(connection, &region, 0);
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;
