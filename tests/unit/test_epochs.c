@@ -1,72 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A region's epochs in the directory: two keys at most have a name, what is wanted stays wanted, and a device that went takes the keys of what lies there, and of nothing else. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "keymgr/epochs.h"
 #include "lib/base/clock.h"
-#include "lib/base/os.h"
+#include "tests/unit/extents_fixture.h"
 
-#define MIB  (1ull << 20)
-#define BASE 0x110000000000ull
-enum { DEVICES = 3 };
-
-static struct directory *directory;
-static char folder[64];
-static const struct extents_device devices[DEVICES] = {
-	{.slot = 1, .domain = "a"}, {.slot = 2, .domain = "b"}, {.slot = 3, .domain = "c"}};
-
-/* Within a change of its own. */
-#define CHANGE(call)                                                                               \
-	(directory_begin(directory) ? SECPOOL_E_STORE : directory_finish(directory, (call)))
-
-static int set_up(void **state)
+/* Of the fixture's devices, all of whose space is free. */
+static int set_up_free(void **state)
 {
-	char path[96];
-
-	(void)state;
-	snprintf(folder, sizeof folder, "/tmp/secpool-epochs-XXXXXX");
-	assert_non_null(mkdtemp(folder));
-	snprintf(path, sizeof path, "%s/directory.db", folder);
-	assert_int_equal(directory_open(path, &directory), SECPOOL_OK);
-	for (uint64_t slot = 1; slot <= DEVICES; slot++) {
-		char id[8];
-
-		snprintf(id, sizeof id, "dev%u", (unsigned)slot);
-		assert_int_equal(
-			directory_run(directory,
-				"INSERT INTO devices (slot, id, media, bytes, domain, state, boot,"
-				" file_dev, file_ino) VALUES (?1, ?2, 1, ?3, ?4, 3, '', 0, 0)",
-				DIRECTORY_VALUES(DIRECTORY_N(slot), DIRECTORY_T(id),
-					DIRECTORY_N(64 * MIB),
-					DIRECTORY_T(devices[slot - 1].domain))),
-			SECPOOL_OK);
-		assert_int_equal(
-			CHANGE(extents_reset_device(directory, slot, 64 * MIB)), SECPOOL_OK);
-	}
-	assert_int_equal(directory_run(directory, "UPDATE extents SET state = ?1",
-				 DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_FREE))),
-		SECPOOL_OK);
+	if (set_up(state) != 0)
+		return -1;
+	for (uint64_t slot = 1; slot <= 3; slot++)
+		scrub_all(slot);
 	return 0;
 }
 
-static int tear_down(void **state)
-{
-	(void)state;
-	directory_close(directory);
-	directory = NULL;
-	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
-}
-
 /* A region of one copy on that device; wrap 0: it is not live yet. */
-static uint64_t create(const char *tenant, uint64_t slot, uint64_t wrap)
+static uint64_t make(const char *tenant, uint64_t slot, uint64_t wrap)
 {
 	struct regions_row row = {.bytes = 4 * MIB,
 		.page_bytes = 4096,
@@ -104,7 +53,7 @@ static void assert_keys(
 
 static void test_one_key_after_the_other(void **state)
 {
-	uint64_t region = create("t", 1, 5);
+	uint64_t region = make("t", 1, 5);
 	struct regions_row row = row_of(region);
 
 	(void)state;
@@ -144,7 +93,7 @@ static uint64_t next_wanted(uint64_t after)
 
 static void test_what_is_wanted(void **state)
 {
-	uint64_t mine = create("t", 1, 5), others = create("u", 1, 6), young = create("t", 2, 0);
+	uint64_t mine = make("t", 1, 5), others = make("u", 1, 6), young = make("t", 2, 0);
 	uint64_t count = 99;
 
 	(void)state;
@@ -169,7 +118,7 @@ static void test_what_is_wanted(void **state)
 
 static void test_age(void **state)
 {
-	uint64_t old = create("t", 1, 5), moving = create("t", 1, 6), wanted = create("u", 1, 7);
+	uint64_t old = make("t", 1, 5), moving = make("t", 1, 6), wanted = make("u", 1, 7);
 	uint64_t count = 99, then;
 
 	(void)state;
@@ -202,7 +151,7 @@ static size_t forget(uint64_t slot, struct regions_row *rows, size_t most)
 
 static void test_a_device_takes_its_keys(void **state)
 {
-	uint64_t first = create("t", 1, 5), second = create("t", 1, 6), other = create("t", 2, 7);
+	uint64_t first = make("t", 1, 5), second = make("t", 1, 6), other = make("t", 2, 7);
 	struct regions_row rows[4];
 
 	(void)state;
@@ -229,7 +178,7 @@ static void test_a_device_takes_its_keys(void **state)
 /* What a region gave up on a device lies under the keys that it had then. */
 static void test_what_was_set_aside(void **state)
 {
-	uint64_t region = create("t", 1, 5);
+	uint64_t region = make("t", 1, 5);
 	struct regions_row rows[4];
 
 	(void)state;
@@ -251,7 +200,7 @@ static void test_what_was_set_aside(void **state)
 	assert_int_equal(forget(2, rows, 4), 1);
 	/* and what it gives up of that under this key as well, when its device goes by another way */
 	assert_int_equal(epochs_begin(directory, region, 5, 9), SECPOOL_OK);
-	assert_int_equal(CHANGE(extents_set_aside_device(directory, 2, 64 * MIB)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_set_aside_device(directory, 2, 512 * MIB)), SECPOOL_OK);
 	assert_int_equal(epochs_end(directory, region, 5), SECPOOL_OK);
 	assert_int_equal(forget(2, rows, 4), 1);
 }
@@ -259,11 +208,13 @@ static void test_what_was_set_aside(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_one_key_after_the_other, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_what_is_wanted, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_age, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_a_device_takes_its_keys, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_what_was_set_aside, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_one_key_after_the_other, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_is_wanted, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(test_age, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_a_device_takes_its_keys, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_was_set_aside, set_up_free, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

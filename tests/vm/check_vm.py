@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """check_vm.py IMAGE FOLDER [LEG...]: secpool on CXL devices, in a guest with Debian 12's kernel. A line for each thing that was seen, "VM ok" at the end; what went wrong, and what the daemons logged, else.
 Legs: removal (each way in which a device can go, under load), poison (a machine check)."""
+import contextlib
 import json
 import os
 import re
@@ -147,11 +148,25 @@ def come_back(vm, i, removed_by):
     vm.run("for r in /sys/bus/cxl/devices/region*; do [ -e $r ] && [ -z \"$(cat $r/target0)\" ] && { echo 0 > $r/commit; echo ${r##*/} > $(dirname $(readlink -f $r))/delete_region; }; done; true")
 
 
-def leg_removal(image, folder):
-    vm = Vm(folder, image, devices=2, extra=IOMMU, append=IOMMU_STRICT)
+@contextlib.contextmanager
+def guest(folder, image, **options):
+    """A booted guest with two devices, and its pool; what the daemons logged is shown when something failed in it."""
+    vm = Vm(folder, image, devices=2, **options)
     pool = Pool(vm)
     try:
         vm.boot()
+        yield vm, pool
+    except Failed as error:
+        if vm.died():
+            raise QemuDied(f"QEMU ended by itself: {error}") from error
+        pool.logs()
+        raise
+    finally:
+        vm.stop()
+
+
+def leg_removal(image, folder):
+    with guest(folder, image, extra=IOMMU, append=IOMMU_STRICT) as (vm, pool):
         say("booted: " + vm.run("uname -r"))
         pool.start()
         say("keymgrd runs on /dev/tpmrm0, hotplugd sees both memdevs")
@@ -182,22 +197,12 @@ def leg_removal(image, folder):
             say(f"device {i} is back: attested, scrubbed, rebuilt onto")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
-    except Failed as error:
-        if vm.died():
-            raise QemuDied(f"QEMU ended by itself: {error}") from error
-        pool.logs()
-        raise
-    finally:
-        vm.stop()
 
 
 def leg_poison(image, folder):
     """An uncorrected error that another process meets: the kernel signals it to each process that maps the place."""
     # a CPU whose machine checks the kernel knows how to recover from; one, for it must be in user mode when it comes
-    vm = Vm(folder, image, devices=2, cpu="max,vendor=GenuineIntel,family=6,model=85,stepping=7")
-    pool = Pool(vm)
-    try:
-        vm.boot()
+    with guest(folder, image, cpu="max,vendor=GenuineIntel,family=6,model=85,stepping=7") as (vm, pool):
         pool.start()
         for i in range(2):
             pool.set_up_memory(i)
@@ -225,13 +230,6 @@ def leg_poison(image, folder):
         say("a machine check on a page that the program has there: it and the daemons go on")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
-    except Failed as error:
-        if vm.died():
-            raise QemuDied(f"QEMU ended by itself: {error}") from error
-        pool.logs()
-        raise
-    finally:
-        vm.stop()
 
 
 LEGS = {"removal": leg_removal, "poison": leg_poison}
