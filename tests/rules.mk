@@ -18,6 +18,8 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench torture support cli keymgr hotp
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
+# the moment between what a scrub stored and what it reads
+LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # as on a kernel without MOVE and POISON
