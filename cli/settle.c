@@ -54,7 +54,8 @@ static enum secpool_error look_at(const struct msg_device_row *row, const struct
 			break;
 		look->progress += 1 + use->bytes - use->unscrubbed_bytes;
 		look->result.free_bytes += use->free_bytes;
-		if (use->unscrubbed_bytes)
+		/* of one that was there before some is always on its way, and what can't be scrubbed stays */
+		if (is_new && use->unscrubbed_bytes)
 			break;
 		look->result.online++;
 		return SECPOOL_OK;

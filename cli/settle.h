@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Waiting until the devices of `secpool up` are online and their space is scrubbed. Threads: none. */
+/* Waiting until the devices of `secpool up` are online, and the space of new ones is scrubbed. Threads: none. */
 #ifndef SECPOOL_CLI_SETTLE_H
 #define SECPOOL_CLI_SETTLE_H
 

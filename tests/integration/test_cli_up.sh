@@ -94,6 +94,11 @@ expect 0 '3 online' "$S" up
 kill -9 "$(pid_of hotplugd)"
 expect 0 '3 online' "$S" up
 [ "$(pid_of keymgrd)" != "$keymgrd" ] || fail "the killed key manager was not started again"
+# space that could not be scrubbed stays so: it does not keep the pool from starting
+kill -9 "$(pid_of hotplugd)" "$(pid_of keymgrd)"
+sqlite3 "$SECPOOL_RUNTIME_DIR/state/directory.db" 'UPDATE extents SET state = 6 WHERE id = (SELECT MAX(id) FROM extents WHERE state = 2)' || fail "the directory is not to be written"
+expect 0 '3 online, 64 MiB free' "$S" up
+expect 0 '"unscrubbed_bytes":33554432' "$S" device list --json
 
 # another user: refused, with the status that says so
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
