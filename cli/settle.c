@@ -101,6 +101,13 @@ static enum secpool_error check_daemons(
 	return so_far;
 }
 
+/* A look that was not answered in time is one without a step forward. */
+static enum secpool_error no_answer(uint64_t count, struct look *look)
+{
+	*look = (struct look){.pending = count, .waiting_for = "a daemon does not answer"};
+	return SECPOOL_OK;
+}
+
 enum secpool_error settle_devices(const char *runtime, const struct os_process *processes,
 	uint64_t count, const bool *is_new, struct settle_result *ret_result)
 {
@@ -110,8 +117,12 @@ enum secpool_error settle_devices(const char *runtime, const struct os_process *
 	for (;;) {
 		enum secpool_error error = look_around(runtime, count, is_new, &look);
 
+		if (error == SECPOOL_E_TIMEOUT) /* a busy machine: it may be late once */
+			error = check_daemons(runtime, processes, no_answer(count, &look));
+		else if (error)
+			error = check_daemons(runtime, processes, error);
 		if (error)
-			return check_daemons(runtime, processes, error);
+			return error;
 		if (look.pending == 0)
 			break;
 		if (look.progress > best) {
