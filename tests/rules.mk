@@ -96,7 +96,7 @@ check-vm-unit: $(VM_UNIT_TESTS)
 	$(Q)tests/vm/run_unit.sh $(B)/vm $(VM_UNIT_TESTS)
 
 # CXL devices of QEMU's under Debian 12's kernel: docs/testing.md
-VM_PROGRAMS := $(B)/tests/vm/program $(B)/tests/vm/busy
+VM_PROGRAMS := $(addprefix $(B)/tests/vm/,program busy neighbour)
 $(VM_PROGRAMS): $(B)/tests/vm/%: tests/vm/%.c $(B)/lib/libsecpool.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANFLAGS) -Ilib -Ilib/base -o $@ $< $(B)/lib/libsecpool.a $(CODE_LIBS) -ldl -lm -pthread

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """check_vm.py IMAGE FOLDER [LEG...]: secpool on CXL devices, in a guest with Debian 12's kernel. A line for each thing that was seen, "VM ok" at the end; what went wrong, and what the daemons logged, else.
-Legs: removal (each way in which a device can go, under load), poison (a machine check)."""
+Legs: removal (each way in which a device can go, under load), poison (a machine check), shared (two hosts on the same memory)."""
 import contextlib
 import json
 import os
@@ -232,7 +232,48 @@ def leg_poison(image, folder):
         say("every page was right: " + vm.run("grep END /run/program.log"))
 
 
-LEGS = {"removal": leg_removal, "poison": leg_poison}
+def look_from(other, i, more=""):
+    """What another host's kernel and program see of the device in slot i: pages that hold something, and those that hold the marker."""
+    row = other.run(f"cd /sys/bus/dax/devices; for d in dax*; do echo $d $(($(cat $d/size) >> 20)); done").splitlines()[i].split()
+    found = re.search(r"PAGES written (\d+) marked (\d+) spoiled (\d+)", other.run(f"neighbour /dev/{row[0]} {row[1]} {MARKER.decode()} {more}", 600))
+    return [int(n) for n in found.groups()]
+
+
+def leg_shared(image, folder):
+    """Two hosts on the same memory: what one keeps there is ciphertext to the other, and what the other does to it is loss of that copy."""
+    with guest(f"{folder}/a", image, extra=IOMMU, append=IOMMU_STRICT) as (vm, pool):
+        pool.start()
+        for i in range(2):
+            pool.set_up_memory(i)
+        for i in range(2):
+            pool.await_state(i, "online")
+        for i in range(2):
+            pool.await_free(i, 2 * REGION_MIB)
+        pool.start_program(REGION_MIB, 2)
+        say(f"host A: a program uses mirror:2, {pool.operations()} operations so far")
+        os.makedirs(f"{folder}/b", exist_ok=True)
+        for i in range(2):
+            shutil.copyfile(f"{folder}/a/lsa{i}.raw", f"{folder}/b/lsa{i}.raw")  # the labels: it finds the same namespaces
+        with guest(f"{folder}/b", image, tpm=False, backing=vm.backing, serials=vm.serials) as (other, _):
+            for i in range(2):
+                decoder, memdev = other.run("cxl list -D -d root -m mem%d | sed -n 's/.*\"decoder\":\"\\([^\"]*\\)\".*/\\1/p'" % i).split()[0], f"mem{i}"
+                other.run(f"cxl create-region -t pmem -m -d {decoder} -w 1 -g 4096 {memdev}")
+            other.await_("ls /sys/bus/dax/devices | wc -w", "2", 60)
+            for i in range(2):
+                written, marked, _ = look_from(other, i)
+                must(written * 4096 >= REGION_MIB << 20, f"host B sees only {written} pages of device {i}")
+                must(marked == 0, f"host B sees plaintext on device {i}: {marked} pages")
+            say("host B sees ciphertext, and no canary")
+            _, _, spoiled = look_from(other, 0, "spoil")
+            must(spoiled * 4096 >= REGION_MIB << 20, f"host B overwrote only {spoiled} pages")
+            pool.await_progress()
+            say(f"host B overwrote {spoiled} pages of one device: host A goes on")
+        pool.stop_program()
+        say("every page was right: " + vm.run("grep END /run/program.log"))
+        must(int(re.search(r"END.* bad (\d+)", vm.run("cat /run/program.log")).group(1)) > 0, "host A met no bad page")
+
+
+LEGS = {"removal": leg_removal, "poison": leg_poison, "shared": leg_shared}
 
 
 def run_leg(name, image, folder):
