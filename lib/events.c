@@ -77,11 +77,12 @@ void events_forget(struct events *events, const struct secpool_region *region)
 enum secpool_error events_take(struct events *events, struct secpool_event *ret_event)
 {
 	enum secpool_error error = SECPOOL_E_NO_EVENT;
+	struct secpool_event event;
 	uint64_t drained;
 
 	pthread_mutex_lock(&events->lock);
 	if (events->count > 0) {
-		*ret_event = events->queue[events->head];
+		event = events->queue[events->head];
 		events->head = (events->head + 1) % EVENTS_MOST;
 		events->count--;
 		error = SECPOOL_OK;
@@ -89,5 +90,8 @@ enum secpool_error events_take(struct events *events, struct secpool_event *ret_
 	if (events->count == 0 && read(events->program_fd, &drained, sizeof drained) < 0)
 		drained = 0; /* it was not readable, or the program closed it: both are fine */
 	pthread_mutex_unlock(&events->lock);
+	/* not under the lock: the program's event may lie in a page that is lost, which adds one */
+	if (!error)
+		*ret_event = event;
 	return error;
 }

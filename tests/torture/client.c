@@ -81,12 +81,12 @@ static void take_events(void)
 	pthread_mutex_unlock(&client.events_lock);
 }
 
-/* Runs a function that may wait for events: by a thread of its own, while this one takes them. */
-static void run_apart(void *(*run)(void *))
+/* Runs a function that may wait, for events or for the library's service: by a thread of its own, while this one takes the events that other threads wait for. */
+static void run_apart(void *(*run)(void *), void *arg)
 {
 	pthread_t thread;
 
-	if (pthread_create(&thread, NULL, run, NULL) != 0)
+	if (pthread_create(&thread, NULL, run, arg) != 0)
 		abort();
 	while (pthread_tryjoin_np(thread, NULL) != 0) {
 		take_events();
@@ -168,7 +168,6 @@ static void settle(bool check)
 	struct account account = {.check = check};
 
 	do {
-		take_events();
 		account.out = atomic_load(&client.board->out);
 		if (service_call(client.pool, run_account, &account) != SECPOOL_OK)
 			unsettled(&account, "could not be asked", "the service");
@@ -184,6 +183,14 @@ static void settle(bool check)
 	} while (!account.settled && !atomic_load(&client.board->stop));
 }
 
+static void *settle_main(void *arg)
+{
+	const bool *check = arg;
+
+	settle(*check);
+	return NULL;
+}
+
 static void *recreate_main(void *arg)
 {
 	(void)arg;
@@ -193,18 +200,20 @@ static void *recreate_main(void *arg)
 
 static void do_request(enum board_request request)
 {
+	bool check = request == BOARD_HEAL;
+
 	switch (request) {
 	case BOARD_HEAL:
 		board_begin(seat(), WORK_HEAL, clock_now_ns());
-		run_apart(heal_main);
+		run_apart(heal_main, NULL);
 		break;
 	case BOARD_VERIFY:
 		board_begin(seat(), WORK_VERIFY, clock_now_ns());
-		run_apart(verify_main);
+		run_apart(verify_main, NULL);
 		break;
 	case BOARD_RECREATE:
 		board_begin(seat(), WORK_RECREATE, clock_now_ns());
-		run_apart(recreate_main);
+		run_apart(recreate_main, NULL);
 		break;
 	case BOARD_SETTLE:
 	case BOARD_NOTHING:
@@ -213,7 +222,7 @@ static void do_request(enum board_request request)
 	}
 	if (request == BOARD_HEAL || request == BOARD_SETTLE) {
 		board_begin(seat(), WORK_SETTLE, clock_now_ns());
-		settle(request == BOARD_HEAL);
+		run_apart(settle_main, &check);
 	}
 	board_end(seat());
 }
@@ -294,7 +303,7 @@ static void end(void)
 static void verify(void)
 {
 	board_begin(seat(), WORK_VERIFY, clock_now_ns());
-	run_apart(verify_main);
+	run_apart(verify_main, NULL);
 	board_begin(seat(), WORK_CLOSE, clock_now_ns());
 	for (unsigned i = 0; i < CLIENT_SLOTS; i++)
 		if (client.slots[i].region)
