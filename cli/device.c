@@ -45,6 +45,7 @@ static const struct table_column columns[] = {
 	{NULL, "numa_node", true},
 	{NULL, "read_latency_ns", true},
 	{NULL, "health", false},
+	{NULL, "poisoned_places", true},
 	{"REASON", "reason", false},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
@@ -64,7 +65,7 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 {
 	table_text(table, row->serial);
 	if (!row->memdev[0]) { /* no memory of this machine's */
-		for (int i = 0; i < 8; i++)
+		for (int i = 0; i < 9; i++)
 			table_none(table);
 		return;
 	}
@@ -82,6 +83,10 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 	else
 		table_number(table, row->latency_ns);
 	table_text(table, health_text(row->health));
+	if (row->poisoned == UINT32_MAX)
+		table_none(table);
+	else
+		table_number(table, row->poisoned);
 }
 
 /* What keymgrd says; NULL: it is away, or does not know the device. */

@@ -8,6 +8,7 @@
 
 #include "hotplug/notify.h"
 #include "hotplug/peer.h"
+#include "hotplug/poison.h"
 #include "hotplug/topology.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -241,6 +242,7 @@ static void fill_topology(struct msg_device_row *row, const struct topology_devi
 {
 	row->numa_node = UINT32_MAX;
 	row->health = UINT32_MAX;
+	row->poisoned = POISON_UNKNOWN;
 	if (!topology)
 		return;
 	MSG_SET(row->memdev, topology->memdev);
@@ -251,6 +253,7 @@ static void fill_topology(struct msg_device_row *row, const struct topology_devi
 	row->numa_node = (uint32_t)topology->numa_node;
 	row->latency_ns = topology->latency_ns;
 	row->health = topology->health;
+	row->poisoned = topology->poisoned;
 }
 
 static void send_row(struct client *client, const struct device *device, uint32_t number)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hotplug/poison.h"
 #include "hotplug/topology.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -96,15 +97,22 @@ static void note_topology(struct device *device, const struct topology_device *e
 		*device->topology = *entry;
 }
 
-/* What the device says of itself in its health, at each look: also one that said so before it was online. */
-static void judge_health(struct device *device, uint32_t health)
+/* What the device says of itself in its health and its poison list, at each look: also one that said so before it was online. */
+static void judge_health(struct device *device, const struct topology_device *entry)
 {
-	if (health == UINT32_MAX || !(health & (MSG_HEALTH_REPLACE | MSG_HEALTH_MEDIA)) ||
-		device->state != MSG_DEVICE_ONLINE)
+	uint32_t health = entry->health == UINT32_MAX ? 0 : entry->health;
+	char why[DEVICE_REASON_BYTES] = "";
+
+	if (device->state != MSG_DEVICE_ONLINE)
 		return;
-	device_step(device, DEVSTATE_ERRORS,
-		health & MSG_HEALTH_REPLACE ? "it says that it must be replaced"
-					    : "it says that its media are not in order");
+	if (health & MSG_HEALTH_REPLACE)
+		snprintf(why, sizeof why, "it says that it must be replaced");
+	else if (health & MSG_HEALTH_MEDIA)
+		snprintf(why, sizeof why, "it says that its media are not in order");
+	else if (entry->poisoned != POISON_UNKNOWN && entry->poisoned > 0)
+		snprintf(why, sizeof why, "its poison list names %u places", entry->poisoned);
+	if (why[0])
+		device_step(device, DEVSTATE_ERRORS, why);
 }
 
 static void settle(struct cxl *cxl, const struct topology_device *entry)
@@ -137,7 +145,7 @@ static void settle(struct cxl *cxl, const struct topology_device *entry)
 	note_topology(device, entry);
 	if (entry->latency_ns > 0 && device->identity.latency_ns == 0)
 		device->latency_ns = entry->latency_ns; /* better than what was measured */
-	judge_health(device, entry->health);
+	judge_health(device, entry);
 	if (device->media_fd < 0 && entry->advice[0])
 		msg_set_text(device->reason, sizeof device->reason, entry->advice);
 }

@@ -11,6 +11,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "hotplug/poison.h"
 #include "lib/base/media.h"
 #include "lib/base/os.h"
 #include "lib/wire/msg.h"
@@ -68,8 +69,8 @@ static void take_text(char *to, size_t to_bytes, const char *from)
 			*at = '_';
 }
 
-/* Whether the driver makes system memory of a dax device. */
-static bool is_system_memory(const char *dax)
+/* Whether a dax device is in devdax mode: else it is system memory (driver kmem), or has no driver. */
+static bool is_devdax(const char *dax)
 {
 	char path[PATH_MAX], target[PATH_MAX];
 	ssize_t length;
@@ -77,7 +78,7 @@ static bool is_system_memory(const char *dax)
 	snprintf(path, sizeof path, DAX_DEVICES "/%s/driver", dax);
 	length = readlink(path, target, sizeof target - 1);
 	target[length > 0 ? length : 0] = '\0';
-	return strstr(target, "/kmem") != NULL;
+	return strstr(target, "/device_dax") != NULL;
 }
 
 /* The dax device whose memory lies in the region's range of addresses. */
@@ -112,9 +113,10 @@ static void take_dax(struct topology_device *device, uint64_t start, uint64_t by
 			device->region);
 		return;
 	}
-	if (is_system_memory(dax)) {
+	if (!is_devdax(dax)) {
 		advise(device,
-			"%s is system memory: 'daxctl reconfigure-device --mode=devdax --force %s'",
+			"%s is not in devdax mode: 'daxctl reconfigure-device --mode=devdax "
+			"--force %s'",
 			dax, dax);
 		return;
 	}
@@ -304,6 +306,8 @@ static void take_memdev(struct topology_device *device, struct cxl_memdev *memde
 	device->persistent_bytes = cxl_memdev_get_pmem_size(memdev);
 	device->volatile_bytes = cxl_memdev_get_ram_size(memdev);
 	device->health = read_health(memdev);
+	if (poison_read(device->memdev, &device->poisoned) != SECPOOL_OK)
+		device->poisoned = POISON_UNKNOWN;
 	judge_reach(device, cxl_memdev_get_host(memdev));
 	if (!cxl_memdev_is_enabled(memdev))
 		advise(device, "it is not enabled: 'cxl enable-memdev %s'", device->memdev);

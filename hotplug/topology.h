@@ -28,6 +28,7 @@ struct topology_device {
 	int32_t numa_node;   /* -1: none */
 	uint32_t latency_ns; /* of reads from the nearest initiator, as the kernel publishes it (access0); 0: it does not */
 	uint32_t health;     /* enum msg_health; UINT32_MAX: the device has no such command */
+	uint32_t poisoned;   /* places that its poison list names; POISON_UNKNOWN (poison.h) */
 };
 
 /*

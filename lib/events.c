@@ -77,7 +77,7 @@ void events_forget(struct events *events, const struct secpool_region *region)
 enum secpool_error events_take(struct events *events, struct secpool_event *ret_event)
 {
 	enum secpool_error error = SECPOOL_E_NO_EVENT;
-	struct secpool_event event;
+	struct secpool_event event = {.size = 0};
 	uint64_t drained;
 
 	pthread_mutex_lock(&events->lock);

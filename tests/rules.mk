@@ -100,9 +100,11 @@ VM_PROGRAMS := $(addprefix $(B)/tests/vm/,program busy neighbour)
 $(VM_PROGRAMS): $(B)/tests/vm/%: tests/vm/%.c $(B)/lib/libsecpool.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANFLAGS) -Ilib -Ilib/base -o $@ $< $(B)/lib/libsecpool.a $(CODE_LIBS) -ldl -lm -pthread
+VM_FILES := $(addprefix $(B)/bin/,secpool secpool-keymgrd secpool-hotplugd secpool-vtpm) $(VM_PROGRAMS) policy/default.yaml
 check-vm: all $(VM_PROGRAMS) check-vm-unit
-	$(Q)tests/vm/image.sh $(B)/vm linux-image-amd64 $(B)/vm/guest $(addprefix $(B)/bin/,secpool secpool-keymgrd secpool-hotplugd secpool-vtpm) $(VM_PROGRAMS) policy/default.yaml
-	$(Q)tests/vm/check_vm.py $(B)/vm/guest $(B)/vm/run
+	$(Q)tests/vm/image.sh $(B)/vm linux-image-amd64 $(B)/vm/guest $(VM_FILES)
+	$(Q)tests/vm/check_vm.py $(B)/vm/guest $(B)/vm/run removal poison shared
+	$(Q)tests/vm/newer.sh $(B)/vm/newer $(VM_FILES) || [ $$? = 77 ]
 
 lint:
 	$(Q)tests/lint.sh

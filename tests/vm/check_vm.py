@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""check_vm.py IMAGE FOLDER [LEG...]: secpool on CXL devices, in a guest with Debian 12's kernel. A line for each thing that was seen, "VM ok" at the end; what went wrong, and what the daemons logged, else.
-Legs: removal (each way in which a device can go, under load), poison (a machine check), shared (two hosts on the same memory)."""
+"""check_vm.py IMAGE FOLDER LEG...: secpool on CXL devices, in a guest with Debian 12's kernel. A line for each thing that was seen, "VM ok" at the end; what went wrong, and what the daemons logged, else.
+Legs: removal (each way in which a device can go, under load), poison (a machine check), shared (two hosts on the same memory), newer (volatile memory, poison lists, sanitising; IMAGE is in the folder of newer.sh)."""
 import contextlib
 import json
 import os
@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 
-from vm import DATA_AT, Failed, QemuDied, Vm
+from vm import DATA_AT, MIB, Failed, QemuDied, Vm
 
 REGION_MIB = 16
 MARKER = b"SECPOOL-VM-CANARY"
@@ -61,6 +61,11 @@ class Pool:
         vm.run("secpool-hotplugd --runtime-dir /run/secpool --devices /var/lib/secpool/devices --cxl > /run/hotplugd.log 2>&1 &")
         vm.await_("secpool device list", "cxl-", 60)
 
+    def rows(self):
+        """What the list says of the devices, by their slots."""
+        rows = {row["id"]: row for row in json.loads(self.vm.run("secpool device list --json"))}
+        return [rows[f"cxl-{serial:x}"] for serial in self.vm.serials]
+
     def await_state(self, i, state, seconds=120):
         self.vm.await_("secpool device list", rf"cxl-{self.vm.serials[i]:x} +{state} ", seconds)
 
@@ -68,8 +73,8 @@ class Pool:
         """So much of the device was scrubbed."""
         end = time.monotonic() + seconds
         while True:
-            rows = {row["id"]: row for row in json.loads(self.vm.run("secpool device list --json"))}
-            if (rows[f"cxl-{self.vm.serials[i]:x}"]["free_bytes"] or 0) >= mib << 20:
+            rows = self.rows()
+            if (rows[i]["free_bytes"] or 0) >= mib << 20:
                 return
             must(time.monotonic() < end, f"not {mib} MiB scrubbed in {seconds} s: {rows}")
             time.sleep(1)
@@ -273,7 +278,67 @@ def leg_shared(image, folder):
         must(int(re.search(r"END.* bad (\d+)", vm.run("cat /run/program.log")).group(1)) > 0, "host A met no bad page")
 
 
-LEGS = {"removal": leg_removal, "poison": leg_poison, "shared": leg_shared}
+def make_volatile_region(vm, i):
+    """Debian 12's `cxl create-region` makes persistent regions only, so by sysfs, as Documentation/ABI/testing/sysfs-bus-cxl says."""
+    vm.run("cd /sys/bus/cxl/devices; for m in mem*; do [ $(($(cat $m/serial))) = " + str(vm.serials[i]) + " ] && M=$m; done; for e in endpoint*; do [ $(basename $(readlink -f $e/uport)) = $M ] && D=decoder${e#endpoint}.0; done; echo $D")
+    bus = vm.run("basename $(dirname $(readlink -f $M)) | cut -d: -f2")  # the card's, one above its bridge's
+    root = vm.run(f"for d in decoder0.*; do [ $(cat $d/target_list) = $((0x{bus} - 1)) ] && echo $d; done; true")
+    size = 256 * MIB
+    vm.run(f"R=$(cat {root}/create_ram_region) && echo $R > {root}/create_ram_region && echo ram > $D/mode && echo {size} > $D/dpa_size && cd $R && echo 4096 > interleave_granularity && echo 1 > interleave_ways && "
+           f"echo {size} > size && echo $D > target0 && echo 1 > commit && echo $R > /sys/bus/cxl/drivers/cxl_region/bind; cd /")
+
+
+def leg_newer(image, folder):
+    """Volatile memory, poison lists and sanitising: QEMU 10 and Linux 6.12."""
+    with guest(folder, image, extra=IOMMU, append=IOMMU_STRICT, cpu="max,hypervisor=off", qemu=f"{os.path.dirname(image)}/qemu", volatile=(1,)) as (vm, pool):
+        say("booted: " + vm.run("uname -r"))
+        pool.start()
+        pool.set_up_memory(0)
+        vm.await_("secpool device list", r"create-region -t ram", 60)
+        make_volatile_region(vm, 1)
+        advice = vm.await_("secpool device list", r"'(daxctl reconfigure-device [^']*)'", 60)
+        vm.run(advice.group(1))
+        for i in range(2):
+            pool.await_state(i, "online")
+        rows = pool.rows()
+        must([rows[i]["volatile_bytes"] > 0 for i in range(2)] == [False, True], f"not one of them volatile: {rows}")
+        must([rows[i]["poisoned_places"] for i in range(2)] == [0, 0], f"no empty poison lists: {rows}")
+        for i in range(2):
+            pool.await_free(i, 2 * REGION_MIB)
+        pool.start_program(REGION_MIB, 2)
+        say(f"a volatile and a persistent device are online; a program uses mirror:2 on both, {pool.operations()} operations so far")
+        answer = vm.qmp("cxl-inject-poison", path="/machine/peripheral/t1", start=64 * MIB, length=64)
+        must("error" not in answer, f"cxl-inject-poison: {answer}")
+        pool.await_state(1, "suspect", 120)  # it is looked at once a minute
+        must("its poison list names 1 place" in vm.run("secpool device list"), "no reason that names the poison list")
+        must(pool.rows()[1]["poisoned_places"] == 1, "the list shows no poisoned place")
+        pool.await_progress()
+        say("a place on a device's poison list: it is suspect, the program goes on")
+        pool.stop_program()
+        say("every page was right: " + vm.run("grep END /run/program.log"))
+        sanitise(vm, 1)
+
+
+def sanitise(vm, i):
+    """What an operator does before a device leaves the rack: its region goes, and the card overwrites itself."""
+    for _ in range(30):  # hotplugd, keymgrd and the program let go of it
+        status, output = vm.run("cd /sys/bus/cxl/devices/$R && echo 0 > commit && echo 1 > /sys/bus/cxl/devices/$M/security/sanitize", check=False)
+        if status == 0:
+            break
+        time.sleep(1)
+    must(status == 0, f"sanitise: {output}")
+    vm.await_("cat /sys/bus/cxl/devices/$M/security/state", "disabled|frozen|locked|unlocked", 60)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with open(vm.backing[i], "rb") as file:
+            if not any(any(chunk) for chunk in iter(lambda: file.read(1 << 20), b"")):
+                say("the device is sanitised: its backing file holds zeros")
+                return
+        time.sleep(1)
+    raise Failed("the backing file holds data after the device was sanitised")
+
+
+LEGS = {"removal": leg_removal, "poison": leg_poison, "shared": leg_shared, "newer": leg_newer}
 
 
 def run_leg(name, image, folder):
@@ -294,7 +359,7 @@ def run_leg(name, image, folder):
 
 def main():
     image, folder = sys.argv[1:3]
-    for name in sys.argv[3:] or LEGS:
+    for name in sys.argv[3:]:
         if not run_leg(name, image, os.path.abspath(f"{folder}-{name}")):
             return 1
     print("VM ok", flush=True)

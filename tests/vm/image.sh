@@ -66,6 +66,8 @@ mount -t tmpfs tmp /tmp
 mkdir -p /dev/shm
 mount -t tmpfs shm /dev/shm
 modprobe -a cxl_acpi cxl_pci cxl_mem cxl_port cxl_pmem libnvdimm nd_pmem dax_pmem device_dax 2>/dev/null
+modprobe dax_cxl 2>/dev/null # of newer kernels: volatile regions
+mount -t tracefs trace /sys/kernel/tracing
 exec 3<>/dev/ttyS1
 stty raw -echo <&3
 # one line in, one command; a syntax error ends the inner shell only

@@ -69,14 +69,17 @@ class Vm:
     segfault of qemu-system-x86 at 0xa0).
     """
 
-    def __init__(self, folder, image, devices=2, tpm=True, extra=(), cpu="max", append="", memory="1G", cpus=1, backing=None, serials=None):
+    def __init__(self, folder, image, devices=2, tpm=True, extra=(), cpu="max", append="", memory="1G", cpus=1, backing=None, serials=None, qemu=None, volatile=()):
+        """qemu: the tree of a QEMU from 10 on (newer.sh), else the installed 7.2. volatile: the devices whose memory is volatile (from 10 on)."""
         self.folder = folder
         self.count = 0
         os.makedirs(folder, exist_ok=True)
         self.backing = backing or [os.path.join(folder, f"mem{i}.raw") for i in range(devices)]
         self.serials = serials or [0x1000 + i for i in range(devices)]
         self.tpm = self.start_tpm() if tpm else None
-        args = ["qemu-system-x86_64", "-M", "q35,cxl=on", "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(cpus), "-m", memory]
+        self.qemu = qemu
+        args = [f"{qemu}/usr/bin/qemu-system-x86_64", *(word for part in (f"{qemu}/usr/share/qemu", "/usr/share/seabios", "/usr/share/qemu") for word in ("-L", part))] if qemu else ["qemu-system-x86_64"]
+        args += ["-M", "q35,cxl=on", "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", str(cpus), "-m", memory]
         args += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-net", "none"]
         args += ["-kernel", image + ".kernel", "-initrd", image + ".initrd"]
         args += ["-append", f"console=ttyS0 quiet loglevel=4 nokaslr mitigations=off panic=-1 random.trust_cpu=on tsc=reliable secretmem.enable=1 {POLL} {append}"]
@@ -94,7 +97,7 @@ class Vm:
                     file.truncate(size)
             args += ["-object", f"memory-backend-file,id=mem{i},share=on,mem-path={self.backing[i]},size=256M"]
             args += ["-object", f"memory-backend-file,id=lsa{i},share=on,mem-path={folder}/lsa{i}.raw,size=1M"]
-            args += ["-device", f"cxl-type3,bus=rp{i}.0,memdev=mem{i},lsa=lsa{i},id=t{i},sn={self.serials[i]}"]
+            args += ["-device", f"cxl-type3,bus=rp{i}.0,{'volatile-memdev' if i in volatile else 'persistent-memdev' if qemu else 'memdev'}=mem{i},lsa=lsa{i},id=t{i},sn={self.serials[i]}"]
         if tpm:
             args += ["-chardev", f"socket,id=tpm,path={folder}/tpm/sock", "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-tis,tpmdev=tpm0"]
         self.output = open(f"{folder}/qemu.out", "wb")
