@@ -86,6 +86,23 @@ static enum secpool_error keep_private(void *at, size_t bytes)
 }
 
 /*
+ * Has the kernel make the pages now. Linux 6.1.192 holds memfd_secret against RLIMIT_MEMLOCK when a page is made, not when it is mapped (make check-vm-unit): a store would raise SIGBUS where a system call
+ * that stores says EFAULT.
+ */
+static enum secpool_error make_pages(uint8_t *pages, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += PAGE) {
+		if (syscall(SYS_getrandom, pages + at, 1, 0) != 1)
+			return err_set(SECPOOL_E_NO_LOCKED_MEMORY,
+				"%zu bytes of secret memory: the kernel gives %zu: raise "
+				"RLIMIT_MEMLOCK (ulimit -l)",
+				bytes, at);
+		pages[at] = 0;
+	}
+	return SECPOOL_OK;
+}
+
+/*
  * Maps bytes (whole pages) between two guard pages: of fd, or anonymous ones when fd is -1. memfd_secret pages are locked by their nature
  * (memfd_secret(2)), others by `lock`.
  */
@@ -111,6 +128,8 @@ static enum secpool_error map_guarded(
 		goto out;
 	}
 	error = keep_private(all, bytes + 2 * PAGE);
+	if (!error && !lock && (protection & PROT_WRITE))
+		error = make_pages(pages, bytes);
 	if (error)
 		goto out;
 	*ret_pages = pages;

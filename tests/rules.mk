@@ -90,8 +90,8 @@ check-all:
 models:
 	$(Q)B=$(B) tests/models.sh
 
-# those unit tests that ask the kernel for something, on Debian 12's kernel in QEMU; docs/testing.md says which is left out
-VM_UNIT_TESTS := $(addprefix $(B)/tests/unit/test_,uffd guarded_copy os sandbox page pagecipher selftest keypage)
+# those unit tests that ask the kernel for something, on Debian 12's kernel in QEMU
+VM_UNIT_TESTS := $(addprefix $(B)/tests/unit/test_,uffd guarded_copy os sandbox page pagecipher selftest keypage secmem)
 check-vm-unit: $(VM_UNIT_TESTS)
 	$(Q)tests/vm/run_unit.sh $(B)/vm $(VM_UNIT_TESTS)
 

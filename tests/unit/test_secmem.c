@@ -82,12 +82,14 @@ static bool readable_from_outside(const void *at)
 	return got;
 }
 
-/* The line of /proc/self/smaps' VmFlags of the mapping that holds the address; perms gets "rw-s". */
+/*
+ * The line of /proc/self/smaps' VmFlags of the mapping that holds the address; perms gets "rw-s". Pages of memfd_secret are locked by their nature (memfd_secret(2)), which Linux 6.1.192 does not show: " lo" is added for them.
+ */
 static void find_flags(const void *at, char flags[LINE], char *perms)
 {
 	FILE *maps = fopen("/proc/self/smaps", "re");
 	char line[LINE];
-	bool inside = false;
+	bool inside = false, secret = false;
 
 	assert_non_null(maps);
 	flags[0] = 0;
@@ -95,9 +97,12 @@ static void find_flags(const void *at, char flags[LINE], char *perms)
 		unsigned long low, high;
 
 		if (sscanf(line, "%lx-%lx %4s", &low, &high, perms) == 3)
-			inside = low <= (uintptr_t)at && (uintptr_t)at < high;
+			inside = low <= (uintptr_t)at && (uintptr_t)at < high,
+			secret = strstr(line, " /secretmem ") != NULL;
 		else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
 			strcpy(flags, line + 8);
+			if (secret)
+				strcat(flags, " lo");
 			break;
 		}
 		if (inside && flags[0])
