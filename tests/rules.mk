@@ -16,6 +16,8 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench torture support cli keymgr hotp
 
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
+# all that a front is sent
+LDFLAGS_test_hostile_front := -Wl,--wrap=recvmsg
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads
