@@ -13,9 +13,9 @@
 #include "tests/security/enclave_rig.h"
 #include "tests/support/support.h"
 
-/* Each user is one process with so many connections. Keys that one may get in one enclave's life; parts of a key that are looked for. */
-enum { HOSTILE_USERS = 3, HOSTILE_SOCKETS = 2, HOSTILE_KEYS_MOST = 4096, HOSTILE_PART_BYTES = 16, HOSTILE_FDS_MANY = 32 };
-enum { HOSTILE_PARTS = sizeof(struct region_keys) / HOSTILE_PART_BYTES, HOSTILE_LOG_BYTES = 8 << 20, HOSTILE_LAST = 2 };
+/* Each user is one process with so many connections. Keys that one may get in one enclave's life. */
+enum { HOSTILE_USERS = 3, HOSTILE_SOCKETS = 2, HOSTILE_KEYS_MOST = 4096, HOSTILE_FDS_MANY = 32 };
+enum { HOSTILE_PARTS = sizeof(struct region_keys) / SUPPORT_PART_BYTES, HOSTILE_LOG_BYTES = 8 << 20 };
 
 struct hostile_user {
 	uint32_t uid;
@@ -36,6 +36,7 @@ static struct {
 	int fronts[HOSTILE_USERS][HOSTILE_SOCKETS];
 	unsigned seen[HOSTILE_USERS];
 	bool recording;
+	bool ended; /* the enclave was brought to its end, and has no memory any more */
 	unsigned rights; /* descriptors that came to the front when none should */
 	uint8_t *log;
 	size_t log_bytes;
@@ -302,70 +303,60 @@ static inline size_t hostile_state_file(const char *name, uint8_t *bytes, size_t
 
 /* ---- that no key was seen ---- */
 
-static inline int hostile_compare(const void *a, const void *b)
+/* Every part of every key that any client got. */
+static inline struct support_sieve *hostile_sieve(void)
 {
-	return memcmp(a, b, HOSTILE_PART_BYTES);
-}
-
-/* All that the front was sent, against every part of every key, masked on both sides. The control: how the log begins is looked for too, and found. */
-static inline void hostile_search_log(void)
-{
-	size_t parts = 1, all = 1, found = 0;
-	uint8_t (*sorted)[HOSTILE_PART_BYTES], window[HOSTILE_PART_BYTES], control[HOSTILE_PART_BYTES];
+	struct support_sieve *sieve;
+	size_t parts = 0, all = 0;
+	uint8_t (*masked)[SUPPORT_PART_BYTES];
 
 	for (unsigned user = 0; user < HOSTILE_USERS; user++)
 		all += hostile.clients[user].keys * (size_t)HOSTILE_PARTS;
-	sorted = calloc(all, sizeof *sorted);
-	SUPPORT_CHECK(sorted != NULL && hostile.rights == 0 && hostile.log_bytes >= sizeof control);
-	for (size_t i = 0; i < sizeof control; i++)
-		control[i] = hostile.log[i] ^ SUPPORT_MASK;
-	memcpy(sorted[0], control, sizeof control);
+	masked = calloc(all + 1, sizeof *masked);
+	SUPPORT_CHECK(masked != NULL);
 	for (unsigned user = 0; user < HOSTILE_USERS; user++)
 		for (unsigned key = 0; key < hostile.clients[user].keys; key++)
 			for (size_t part = 0; part < HOSTILE_PARTS; part++)
-				memcpy(sorted[parts++], hostile.clients[user].masked[key] + part * HOSTILE_PART_BYTES, HOSTILE_PART_BYTES);
-	qsort(sorted, parts, sizeof *sorted, hostile_compare);
-	for (size_t at = 0; at + HOSTILE_PART_BYTES <= hostile.log_bytes; at++) {
-		for (size_t i = 0; i < HOSTILE_PART_BYTES; i++)
-			window[i] = hostile.log[at + i] ^ SUPPORT_MASK;
-		if (!bsearch(window, sorted, parts, sizeof *sorted, hostile_compare))
-			continue;
-		if (memcmp(window, control, sizeof control) != 0)
-			support_fail("the front was sent a part of a key");
-		found++;
-	}
-	SUPPORT_CHECK(found >= 1);
-	free(sorted);
+				memcpy(masked[parts++], hostile.clients[user].masked[key] + part * SUPPORT_PART_BYTES, SUPPORT_PART_BYTES);
+	sieve = support_sieve_new(masked, parts);
+	free(masked);
+	return sieve;
 }
 
-/* The last keys of each user, in the memory of all processes that root can read, the front's own among them. */
-static inline void hostile_search_memory(void)
+/* That the search finds what is there: how the log begins, and in the enclave, where it still runs, its socket's path, which is on its stack. */
+static inline void hostile_search_control(void)
 {
-	const pid_t pids[] = {hostile.rig->enclave.pid, hostile.rig->enclave.guardian, hostile.rig->host.pid, getpid()};
-	struct support_needle needle = {.bytes = strlen(hostile.rig->socket_path)};
+	const char *path = hostile.rig->socket_path;
+	uint8_t masked[2][SUPPORT_PART_BYTES];
+	struct support_sieve *sieve;
 
-	/* the control: the enclave, where it still runs, has its socket's path on its stack */
-	for (size_t i = 0; i < needle.bytes; i++)
-		needle.masked[i] = (uint8_t)hostile.rig->socket_path[i] ^ SUPPORT_MASK;
-	if (kill(hostile.rig->enclave.pid, 0) == 0)
-		SUPPORT_CHECK(support_count_process(&needle, hostile.rig->enclave.pid, NULL) > 0);
-	needle.bytes = HOSTILE_PART_BYTES;
-	for (unsigned user = 0; user < HOSTILE_USERS; user++) {
-		const struct hostile_client *client = &hostile.clients[user];
-		for (unsigned key = client->keys; key-- > 0 && client->keys - key <= HOSTILE_LAST;) {
-			for (size_t part = 0; part < HOSTILE_PARTS; part++) {
-				memcpy(needle.masked, client->masked[key] + part * HOSTILE_PART_BYTES, HOSTILE_PART_BYTES);
-				for (unsigned i = 0; i < sizeof pids / sizeof *pids; i++)
-					SUPPORT_CHECK(support_count_process(&needle, pids[i], NULL) == 0);
-			}
-		}
+	SUPPORT_CHECK(hostile.log_bytes > SUPPORT_PART_BYTES && strlen(path) >= SUPPORT_PART_BYTES);
+	for (size_t i = 0; i < SUPPORT_PART_BYTES; i++) {
+		masked[0][i] = hostile.log[i] ^ SUPPORT_MASK;
+		masked[1][i] = (uint8_t)path[i] ^ SUPPORT_MASK;
 	}
+	sieve = support_sieve_new(masked, 2);
+	SUPPORT_CHECK(support_sieve_count_bytes(sieve, hostile.log, hostile.log_bytes) > 0);
+	if (!hostile.ended)
+		SUPPORT_CHECK(support_sieve_count_process(sieve, hostile.rig->enclave.pid, NULL) > 0);
+	support_sieve_free(sieve);
 }
 
+/* No part of any key was sent to the front, nor is in the memory of a process that root can read, the front's own among them. */
 static inline void hostile_search(void)
 {
-	hostile_search_log();
-	hostile_search_memory();
+	const pid_t pids[] = {getpid(), hostile.rig->host.pid, hostile.rig->enclave.pid, hostile.rig->enclave.guardian};
+	unsigned count = hostile.ended ? 2 : 4;
+	struct support_sieve *sieve = hostile_sieve();
+
+	SUPPORT_CHECK(hostile.rights == 0);
+	hostile_search_control();
+	if (support_sieve_count_bytes(sieve, hostile.log, hostile.log_bytes) != 0)
+		support_fail("the front was sent a part of a key");
+	for (unsigned i = 0; i < count; i++)
+		if (support_sieve_count_process(sieve, pids[i], NULL) != 0)
+			support_fail("a part of a key is in the memory of process %d", (int)pids[i]);
+	support_sieve_free(sieve);
 }
 
 #endif

@@ -276,8 +276,9 @@ static bool is_over(void)
 		assert_int_equal(answer.type, MSG_REPLY);
 		assert_int_equal(answer.u.reply.error, SECPOOL_E_PROTOCOL);
 	}
-	return sock_receive(rig.enclave.socket, &answer, NULL, clock_now_ns() + RIG_WAIT_NS) ==
-	       SECPOOL_E_DAEMON_GONE;
+	hostile.ended = sock_receive(rig.enclave.socket, &answer, NULL,
+				clock_now_ns() + RIG_WAIT_NS) == SECPOOL_E_DAEMON_GONE;
+	return hostile.ended;
 }
 
 /* A fresh enclave with one open session and a key handed out, that wrong requests meet. */
@@ -287,6 +288,7 @@ static void begin_again(void)
 
 	enclave_stop(&rig.enclave);
 	rig_ok(rig_start(&rig), "start again");
+	hostile.ended = false;
 	rig_ok(rig_attest(&rig, &device, NULL), "attest");
 	hostile_connect();
 	rig_ok(hostile_open(hostile_user(0), 0, "theirs", NULL, 0, &opened), "session");
