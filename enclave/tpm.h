@@ -2,7 +2,7 @@
 /*
  * A TPM 2.0 through tpm2-tss ESAPI: sealing the root key, the host's attestation key, and a device's part of attestation.
  *
- * Sessions are salted (TPM 2.0 part 1, 19.6) and encrypting (part 1, section 21), objects are noDA (part 1, 19.8), the SRK's name is pinned in what we store (docs/keys.md says why). Every command
+ * Sessions that a secret passes through are salted (TPM 2.0 part 1, 19.6) and encrypting (part 1, section 21), objects are noDA (part 1, 19.8), the SRK's name is pinned in what we store (docs/keys.md says why). Every command
  * has a deadline: a TPM that hangs is SECPOOL_E_TPM, never a hang. On any error of the transport the connection is dropped; reopen it.
  * Threads: one at a time for each struct tpm.
  */
