@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ECDSA P-256 with SHA-256 (FIPS 186-5) on raw keys: a private key is its 32-byte scalar, a public key its SubjectPublicKeyInfo in
+ * ECDSA P-256 with SHA-256 (FIPS 186-5 sections 6.4.1 and 6.4.2) on raw keys: a private key is its 32-byte scalar, a public key its SubjectPublicKeyInfo in
  * DER, of which P-256 has exactly one form (RFC 5480), so that nothing here parses ASN.1 from outside.
  * Threads: any; a key is not changed by use.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * GMAC with AES-256 (NIST SP 800-38D): the tag of GCM over data that is authenticated only, with one prepared key schedule.
+ * GMAC with AES-256 (NIST SP 800-38D sections 6.4 and 7): the tag of GCM over data that is authenticated only, with one prepared key schedule.
  *
  * A nonce may be used with one message at most for each key: a second message gives the hash key away. Threads: one at a time for each struct gmac.
  */

@@ -152,12 +152,17 @@ static enum secpool_error key_destroy(struct requests *requests, const struct ms
 static enum secpool_error receipt(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
+	const struct msg_enc_receipt *facts = &request->u.enc_receipt;
 	size_t bytes = 0;
 
 	(void)extra;
+	/* the rest of it is the front's word; that a key has ended is not */
+	if (vault_has_region(&requests->vault, facts->region))
+		return err_set(SECPOOL_E_INVALID,
+			"a receipt for region %llu, whose key was not destroyed",
+			(unsigned long long)facts->region);
 	answer->type = MSG_RECEIPT;
-	return receipt_sign(&requests->keys.signer, &request->u.enc_receipt,
-		answer->u.receipt.document, &bytes);
+	return receipt_sign(&requests->keys.signer, facts, answer->u.receipt.document, &bytes);
 }
 
 static enum secpool_error status(struct requests *requests, const struct msg *request,

@@ -219,6 +219,14 @@ void tpm_close(struct tpm *tpm)
 	if (tpm->tcti && tpm->esys) {
 		tpm_flush(tpm, tpm->esys, &tpm->ak);
 		tpm_flush(tpm, tpm->esys, &tpm->ek);
+		/*
+		 * A TPM behind a socket has no kernel that would tell it of a power loss to
+		 * come (TPM 2.0 part 3, 9.4). It may be used again without a start; a refusal
+		 * changes nothing, since all that is ours in it was written.
+		 */
+		if (!tpm->device)
+			(void)Esys_Shutdown(
+				tpm->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_SU_CLEAR);
 	}
 	tpm_drop(tpm);
 	secmem_wipe(tpm, sizeof *tpm);

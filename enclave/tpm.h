@@ -2,7 +2,7 @@
 /*
  * A TPM 2.0 through tpm2-tss ESAPI: sealing the root key, the host's attestation key, and a device's part of attestation.
  *
- * Sessions are salted and encrypting, objects are noDA, the SRK's public part is pinned in what we store (../shared/notes/tpm.md says why). Every command
+ * Sessions that a secret passes through are salted (TPM 2.0 part 1, 19.6) and encrypting (part 1, section 21), objects are noDA (part 1, 19.8), the SRK's name is pinned in what we store (docs/keys.md says why). Every command
  * has a deadline: a TPM that hangs is SECPOOL_E_TPM, never a hang. On any error of the transport the connection is dropped; reopen it.
  * Threads: one at a time for each struct tpm.
  */
@@ -24,10 +24,15 @@ struct tpm;
  * Errors: SECPOOL_E_INVALID (not such a string), SECPOOL_E_TPM (can't be reached, not a TPM 2.0, no SHA-256 bank, not started).
  */
 enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm) MUST_USE;
+
+/*
+ * Flushes what is loaded, tells a TPM behind a socket that its power may go (TPM2_Shutdown(CLEAR), TPM 2.0 part 3, 9.4: who has the socket owns it; the kernel does that for /dev/tpmrm0), and
+ * ends the connection. Bounded by one command's time when the TPM hangs. NULL is allowed.
+ */
 void tpm_close(struct tpm *tpm);
 
 /*
- * Seals up to 128 bytes under the SRK with PolicyPCR over the SHA-256 PCRs in the mask as they are now. blob (TPM_BLOB_BYTES) is
+ * Seals up to 128 bytes (TPM 2.0 part 2, MAX_SYM_DATA) under the SRK with TPM2_PolicyPCR (part 3, 23.7) over the SHA-256 PCRs in the mask as they are now. blob (TPM_BLOB_BYTES) is
  * self-contained: SRK name, PCR mask, public and private area.
  */
 enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;

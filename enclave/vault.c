@@ -233,3 +233,11 @@ uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epo
 	}
 	return ++vault->generation;
 }
+
+bool vault_has_region(const struct vault *vault, uint64_t region)
+{
+	for (size_t i = 0; i < vault->region_count; i++)
+		if (vault->regions[i].region == region)
+			return true;
+	return false;
+}

@@ -8,6 +8,7 @@
 #ifndef SECPOOL_ENCLAVE_VAULT_H
 #define SECPOOL_ENCLAVE_VAULT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -67,5 +68,8 @@ enum secpool_error vault_make_region(struct vault *vault, size_t tenant, const s
  * the same. Returns the generation of this destruction, from 1 on.
  */
 uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch);
+
+/* Whether a key of this region was handed out in this run and not ended since. */
+bool vault_has_region(const struct vault *vault, uint64_t region);
 
 #endif

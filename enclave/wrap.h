@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keys at rest: AES-256 key wrap with padding (RFC 5649, NIST SP 800-38F KWP) around a record that names what the key is for, so
+ * Keys at rest: AES-256 key wrap with padding (RFC 5649 section 4, NIST SP 800-38F section 6.3: KWP) around a record that names what the key is for, so
  * that a wrapped key put in another's place is refused. All plaintext stays in secret memory. Threads: any.
  */
 #ifndef SECPOOL_ENCLAVE_WRAP_H

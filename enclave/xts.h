@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * AES-256-XTS (IEEE 1619-2018, NIST SP 800-38E) of whole data units with any 16-byte tweak: one prepared key schedule for each direction, so
+ * AES-256-XTS (IEEE 1619-2018 section 5, NIST SP 800-38E) of whole data units with any 16-byte tweak: one prepared key schedule for each direction, so
  * that a data unit costs no allocation and no key expansion.
  * Threads: one at a time for each struct xts.
  */

@@ -16,6 +16,12 @@ TEST_ARCHIVES := $(patsubst %,$(B)/obj/%.a,bench torture support cli keymgr hotp
 
 # the library's call that takes a key goes by way of the test, which learns so what to search for
 LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
+# all that a front is sent
+LDFLAGS_test_hostile_front := -Wl,--wrap=recvmsg
+# the keys that a program is given, and its secret memory
+LDFLAGS_test_client_keys := -Wl,--wrap=pagecipher_new,--wrap=secmem_new_pages
+# what the enclave draws, its secret memory, where it serves, and its end
+LDFLAGS_test_inside_enclave := -Wl,--wrap=os_random,--wrap=secmem_new_pages,--wrap=enclave_main_run,--wrap=requests_serve,--wrap=hostkeys_done
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads

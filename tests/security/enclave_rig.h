@@ -58,7 +58,7 @@ static inline void rig_init(struct rig *rig)
 		vtpm_fail("chmod");
 }
 
-/* Starts the enclave with a policy that has a tenant "mine" for the caller and "theirs" for user 65533. */
+/* Starts the enclave with a policy that has a tenant "mine" for the caller, "theirs" for user 65533 and "third" for 65532. */
 static inline enum secpool_error rig_start_with(
 	struct rig *rig, unsigned session_seconds, const char *tpm, bool store_exists)
 {
@@ -70,6 +70,8 @@ static inline enum secpool_error rig_start_with(
 		"  - name: mine\n    users: [\"%%self\"]\n"
 		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
 		"  - name: theirs\n    users: [\"65533\"]\n"
+		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
+		"  - name: third\n    users: [\"65532\"]\n"
 		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
 		"devices:\n  enrol: %s\n  max_age_seconds: 600\n  firmware: [" RIG_FIRMWARE "]\n%s",
 		session_seconds, rig->enrol ? rig->enrol : "first-use", rig->more ? rig->more : "");

@@ -49,8 +49,80 @@ size_t support_count_bytes(const struct support_needle *needle, const void *byte
 	return found;
 }
 
+struct support_sieve {
+	size_t count;
+	/* whether any begins with these two bytes, masked: nearly every place is passed by here */
+	bool begins[1 << 16];
+	uint8_t (*sorted)[SUPPORT_PART_BYTES];
+};
+
+static int compare_parts(const void *a, const void *b)
+{
+	return memcmp(a, b, SUPPORT_PART_BYTES);
+}
+
+static unsigned beginning(const uint8_t masked[2])
+{
+	return (unsigned)masked[0] << 8 | masked[1];
+}
+
+struct support_sieve *support_sieve_new(const uint8_t (*masked)[SUPPORT_PART_BYTES], size_t count)
+{
+	struct support_sieve *sieve = calloc(1, sizeof *sieve);
+
+	SUPPORT_CHECK(sieve != NULL);
+	sieve->sorted = calloc(count + 1, sizeof *sieve->sorted);
+	SUPPORT_CHECK(sieve->sorted != NULL);
+	sieve->count = count;
+	if (count > 0)
+		memcpy(sieve->sorted, masked, count * sizeof *masked);
+	qsort(sieve->sorted, count, sizeof *sieve->sorted, compare_parts);
+	for (size_t i = 0; i < count; i++)
+		sieve->begins[beginning(sieve->sorted[i])] = true;
+	return sieve;
+}
+
+void support_sieve_free(struct support_sieve *sieve)
+{
+	if (sieve)
+		free(sieve->sorted);
+	free(sieve);
+}
+
+size_t support_sieve_count_bytes(const struct support_sieve *sieve, const void *bytes, size_t count)
+{
+	uint8_t window[SUPPORT_PART_BYTES];
+	const uint8_t *at = bytes;
+	size_t found = 0;
+
+	for (; count >= sizeof window; at++, count--) {
+		window[0] = at[0] ^ SUPPORT_MASK;
+		window[1] = at[1] ^ SUPPORT_MASK;
+		if (!sieve->begins[beginning(window)])
+			continue;
+		for (size_t i = 2; i < sizeof window; i++)
+			window[i] = at[i] ^ SUPPORT_MASK;
+		found += bsearch(window, sieve->sorted, sieve->count, sizeof *sieve->sorted,
+				 compare_parts) != NULL;
+	}
+	return found;
+}
+
+/* What is looked for: one needle, or all of a sieve. */
+struct search {
+	const struct support_needle *needle;
+	const struct support_sieve *sieve;
+	size_t bytes; /* of one */
+};
+
+static size_t count_here(const struct search *search, const void *bytes, size_t count)
+{
+	return search->needle ? support_count_bytes(search->needle, bytes, count)
+			      : support_sieve_count_bytes(search->sieve, bytes, count);
+}
+
 /* Counts in [start, end) of a descriptor, by pieces that overlap. What can't be read (a hole, secret memory) is left out. */
-static size_t count_range(const struct support_needle *needle, int fd, uint64_t start, uint64_t end,
+static size_t count_range(const struct search *search, int fd, uint64_t start, uint64_t end,
 	uint8_t *chunk, size_t *read_bytes)
 {
 	size_t found = 0, kept = 0;
@@ -67,9 +139,9 @@ static size_t count_range(const struct support_needle *needle, int fd, uint64_t 
 			continue;
 		}
 		*read_bytes += (size_t)got;
-		found += support_count_bytes(needle, chunk, kept + (size_t)got);
+		found += count_here(search, chunk, kept + (size_t)got);
 		kept += (size_t)got;
-		size_t overlap = kept < needle->bytes - 1 ? kept : needle->bytes - 1;
+		size_t overlap = kept < search->bytes - 1 ? kept : search->bytes - 1;
 		memmove(chunk, chunk + kept - overlap, overlap);
 		kept = overlap;
 		start += (uint64_t)got;
@@ -89,14 +161,15 @@ size_t support_count_file(const struct support_needle *needle, const char *path)
 	SUPPORT_CHECK(chunk != NULL);
 	bytes = lseek(fd, 0, SEEK_END);
 	SUPPORT_CHECK(bytes >= 0);
-	found = count_range(needle, fd, 0, (uint64_t)bytes, chunk, &read_bytes);
+	const struct search search = {.needle = needle, .bytes = needle->bytes};
+	found = count_range(&search, fd, 0, (uint64_t)bytes, chunk, &read_bytes);
 	SUPPORT_CHECK(read_bytes == (size_t)bytes);
 	free(chunk);
 	close(fd);
 	return found;
 }
 
-size_t support_count_process(const struct support_needle *needle, pid_t pid, size_t *ret_read_bytes)
+static size_t count_process(const struct search *search, pid_t pid, size_t *ret_read_bytes)
 {
 	char path[64], line[512];
 	uint8_t *chunk = malloc(CHUNK_BYTES);
@@ -119,7 +192,7 @@ size_t support_count_process(const struct support_needle *needle, pid_t pid, siz
 		/* reserved ranges of a sanitizer's shadow: nothing but zeros, and days to read */
 		if (end - start > (8ull << 30))
 			continue;
-		found += count_range(needle, mem, start, end, chunk, &read_bytes);
+		found += count_range(search, mem, start, end, chunk, &read_bytes);
 	}
 	if (maps)
 		fclose(maps);
@@ -129,6 +202,21 @@ size_t support_count_process(const struct support_needle *needle, pid_t pid, siz
 	if (ret_read_bytes)
 		*ret_read_bytes = read_bytes;
 	return found;
+}
+
+size_t support_count_process(const struct support_needle *needle, pid_t pid, size_t *ret_read_bytes)
+{
+	const struct search search = {.needle = needle, .bytes = needle->bytes};
+
+	return count_process(&search, pid, ret_read_bytes);
+}
+
+size_t support_sieve_count_process(
+	const struct support_sieve *sieve, pid_t pid, size_t *ret_read_bytes)
+{
+	const struct search search = {.sieve = sieve, .bytes = SUPPORT_PART_BYTES};
+
+	return count_process(&search, pid, ret_read_bytes);
 }
 
 static bool is_listed(pid_t pid, const pid_t *list, size_t count)

@@ -86,6 +86,17 @@ size_t support_count_process(const struct support_needle *needle, pid_t pid, siz
 /* Over every process but this one and those listed; says in which it was found. */
 size_t support_count_others(const struct support_needle *needle, const pid_t *except, size_t except_count);
 
+/*
+ * Many secrets looked for in one pass, each of SUPPORT_PART_BYTES bytes and masked as a needle is. The sieve keeps a sorted copy; free it with support_sieve_free.
+ * Counted is how often any of them stands there.
+ */
+enum { SUPPORT_PART_BYTES = 16 };
+struct support_sieve;
+struct support_sieve *support_sieve_new(const uint8_t (*masked)[SUPPORT_PART_BYTES], size_t count);
+void support_sieve_free(struct support_sieve *sieve);
+size_t support_sieve_count_bytes(const struct support_sieve *sieve, const void *bytes, size_t count);
+size_t support_sieve_count_process(const struct support_sieve *sieve, pid_t pid, size_t *ret_read_bytes);
+
 /* ---- acting as a client on the wire ---- */
 /* Connects as a client and opens a session. Returns the error of SESSION_OPEN; *ret_fd is -1 then. */
 enum secpool_error support_session(const char *tenant, uint64_t local_bytes, int *ret_fd) MUST_USE;

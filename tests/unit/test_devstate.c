@@ -3,7 +3,6 @@
  * The device state table: every pair of state and event against a second writing of it, rules that
  * hold for all of it, and docs/states.md, which this program prints with the argument --print.
  */
-#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -12,11 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <cmocka.h>
 
 #include "hotplug/devstate.h"
-#include "lib/base/os.h"
+#include "tests/unit/docs_page.h"
 
 /*
  * One row for each state, one letter for each event in enum order (found attest accepted refused
@@ -213,27 +211,6 @@ static void print_document(FILE *to)
 	print_table(to);
 }
 
-/* docs/states.md, from the working folder or from a folder above the test program. */
-static char *read_page(size_t *ret_bytes)
-{
-	char path[PATH_MAX], *slash, *text = NULL;
-	ssize_t length;
-
-	if (os_read_file("docs/states.md", 1 << 20, &text, ret_bytes) == SECPOOL_OK)
-		return text;
-	length = readlink("/proc/self/exe", path, sizeof path - 32);
-	assert_true(length > 0);
-	path[length] = '\0';
-	while ((slash = strrchr(path, '/')) != NULL) {
-		strcpy(slash, "/docs/states.md");
-		if (os_read_file(path, 1 << 20, &text, ret_bytes) == SECPOOL_OK)
-			return text;
-		*slash = '\0';
-	}
-	fail_msg("docs/states.md was not found: run the test in the project's folder");
-	return NULL;
-}
-
 static void page_is_current(void **state)
 {
 	char *made = NULL, *page;
@@ -244,7 +221,7 @@ static void page_is_current(void **state)
 	assert_non_null(to);
 	print_document(to);
 	assert_int_equal(fclose(to), 0);
-	page = read_page(&page_bytes);
+	page = docs_page("states.md", &page_bytes);
 	if (page_bytes != made_bytes || strcmp(page, made) != 0)
 		fail_msg("docs/states.md is not what the table says: run 'test_devstate --print > "
 			 "docs/states.md'");

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
+#include "tests/unit/docs_page.h"
 
 static const char policy_text[] =
 	"version: 1\n"
@@ -158,6 +160,30 @@ static void every_request_in_every_state(void **state)
 	assert_int_equal(requests.vault.region_count, 0);
 }
 
+/* docs/wire.md shows the table: a row for each request that it has, and none for another. */
+static void page_shows_the_table(void **state)
+{
+	static const char *const words[] = {"ends", "served"};
+	char row[128], *page;
+	size_t bytes;
+
+	(void)state;
+	page = docs_page("wire.md", &bytes);
+	for (size_t i = 0; i < sizeof all_types / sizeof *all_types; i++) {
+		uint32_t type = all_types[i];
+		bool any = false;
+		for (int at = 0; at < REQUESTS_STATES; at++)
+			any = any || requests_allowed(type, (enum requests_state)at);
+		snprintf(row, sizeof row, "\n| %s | %u | %s | %s | %s |\n", msg_name(type),
+			requests_fds(type), words[requests_allowed(type, REQUESTS_STARTING)],
+			words[requests_allowed(type, REQUESTS_SERVING)],
+			words[requests_allowed(type, REQUESTS_STOPPING)]);
+		if ((strstr(page, row) != NULL) != any)
+			fail_msg("docs/wire.md %s this row:%s", any ? "lacks" : "has", row);
+	}
+	free(page);
+}
+
 /* The error that an empty request gives: nothing in it may be taken for good. */
 static void empty_requests(void **state)
 {
@@ -272,6 +298,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_request_in_every_state, set_up, tear_down),
+		cmocka_unit_test(page_shows_the_table),
 		cmocka_unit_test_setup_teardown(empty_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sessions_and_keys, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(destruction_counts, set_up, tear_down),

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of a rotation, and when one begins by itself. */
-#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,12 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "lib/base/os.h"
 #include "lib/rotate.h"
+#include "tests/unit/docs_page.h"
 
 /* Written down a second time: every pair not named here must be refused. */
 static const struct {
@@ -53,32 +51,12 @@ static void test_every_pair(void **state)
 	assert_string_equal(rotation_event_name(ROTATION_EVENTS), "?");
 }
 
-/* docs/keys.md, from the working folder or from a folder above the test program. */
-static char *read_page(void)
-{
-	char path[PATH_MAX], *slash, *text = NULL;
-	ssize_t length;
-	size_t bytes;
-
-	if (os_read_file("docs/keys.md", 1 << 20, &text, &bytes) == SECPOOL_OK)
-		return text;
-	length = readlink("/proc/self/exe", path, sizeof path - 32);
-	assert_true(length > 0);
-	path[length] = '\0';
-	while ((slash = strrchr(path, '/')) != NULL) {
-		strcpy(slash, "/docs/keys.md");
-		if (os_read_file(path, 1 << 20, &text, &bytes) == SECPOOL_OK)
-			return text;
-		*slash = '\0';
-	}
-	fail_msg("docs/keys.md was not found: run the test in the project's folder");
-	return NULL;
-}
-
 /* Each row of the table is in the page, and the page has no more of them. */
 static void test_the_page_has_the_table(void **state)
 {
-	char *page = read_page(), row[128], *at = strstr(page, "| state | event | next |\n");
+	size_t bytes;
+	char *page = docs_page("keys.md", &bytes), row[128];
+	char *at = strstr(page, "| state | event | next |\n");
 	unsigned rows = 0, lines = 0;
 
 	(void)state;

@@ -38,6 +38,46 @@ static void open_wants_the_log_off(void **state)
 	tpm_close(tpm);
 }
 
+/* Whether the TPM's clock went on in order over its last loss of power: TPMS_CLOCK_INFO.safe, at the end of what a quote says before its firmware and PCRs (TPM 2.0 part 2, TPMS_CLOCK_INFO and TPMS_ATTEST). */
+static bool was_orderly(void)
+{
+	enum { HEAD_BYTES = 4 + 2 + 2 + 34 + 2, SAFE = 8 + 4 + 4 };
+	uint8_t blob[TPM_BLOB_BYTES], nonce[TPM_NONCE_BYTES] = {1};
+	struct tpm *tpm = open_tpm();
+	struct tpm_public ek, ak;
+	struct tpm_quote quote;
+	size_t bytes = 0;
+
+	assert_int_equal(tpm_attestation_key(tpm, blob, &bytes, &ek, &ak), SECPOOL_OK);
+	assert_int_equal(tpm_quote(tpm, PCRS, nonce, sizeof nonce, &quote), SECPOOL_OK);
+	tpm_close(tpm);
+	assert_int_equal(quote.attest[6] * 256 + quote.attest[7], 34);
+	return quote.attest[HEAD_BYTES + sizeof nonce + SAFE] == 1;
+}
+
+static void lose_power(void)
+{
+	assert_int_equal(vtpm_end(&vtpm, SIGKILL), 1000 + SIGKILL);
+	vtpm_start(&vtpm, SAME_FIRMWARE);
+}
+
+/* Who closes a TPM leaves it so that a loss of its power does no harm; the control is one that is killed while it is in use. */
+static void close_shuts_down(void **state)
+{
+	struct tpm *tpm;
+
+	(void)state;
+	(void)was_orderly();
+	lose_power();
+	assert_true(was_orderly());
+	lose_power();
+	tpm = open_tpm();
+	assert_int_equal(tpm_extend(tpm, 7, "in use"), SECPOOL_OK);
+	lose_power();
+	tpm_close(tpm);
+	assert_false(was_orderly());
+}
+
 static void describes(void **state)
 {
 	char text[64] = "", tiny[4] = "";
@@ -227,6 +267,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(where_is_checked),
 		cmocka_unit_test_setup_teardown(open_wants_the_log_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(close_shuts_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(describes, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_tpm_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(attestation_key_is_kept, setup, teardown),

@@ -237,7 +237,9 @@ static void two_epochs(void **state)
 	/* a third one only when the first is gone; never one that was there already, nor an earlier one */
 	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blobs[0], &bytes),
 		SECPOOL_E_EXISTS);
+	assert_true(vault_has_region(&vault, 5) && !vault_has_region(&vault, 99));
 	assert_int_equal(vault_destroy_region(&vault, 5, 1), 1);
+	assert_true(vault_has_region(&vault, 5));
 	assert_int_equal(vault.region_count, 2);
 	for (uint64_t epoch = 1; epoch < 3; epoch++) {
 		binding.epoch = epoch;
@@ -253,6 +255,7 @@ static void two_epochs(void **state)
 	assert_int_equal(vault_destroy_region(&vault, 5, 1), 2);
 	assert_int_equal(vault.region_count, 3);
 	assert_int_equal(vault_destroy_region(&vault, 5, 0), 3);
+	assert_false(vault_has_region(&vault, 5));
 	assert_int_equal(vault.region_count, 1);
 	assert_int_equal(vault.regions[0].region, 6);
 }
