@@ -48,6 +48,12 @@ struct devices_row {
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
 	char serial[MSG_NAME_BYTES]; /* with ek, "": not known */
+	/* revocation.h: since when (clock_calendar_ns; 0: not) and for what (enum revocation_cause) it may not be used, as the directory has it */
+	uint64_t revoked_ns;
+	uint32_t revocation;
+	bool foreign;	  /* its media are not those that the directory knows */
+	bool drain_asked; /* hotplugd was asked to drain it */
+	bool cut_off;	  /* what was left there was given up: it is lost to clients, whatever its state is */
 	struct log_limit checks;
 	struct devices_votes votes;
 };
@@ -68,6 +74,7 @@ struct devices {
 	size_t count;
 	struct server_connection *hotplug; /* hotplugd's connection, NULL when there is none */
 	sd_event_source *missing;          /* missing.c's timer */
+	sd_event_source *revocations;      /* revocation.c's */
 };
 
 /* Reads the directory's devices and tells the enclave the EKs they were first accepted with. */

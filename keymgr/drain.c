@@ -5,6 +5,7 @@
 #include "keymgr/events.h"
 #include "keymgr/extents.h"
 #include "keymgr/releases.h"
+#include "keymgr/revocation.h"
 #include "keymgr/session.h"
 
 static enum secpool_error find_device(
@@ -45,6 +46,8 @@ enum secpool_error drain_handle_move(
 	if (!error && device->state != MSG_DEVICE_DRAINING)
 		error = err_set(SECPOOL_E_BUSY, "device %s is %s: nothing is moved", device->id,
 			msg_device_state_name(device->state));
+	if (!error)
+		error = revocation_may_move(connection->daemon, device, &region);
 	if (!error)
 		error = take_targets(connection->daemon, &region, move->slot);
 	if (!error)
@@ -112,11 +115,18 @@ enum secpool_error drain_handle_scrub(
 	return SECPOOL_OK;
 }
 
+void drain_tell_drained(struct daemon *daemon, const char *id)
+{
+	struct msg msg = {.type = MSG_DEVICE_DRAINED};
+
+	MSG_SET(msg.u.device_drained.id, id);
+	server_send(daemon->devices->hotplug, &msg, -1);
+}
+
 void drain_look(struct daemon *daemon)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++) {
 		const struct devices_row *device = daemon->devices->rows[i];
-		struct msg msg = {.type = MSG_DEVICE_DRAINED};
 		bool drained = false;
 		enum secpool_error error;
 
@@ -125,9 +135,7 @@ void drain_look(struct daemon *daemon)
 		error = extents_drained(daemon->directory, device->slot, &drained);
 		if (error)
 			log_error("drain-not-seen", error);
-		if (error || !drained)
-			continue;
-		MSG_SET(msg.u.device_drained.id, device->id);
-		server_send(daemon->devices->hotplug, &msg, -1);
+		if (!error && drained)
+			drain_tell_drained(daemon, device->id);
 	}
 }

@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "keymgr/devclaims.h"
+#include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/missing.h"
+#include "keymgr/revocation.h"
 #include "policy/policy.h"
 #include "lib/base/os.h"
 
@@ -111,6 +113,8 @@ static void refused_before_online(struct daemon *daemon, const struct msg_device
 
 	if (state->state == MSG_DEVICE_QUARANTINED)
 		events_record(daemon, "device-quarantined", &about, "%s", state->cause);
+	if (state->state == MSG_DEVICE_DRAINING) /* it has nothing */
+		drain_tell_drained(daemon, state->id);
 }
 
 /* A step of hotplugd's table that is not `online`. media_fd: of a device that is draining; taken over where it is needed. */
@@ -133,6 +137,11 @@ static void take_step(struct daemon *daemon, const struct msg_device_state *stat
 		*media_fd = -1;
 	}
 	devices_leave(daemon, row, state->state, state->cause);
+	if (state->state == MSG_DEVICE_LOST || state->state == MSG_DEVICE_ABSENT ||
+		state->state == MSG_DEVICE_OFFLINE)
+		revocation_end(daemon, row);
+	else
+		revocation_told(daemon, row, state->why, same);
 }
 
 enum secpool_error hotplug_handle_state(

@@ -12,6 +12,7 @@
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/regionkeys.h"
+#include "keymgr/revocation.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
 #include "keymgr/waiters.h"
@@ -193,6 +194,8 @@ static int on_kick(sd_event_source *source, void *arg)
 		daemon_fail(releases->daemon, "scrub-failed", error);
 	else
 		drain_look(releases->daemon);
+	if (!error)
+		revocation_look(releases->daemon);
 	return 0;
 }
 

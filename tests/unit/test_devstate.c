@@ -3,38 +3,36 @@
  * The device state table: every pair of state and event against a second writing of it, rules that
  * hold for all of it, and docs/states.md, which this program prints with the argument --print.
  */
-#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <cmocka.h>
 
 #include "hotplug/devstate.h"
-#include "lib/base/os.h"
+#include "tests/unit/page_fixture.h"
 
 /*
  * One row for each state, one letter for each event in enum order (found attest accepted refused
- * unreachable expired errors connected disconnected drain drained removed): the next state's
+ * unreachable expired errors connected disconnected drain drained cut-off
+ * removed): the next state's
  * letter, '-' for an entry that must be missing. a absent, d discovered, t attesting, o online, g
  * draining, f offline, q quarantined, s suspect, l lost
  */
 static const char letters[] = "adtogfqsl";
 static const char *const expected[MSG_DEVICE_STATES] = {
-	[MSG_DEVICE_ABSENT] = "d------aa--l",
-	[MSG_DEVICE_DISCOVERED] = "-t-----td--l",
-	[MSG_DEVICE_ATTESTING] = "--oqq--td--l",
-	[MSG_DEVICE_ONLINE] = "-oososstdg-l",
-	[MSG_DEVICE_DRAINING] = "-t----ggg-fl",
-	[MSG_DEVICE_OFFLINE] = "-t-----ff--a",
-	[MSG_DEVICE_QUARANTINED] = "-t-----tq--a",
-	[MSG_DEVICE_SUSPECT] = "-t----sssg-l",
-	[MSG_DEVICE_LOST] = "d------ll---",
+	[MSG_DEVICE_ABSENT] = "d------aa---l",
+	[MSG_DEVICE_DISCOVERED] = "-t-----td---l",
+	[MSG_DEVICE_ATTESTING] = "--oqq--td---l",
+	[MSG_DEVICE_ONLINE] = "-oososstdg--l",
+	[MSG_DEVICE_DRAINING] = "-t----ggg-fql",
+	[MSG_DEVICE_OFFLINE] = "-t-----ff---a",
+	[MSG_DEVICE_QUARANTINED] = "-t-----tqg-qa",
+	[MSG_DEVICE_SUSPECT] = "-t----sssg-ql",
+	[MSG_DEVICE_LOST] = "d------ll----",
 };
 
 static void every_pair(void **state)
@@ -134,6 +132,8 @@ static const char *const event_words[DEVSTATE_EVENTS] = {
 	[DEVSTATE_DISCONNECTED] = "the connection to keymgrd ended",
 	[DEVSTATE_DRAIN] = "what it holds is to be moved elsewhere",
 	[DEVSTATE_DRAINED] = "it holds nothing any more, and what it held is overwritten",
+	[DEVSTATE_CUT_OFF] = "keymgrd gave up what was left on it, as it may not be used any more "
+			     "(docs/revocation.md)",
 	[DEVSTATE_REMOVED] = "its media are gone",
 };
 
@@ -213,43 +213,10 @@ static void print_document(FILE *to)
 	print_table(to);
 }
 
-/* docs/states.md, from the working folder or from a folder above the test program. */
-static char *read_page(size_t *ret_bytes)
-{
-	char path[PATH_MAX], *slash, *text = NULL;
-	ssize_t length;
-
-	if (os_read_file("docs/states.md", 1 << 20, &text, ret_bytes) == SECPOOL_OK)
-		return text;
-	length = readlink("/proc/self/exe", path, sizeof path - 32);
-	assert_true(length > 0);
-	path[length] = '\0';
-	while ((slash = strrchr(path, '/')) != NULL) {
-		strcpy(slash, "/docs/states.md");
-		if (os_read_file(path, 1 << 20, &text, ret_bytes) == SECPOOL_OK)
-			return text;
-		*slash = '\0';
-	}
-	fail_msg("docs/states.md was not found: run the test in the project's folder");
-	return NULL;
-}
-
 static void page_is_current(void **state)
 {
-	char *made = NULL, *page;
-	size_t made_bytes, page_bytes;
-	FILE *to = open_memstream(&made, &made_bytes);
-
 	(void)state;
-	assert_non_null(to);
-	print_document(to);
-	assert_int_equal(fclose(to), 0);
-	page = read_page(&page_bytes);
-	if (page_bytes != made_bytes || strcmp(page, made) != 0)
-		fail_msg("docs/states.md is not what the table says: run 'test_devstate --print > "
-			 "docs/states.md'");
-	free(page);
-	free(made);
+	page_check("docs/states.md", print_document);
 }
 
 int main(int argc, char **argv)
