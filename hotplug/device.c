@@ -222,7 +222,7 @@ enum secpool_error device_attest(struct device *device)
 			"%.120s/keymgr.sock",
 			device->identity.id, device->hotplug->runtime_dir);
 	health_reset(&device->health);
-	holdoff_forget(&device->holdoff);
+	device_returns_forget(device);
 	device_drain_forget(device); /* it is to be used again */
 	device_bad_forget(device);
 	device_step(device, DEVSTATE_ATTEST, "asked for by command");

@@ -201,6 +201,14 @@ void device_attested(
 /* There was trouble (DEVICE_CHECK): looks at the device, and counts it (health.h). */
 void device_check(struct device *device, const struct msg_device_check *check);
 
+/*
+ * How often it came back by itself is counted in holdoff, and in a file of the device's folder: device_returned counts one more, and returns how long it has to wait, in ns; device_returns_load is for a
+ * device that the daemon did not know yet, and takes what lies there and is not too old. What can't be read or written is logged.
+ */
+uint64_t device_returned(struct device *device);
+void device_returns_load(struct device *device);
+void device_returns_forget(struct device *device);
+
 /* Whether it is held off still (holdoff.h): then it is attested when that is over, or when an
  * operator asks. */
 bool device_held(const struct device *device);
