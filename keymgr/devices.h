@@ -32,6 +32,14 @@ struct devices_votes {
 	char tenants[DEVICES_VOTES_MOST][MSG_NAME_BYTES];
 };
 
+/* devwork.h's; bytes. */
+struct devices_work {
+	uint64_t drain_bytes, scrub_bytes; /* the most that was left, since nothing was */
+	uint64_t run_ns;		   /* clock_calendar_ns when a scrub by command began; 0: none did */
+	bool run_over;
+	uint64_t matched_bytes, differed_bytes, failed_bytes; /* what that came to */
+};
+
 struct devices_row {
 	uint64_t slot, bytes, media;
 	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
@@ -54,6 +62,7 @@ struct devices_row {
 	bool foreign;	  /* its media are not those that the directory knows */
 	bool drain_asked; /* hotplugd was asked to drain it */
 	bool cut_off;	  /* what was left there was given up: it is lost to clients, whatever its state is */
+	struct devices_work work;
 	struct log_limit checks;
 	struct devices_votes votes;
 };

@@ -2,6 +2,7 @@
 #include "keymgr/drain.h"
 
 #include "keymgr/devices.h"
+#include "keymgr/devwork.h"
 #include "keymgr/events.h"
 #include "keymgr/extents.h"
 #include "keymgr/releases.h"
@@ -81,7 +82,7 @@ enum secpool_error drain_handle_moved(
 	events_record(daemon, "region-moved", &about, "what it had there is on other devices");
 	server_reply(connection, msg->number, SECPOOL_OK);
 	releases_kick(daemon);
-	return SECPOOL_OK;
+	return devwork_look(daemon, device, NULL);
 }
 
 enum secpool_error drain_handle_scrub(
@@ -110,6 +111,9 @@ enum secpool_error drain_handle_scrub(
 		return error;
 	events_record(
 		daemon, "device-scrub", &about, "all that no region uses is overwritten again");
+	error = devwork_scrub_begin(daemon, device);
+	if (error)
+		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);
 	releases_kick(daemon);
 	return SECPOOL_OK;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "keymgr/devclaims.h"
+#include "keymgr/devwork.h"
 #include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/missing.h"
@@ -137,6 +138,8 @@ static void take_step(struct daemon *daemon, const struct msg_device_state *stat
 		*media_fd = -1;
 	}
 	devices_leave(daemon, row, state->state, state->cause);
+	if (row->state == MSG_DEVICE_DRAINING && devwork_look(daemon, row, NULL) != SECPOOL_OK)
+		log_error("drain-not-seen", SECPOOL_E_STORE);
 	if (state->state == MSG_DEVICE_LOST || state->state == MSG_DEVICE_ABSENT ||
 		state->state == MSG_DEVICE_OFFLINE)
 		revocation_end(daemon, row);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "keymgr/devices.h"
+#include "keymgr/devwork.h"
 #include "keymgr/directory.h"
 #include "keymgr/extents.h"
 #include "keymgr/lanes.h"
@@ -166,8 +167,8 @@ static enum secpool_error fill_places(struct daemon *daemon, struct msg_region_r
 	MSG_SET(out->devices, devices);
 	return error ? error
 		     : lanes_live(daemon, out->region,
-			       msg_lane_bytes(out->bytes, out->page_bytes, out->data), 0, LANES_REACHED,
-			       &out->live_lanes);
+			       msg_lane_bytes(out->bytes, out->page_bytes, out->data), 0,
+			       LANES_REACHED, &out->live_lanes);
 }
 
 static enum secpool_error next_region(struct daemon *daemon, uint64_t *after, struct msg *row)
@@ -260,23 +261,30 @@ static enum secpool_error next_event(struct daemon *daemon, uint64_t *after, str
 /* Rows are in the order of slots, which rise with the array's index. */
 static enum secpool_error next_use(struct daemon *daemon, uint64_t *after, struct msg *row)
 {
-	const struct devices_row *device = NULL;
+	struct devices_row *device = NULL;
 	struct msg_use_row *out = &row->u.use_row;
 	struct extents_use use = {0};
 	enum secpool_error error;
 
 	for (size_t i = 0; i < daemon->devices->count; i++) {
-		const struct devices_row *d = daemon->devices->rows[i];
+		struct devices_row *d = daemon->devices->rows[i];
 
 		if (d->slot > *after && (!device || d->slot < device->slot))
 			device = d;
 	}
 	if (!device)
 		return SECPOOL_E_NOT_FOUND;
-	error = extents_count_use(daemon->directory, device->slot, &use);
+	error = devwork_look(daemon, device, &use);
 	if (error)
 		return error;
 	row->type = MSG_USE_ROW;
+	devwork_drain(device, &use, &out->drain_done_bytes, &out->drain_bytes);
+	devwork_scrub(device, &use, &out->scrub_done_bytes, &out->scrub_bytes);
+	out->scrub_run_ns = device->work.run_ns;
+	out->run_matched_bytes = device->work.matched_bytes;
+	out->run_differed_bytes = device->work.differed_bytes;
+	out->run_failed_bytes = device->work.failed_bytes;
+	out->differed_bytes = use.differed;
 	out->slot = device->slot;
 	out->bytes = device->bytes;
 	out->used_bytes = use.used;
