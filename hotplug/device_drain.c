@@ -87,6 +87,7 @@ enum secpool_error device_drain(struct device *device)
 	error = os_write_file_durable(path, "", 0, MARK_MODE);
 	if (error)
 		return error;
+	device->why = MSG_WHY_COMMAND; /* it is no revocation's */
 	device_step(device, DEVSTATE_DRAIN, "drained by command");
 	return SECPOOL_OK;
 }

@@ -381,6 +381,8 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 	if ((was_there || state == MSG_DEVICE_LOST || state == MSG_DEVICE_QUARANTINED) &&
 		device->media_fd < 0)
 		lostkeys_destroy(daemon, device);
+	if (state == MSG_DEVICE_LOST && !device->cut_off)
+		revocation_end(daemon, device);
 	releases_kick(daemon);
 }
 

@@ -61,6 +61,7 @@ struct devices_row {
 	uint32_t revocation;
 	bool foreign;	  /* its media are not those that the directory knows */
 	bool drain_asked; /* hotplugd was asked to drain it */
+	bool by_operator; /* an operator drains it: then all may move */
 	bool cut_off;	  /* what was left there was given up: it is lost to clients, whatever its state is */
 	struct devices_work work;
 	struct log_limit checks;

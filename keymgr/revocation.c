@@ -129,6 +129,7 @@ void revocation_told(
 	enum secpool_error error;
 
 	device->drain_asked = false;
+	device->by_operator = device->state == MSG_DEVICE_DRAINING && why == MSG_WHY_COMMAND;
 	if (cause == REVOCATION_NONE || device->slot == 0)
 		return;
 	/* what takes nothing away from data does not call off what does */
@@ -160,7 +161,7 @@ void revocation_end(struct daemon *daemon, struct devices_row *device)
 
 	device->revocation = REVOCATION_NONE;
 	device->revoked_ns = 0;
-	device->cut_off = device->foreign = device->drain_asked = false;
+	device->cut_off = device->foreign = device->drain_asked = device->by_operator = false;
 	if (any && device->slot != 0)
 		error = store(daemon, device);
 	if (error)
@@ -173,7 +174,7 @@ enum secpool_error revocation_may_move(
 	enum revocation_situation situation = REVOCATION_NOTHING;
 	enum secpool_error error;
 
-	if (device->revoked_ns == 0)
+	if (device->revoked_ns == 0 || device->by_operator)
 		return SECPOOL_OK;
 	error = situation_of(daemon, device, region, &situation);
 	if (!error &&

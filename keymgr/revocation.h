@@ -63,7 +63,7 @@ void revocation_told(struct daemon *daemon, struct devices_row *device, uint32_t
 /* The device may be used again, or is not there any more: nothing is to be done. */
 void revocation_end(struct daemon *daemon, struct devices_row *device);
 
-/* Whether the region may be moved off the device. Errors: SECPOOL_E_DENIED (the policy's revoke_drains says no), SECPOOL_E_STORE. */
+/* Whether the region may be moved off the device: what an operator drains, always. Errors: SECPOOL_E_DENIED (the policy's revoke_drains says no), SECPOOL_E_STORE. */
 enum secpool_error revocation_may_move(struct daemon *daemon, const struct devices_row *device, const struct regions_row *region) MUST_USE;
 
 /* Something changed: devices whose data is to be moved are drained as soon as there is another one to move it to, and those whose time is over are given up. */

@@ -73,6 +73,7 @@ enum revocation_cause revocation_cause_of(uint32_t state, uint32_t why, bool lis
 	case MSG_WHY_ERRORS:
 		return REVOCATION_ERRORS;
 	case MSG_WHY_OTHER:
+	case MSG_WHY_COMMAND:
 		break;
 	}
 	return REVOCATION_NONE;

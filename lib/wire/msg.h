@@ -84,6 +84,7 @@ enum msg_why {
 	MSG_WHY_UNREACHABLE = 2, /* there was none; it is asked for again */
 	MSG_WHY_EXPIRED = 3,     /* it is too old, and could not be renewed */
 	MSG_WHY_ERRORS = 4,      /* it does not keep what is written, or does not answer as it should */
+	MSG_WHY_COMMAND = 5,     /* an operator drains it */
 };
 enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
 /* What a device says of its health, flags: CXL 3.0 section 8.2.9.8.3.1 */

@@ -201,6 +201,29 @@ static int kept_and_lost(void *arg)
 	return 0;
 }
 
+/* What the policy keeps there an operator may still drain. */
+static int kept_and_drained(void *arg)
+{
+	char device[8];
+
+	(void)arg;
+	reloads = 0;
+	begin(false);
+	find_used(device);
+	revoke_device(device, "  revoke_drains: none\n");
+	load_await_events("region-revoked", device, "data single: now hold", 1);
+	support_wait_device(device, "quarantined", false, LOAD_WAIT_MS);
+	load_await(500);
+	SUPPORT_CHECK(used_on(device) > 0);
+	SUPPORT_CHECK(support_cli(NULL, 0, "device", "drain", device, "--no-wait", NULL) == 0);
+	support_wait_device(device, "offline", false, LOAD_WAIT_MS);
+	load_await(500);
+	load_end();
+	SUPPORT_CHECK(used_on(device) == 0 && load_lost(region) == 0);
+	finish();
+	return 0;
+}
+
 static int mirrored_moves(void *arg)
 {
 	(void)arg;
@@ -232,5 +255,6 @@ int main(void)
 	run(3, "no redundancy moves", single_moves);
 	run(2, "no room, keymgrd killed", given_up);
 	run(2, "kept by the policy", kept_and_lost);
+	run(3, "kept, and drained by an operator", kept_and_drained);
 	return 0;
 }

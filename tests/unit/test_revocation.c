@@ -157,7 +157,7 @@ static void print_document(FILE *to)
 	      "*move* is a drain, as soon as another device is online, and the device is *offline* "
 	      "when it has nothing left; *hold* lets programs read what is there; *destroy* gives "
 	      "it "
-	      "up as if the device were gone (`key-destroyed`, `failover`, `region-hit`): what has "
+	      "up as if the device were gone (`device-lost`): what has "
 	      "other copies is made again from them under a new key, what has none is lost to its "
 	      "program, and what is on the device is under a key that ends.\n\n"
 	      "The end is `devices.revoke_seconds` after it began (600), over all restarts; "
