@@ -12,7 +12,7 @@
 #include "keymgr/revocation.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
-#include "lib/base/media.h"
+#include "lib/base/medialook.h"
 #include "lib/base/os.h"
 #include "policy/policy.h"
 
@@ -216,7 +216,7 @@ static enum secpool_error check_state(
 	if (state->bytes < EXTENTS_UNIT_BYTES || state->bytes > DEVICE_BYTES_MOST)
 		return err_set(SECPOOL_E_PROTOCOL, "device %s: %llu bytes are no possible size",
 			state->id, (unsigned long long)state->bytes);
-	if (media_fd < 0 || !media_there(media_fd, state->bytes))
+	if (media_fd < 0 || !medialook_there(media_fd, state->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE,
 			"device %s: its media is missing or shorter than the device", state->id);
 	error = devices_fresh(daemon, state->id);
@@ -400,7 +400,7 @@ bool devices_look(struct daemon *daemon, struct devices_row *device)
 {
 	if (device->media_fd < 0)
 		return true;
-	if (media_there(device->media_fd, device->bytes))
+	if (medialook_there(device->media_fd, device->bytes))
 		return false;
 	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found its media gone");
 	return true;
