@@ -5,6 +5,7 @@
 #include "keymgr/devwork.h"
 #include "keymgr/events.h"
 #include "keymgr/extents.h"
+#include "keymgr/rebalance.h"
 #include "keymgr/releases.h"
 #include "keymgr/revocation.h"
 #include "keymgr/session.h"
@@ -18,13 +19,16 @@ static enum secpool_error find_device(
 				     (unsigned long long)slot);
 }
 
+/* rebalances: the device is not drained, so they must be better places than those there. */
 static enum secpool_error take_targets(
-	struct daemon *daemon, const struct regions_row *region, uint64_t slot)
+	struct daemon *daemon, const struct regions_row *region, uint64_t slot, bool rebalances)
 {
 	static struct extents_device usable[DEVICES_MOST];
 	size_t count = 0;
 	enum secpool_error error = devices_usable(daemon, usable, &count);
 
+	if (!error && rebalances)
+		error = rebalance_narrow(daemon, slot, usable, &count);
 	if (!error)
 		error = directory_begin(daemon->directory);
 	if (error)
@@ -39,18 +43,22 @@ enum secpool_error drain_handle_move(
 	const struct msg_region_move *move = &msg->u.region_move;
 	struct devices_row *device = NULL;
 	struct regions_row region;
+	bool rebalances;
 	enum secpool_error error = find_device(connection->daemon, move->slot, &device);
 
 	(void)extra;
 	if (!error)
 		error = session_region(connection, move->region, &region);
-	if (!error && device->state != MSG_DEVICE_DRAINING)
+	rebalances =
+		device && device->state == MSG_DEVICE_ONLINE &&
+		rebalance_is_under_way(connection->daemon->rebalance, move->region, move->slot);
+	if (!error && device->state != MSG_DEVICE_DRAINING && !rebalances)
 		error = err_set(SECPOOL_E_BUSY, "device %s is %s: nothing is moved", device->id,
 			msg_device_state_name(device->state));
 	if (!error)
 		error = revocation_may_move(connection->daemon, device, &region);
 	if (!error)
-		error = take_targets(connection->daemon, &region, move->slot);
+		error = take_targets(connection->daemon, &region, move->slot, rebalances);
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;

@@ -24,6 +24,7 @@ enum {
 	ROTATE_SECONDS_DEFAULT = 365 * 86400,
 	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
 	HOST_PCR_DEFAULT = 7,
+	REBALANCE_PERCENT_DEFAULT = 10,
 };
 
 static enum secpool_error build_window(const struct value_source *source,
@@ -72,6 +73,23 @@ static enum secpool_error build_rotation(const struct value_source *source,
 	return error;
 }
 
+/* When regions move from fuller devices to emptier ones. */
+static enum secpool_error build_rebalance(const struct value_source *source,
+	const struct schema_file *file, struct policy_settings *to)
+{
+	uint64_t percent = REBALANCE_PERCENT_DEFAULT;
+	enum secpool_error error =
+		value_number(source, "rebalance_percent", file->rebalance_percent, 100, &percent);
+
+	if (!error && percent == 0)
+		error = value_refuse(source, "rebalance_percent", "expected 1 or more");
+	if (!error && file->rebalance_bytes_per_second)
+		error = value_size(source, "rebalance_bytes_per_second",
+			file->rebalance_bytes_per_second, &to->rebalance_bytes_per_second);
+	to->rebalance_percent = (uint32_t)percent;
+	return error;
+}
+
 static enum secpool_error build_settings(const struct value_source *source,
 	const struct schema_file *file, struct policy_settings *to)
 {
@@ -103,6 +121,8 @@ static enum secpool_error build_settings(const struct value_source *source,
 	if (!error && file->patrol_bytes_per_second)
 		error = value_size(source, "patrol_bytes_per_second", file->patrol_bytes_per_second,
 			&to->patrol_bytes_per_second);
+	if (!error)
+		error = build_rebalance(source, file, to);
 	if (!error)
 		error = build_rotation(source, file, to);
 	to->grace_ns = grace * CLOCK_NS_PER_S;

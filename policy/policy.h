@@ -48,6 +48,8 @@ struct policy_settings {
 	uint64_t grace_ns;                  /* how long a live client may be without keymgrd before its regions are given up */
 	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
 	uint64_t rebuild_bytes_per_second;  /* how fast a program rebuilds a region; 0: as fast as it goes */
+	uint64_t rebalance_bytes_per_second; /* how fast one region at a time moves from fuller devices to emptier ones; 0: none does */
+	uint32_t rebalance_percent;         /* by so much of their sizes two devices must be apart for that; 1 to 100 */
 	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
 	uint64_t rotate_after_ns;           /* a region's key that is older is renewed; 0: none is for its age */
 	uint64_t rotate_after_bytes;        /* so much written under a key, and it is renewed: at most POLICY_ROTATE_BYTES_MOST */

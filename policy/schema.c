@@ -97,6 +97,8 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	OPTIONAL_TEXT(struct schema_file, grace_seconds),
 	OPTIONAL_TEXT(struct schema_file, session_seconds),
 	OPTIONAL_TEXT(struct schema_file, rebuild_bytes_per_second),
+	OPTIONAL_TEXT(struct schema_file, rebalance_bytes_per_second),
+	OPTIONAL_TEXT(struct schema_file, rebalance_percent),
 	OPTIONAL_TEXT(struct schema_file, patrol_bytes_per_second),
 	OPTIONAL_TEXT(struct schema_file, rotate_after_seconds),
 	OPTIONAL_TEXT(struct schema_file, rotate_after_bytes),

@@ -202,6 +202,10 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "host_pcrs: [16]\n", 6, "reset");
 	expect_refused("version: 1\n" TENANT "host_pcrs: [1, 1]\n", 6, "twice");
 	expect_refused("version: 1\n" TENANT "host_pcrs: [1,2,3,4,5,6,7,8,9]\n", 6, "at most 8");
+	expect_refused("version: 1\n" TENANT "rebalance_percent: 0\n", 6, "expected 1 or more");
+	expect_refused("version: 1\n" TENANT "rebalance_percent: 101\n", 6, "at most 100");
+	expect_refused("version: 1\n" TENANT "rebalance_bytes_per_second: fast\n", 6,
+		"rebalance_bytes_per_second");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], max_age_seconds: 0}\n", 6,
 		"1 or more");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 0}\n", 6,
