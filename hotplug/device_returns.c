@@ -68,7 +68,7 @@ void device_returns_load(struct device *device)
 	if (!find_path(device, path) || access(path, F_OK) != 0)
 		return;
 	if (os_read_file(path, FILE_BYTES_MOST, &text, &bytes) == SECPOOL_OK &&
-		sscanf(text, "%9" SCNu32 " %20" SCNu64 " %20" SCNu64 "%n", &returns, &last, &until,
+		sscanf(text, "%9" SCNu32 " %19" SCNu64 " %19" SCNu64 "%n", &returns, &last, &until,
 			&used) == 3 &&
 		used > 0 && text[used] == '\n')
 		take(&device->holdoff, returns, last, until);

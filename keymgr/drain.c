@@ -88,9 +88,12 @@ enum secpool_error drain_handle_moved(
 	about.device = device->id;
 	about.region = region.id;
 	events_record(daemon, "region-moved", &about, "what it had there is on other devices");
+	error = devwork_look(daemon, device, NULL);
+	if (error)
+		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);
 	releases_kick(daemon);
-	return devwork_look(daemon, device, NULL);
+	return SECPOOL_OK;
 }
 
 enum secpool_error drain_handle_scrub(
