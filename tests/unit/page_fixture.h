@@ -4,10 +4,15 @@
 #define SECPOOL_TESTS_PAGE_FIXTURE_H
 
 #include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <cmocka.h>
 
 #include "lib/base/os.h"
 
