@@ -5,15 +5,17 @@
 #include "cli/commands.h"
 #include "cli/conn.h"
 #include "cli/evidence.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/base/size.h"
 #include "lib/wire/sock.h"
 
 /* How long a verb may take: plug and attest are answered after the attestation. */
 #define VERB_NS (60 * CLOCK_NS_PER_S)
-/* Between two looks at a drain, which takes as long as it takes. */
-#define DRAIN_LOOK_NS (100 * CLOCK_NS_PER_MS)
+/* Between two looks at a drain or a scrub, which take as long as they take. */
+#define LOOK_NS (100 * CLOCK_NS_PER_MS)
 
 static const struct table_column columns[] = {
 	{"ID", "id", false},
@@ -30,6 +32,12 @@ static const struct table_column columns[] = {
 	{NULL, "largest_free_bytes", true},
 	{NULL, "free_extents", true},
 	{NULL, "fragmentation", true},
+	{"PROGRESS", "progress", false},
+	{NULL, "differed_bytes", true},
+	{NULL, "drain_done_bytes", true},
+	{NULL, "drain_bytes", true},
+	{NULL, "scrub_done_bytes", true},
+	{NULL, "scrub_bytes", true},
 	{"EVIDENCE", "evidence_seconds", true},
 	{NULL, "returns", true},
 	{NULL, "held_seconds", true},
@@ -92,7 +100,8 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 /* What keymgrd says; NULL: it is away, or does not know the device. */
 static void add_use(struct table *table, const struct msg_use_row *use)
 {
-	enum { COLUMNS = 8 };
+	enum { COLUMNS = 14 };
+	char progress[PROGRESS_BYTES];
 
 	if (!use) {
 		for (int i = 0; i < COLUMNS; i++)
@@ -110,6 +119,12 @@ static void add_use(struct table *table, const struct msg_use_row *use)
 	table_real(table, use->free_bytes == 0
 				  ? 0
 				  : 1 - (double)use->largest_free_bytes / (double)use->free_bytes);
+	table_text(table, progress_text(use, progress));
+	table_size(table, use->differed_bytes);
+	table_size(table, use->drain_done_bytes);
+	table_size(table, use->drain_bytes);
+	table_size(table, use->scrub_done_bytes);
+	table_size(table, use->scrub_bytes);
 }
 
 static void add_row(
@@ -298,7 +313,7 @@ int command_device_drain(const struct args *args)
 		return send_verb(args, MSG_VERB_DRAIN, "is being drained");
 	error = ask_verb(args, MSG_VERB_DRAIN, MSG_REPLY, NULL);
 	while (!error && !done) {
-		clock_sleep_ns(DRAIN_LOOK_NS);
+		clock_sleep_ns(LOOK_NS);
 		error = look_drained(args, &done);
 	}
 	if (error)
@@ -307,9 +322,64 @@ int command_device_drain(const struct args *args)
 	return STATUS_DONE;
 }
 
+/* What the scrub came to, when nothing is left of it; *run: when it began, by keymgrd. */
+static enum secpool_error look_scrubbed(
+	const struct args *args, uint64_t *run, struct msg_use_row *ret_use, bool *ret_done)
+{
+	struct conn_devices devices;
+	enum secpool_error error = conn_devices_read(args->runtime, &devices);
+	const struct msg_use_row *use;
+
+	if (!error)
+		error = devices.use_error;
+	use = error ? NULL : conn_devices_use(&devices, args->words[0]);
+	if (!error && (!use || use->scrub_run_ns == 0 || (*run && use->scrub_run_ns != *run)))
+		error = err_set(SECPOOL_E_CLOSED,
+			"the scrub of %.63s was begun anew, or the key manager was: what it came "
+			"to "
+			"is in 'secpool events'",
+			args->words[0]);
+	if (!error && use->state != MSG_DEVICE_ONLINE && use->state != MSG_DEVICE_DRAINING)
+		error = err_set(SECPOOL_E_DEVICE_GONE, "device %.63s is %s: its scrub did not end",
+			args->words[0], msg_device_state_name(use->state));
+	if (!error) {
+		*run = use->scrub_run_ns;
+		*ret_use = *use;
+		*ret_done = use->unscrubbed_bytes == use->differed_bytes;
+	}
+	conn_devices_done(&devices);
+	return error;
+}
+
 int command_device_scrub(const struct args *args)
 {
-	return send_verb(args, MSG_VERB_SCRUB, "what no region uses is being overwritten again");
+	char matched[SIZE_TEXT_BYTES], used[SIZE_TEXT_BYTES];
+	struct msg_use_row use = {.slot = 0};
+	enum secpool_error error;
+	bool done = false;
+	uint64_t run = 0;
+
+	if (args->no_wait)
+		return send_verb(
+			args, MSG_VERB_SCRUB, "what no region uses is being overwritten again");
+	error = ask_verb(args, MSG_VERB_SCRUB, MSG_REPLY, NULL);
+	while (!error && !done) {
+		error = look_scrubbed(args, &run, &use, &done);
+		if (!error && !done)
+			clock_sleep_ns(LOOK_NS);
+	}
+	if (error)
+		return command_failed(error);
+	printf("%s: %s overwritten and read back, %s in use and left alone\n", args->words[0],
+		size_format(use.run_matched_bytes, matched), size_format(use.used_bytes, used));
+	if (use.run_differed_bytes == 0 && use.run_failed_bytes == 0)
+		return STATUS_DONE;
+	return command_failed(err_set(SECPOOL_E_INTEGRITY,
+		"%s: %llu bytes were read back otherwise and %llu could not be overwritten: they "
+		"are "
+		"not used again",
+		args->words[0], (unsigned long long)use.run_differed_bytes,
+		(unsigned long long)use.run_failed_bytes));
 }
 
 int command_device_inject(const struct args *args)

@@ -44,9 +44,8 @@ static const struct command commands[] = {
 	{"device", "drain", ARG_RUNTIME | ARG_NO_WAIT, 1, "ID [--no-wait]",
 		"Moves everything off a device; returns when it is offline and may be taken out.",
 		command_device_drain},
-	{"device", "scrub", ARG_RUNTIME, 1, "ID",
-		"Overwrites again all of a device that no region uses; returns when that has "
-		"begun.",
+	{"device", "scrub", ARG_RUNTIME | ARG_NO_WAIT, 1, "ID [--no-wait]",
+		"Overwrites again all of a device that no region uses; says what was done.",
 		command_device_scrub},
 	{"device", "inject", ARG_RUNTIME, 2,
 		"ID corrupt[:N]|slow:MS|stuck|flap[:N]|short|poison|normal",

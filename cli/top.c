@@ -7,10 +7,9 @@
 
 #include "cli/commands.h"
 #include "cli/conn.h"
+#include "cli/progress.h"
 #include "cli/table.h"
 #include "lib/base/clock.h"
-
-enum { BAR_CELLS = 24 };
 
 static const struct table_column region_columns[] = {
 	{"REGION", "region", true},
@@ -31,6 +30,8 @@ static const struct table_column use_columns[] = {
 	{"FREE", "free_bytes", true},
 	{"TO SCRUB", "unscrubbed_bytes", true},
 	{"STATE", "state", false},
+	{"DRAIN", "drain", false},
+	{"SCRUB", "scrub", false},
 };
 
 static volatile sig_atomic_t over;
@@ -41,26 +42,10 @@ static void on_end(int number)
 	over = 1;
 }
 
-/* "[#####.....]  42 %"; empty when no rebuild is going on. */
-static const char *bar(uint64_t done, uint64_t all, char text[BAR_CELLS + 16])
-{
-	unsigned cells = all ? (unsigned)((double)done / (double)all * BAR_CELLS) : 0;
-	unsigned percent = all ? (unsigned)((double)done / (double)all * 100) : 0;
-	char *at = text;
-
-	if (all == 0)
-		return "";
-	*at++ = '[';
-	for (unsigned i = 0; i < BAR_CELLS; i++)
-		*at++ = i < cells ? '#' : '.';
-	snprintf(at, 15, "] %3u %%", percent > 100 ? 100 : percent);
-	return text;
-}
-
 static void add_region(const struct msg *msg, void *arg)
 {
 	const struct msg_region_row *row = &msg->u.region_row;
-	char redundancy[MSG_REDUNDANCY_BYTES], live[24], progress[BAR_CELLS + 16];
+	char redundancy[MSG_REDUNDANCY_BYTES], live[24], progress[PROGRESS_BYTES];
 	struct table *table = arg;
 
 	snprintf(live, sizeof live, "%u of %u", row->live_lanes, row->lanes);
@@ -72,13 +57,14 @@ static void add_region(const struct msg *msg, void *arg)
 	table_size(table, row->bytes);
 	table_text(table, msg_redundancy_name(row->data, row->lanes, redundancy));
 	table_text(table, live);
-	table_text(table, bar(row->rebuilt_bytes, row->rebuild_bytes, progress));
-	table_text(table, bar(row->rotated_bytes, row->rotation_bytes, progress));
+	table_text(table, progress_bar(row->rebuilt_bytes, row->rebuild_bytes, progress));
+	table_text(table, progress_bar(row->rotated_bytes, row->rotation_bytes, progress));
 }
 
 static void add_use(const struct msg *msg, void *arg)
 {
 	const struct msg_use_row *row = &msg->u.use_row;
+	char progress[PROGRESS_BYTES];
 	struct table *table = arg;
 
 	table_row(table);
@@ -88,6 +74,8 @@ static void add_use(const struct msg *msg, void *arg)
 	table_size(table, row->free_bytes);
 	table_size(table, row->unscrubbed_bytes);
 	table_text(table, msg_device_state_name(row->state));
+	table_text(table, progress_bar(row->drain_done_bytes, row->drain_bytes, progress));
+	table_text(table, progress_bar(row->scrub_done_bytes, row->scrub_bytes, progress));
 }
 
 /* Both lists are asked for before anything is printed: the screen does not flicker, and an error leaves it as it was. */

@@ -8,6 +8,7 @@
 
 #include "hotplug/mark.h"
 #include "lib/base/media.h"
+#include "lib/base/medialook.h"
 #include "lib/base/os.h"
 
 static enum secpool_error open_media(const char *folder, int *ret_fd)
@@ -33,23 +34,12 @@ static enum secpool_error open_media(const char *folder, int *ret_fd)
 	return error;
 }
 
-static enum secpool_error read_canary(int fd, uint64_t bytes, uint64_t *ret_canary)
-{
-	struct media media = {.control = NULL};
-	enum secpool_error error = media_open(fd, bytes, &media);
-
-	if (!error)
-		error = media_canary(&media, NULL, 0, ret_canary);
-	media_close(&media);
-	return error;
-}
-
 /* The mark of these media: the one that is kept, if they show it, and else a new one. */
 static enum secpool_error settle_mark(
 	const char *folder, int fd, uint64_t bytes, bool back, uint64_t *ret_mark)
 {
 	uint64_t canary = 0, mark = mark_read(folder);
-	enum secpool_error error = read_canary(fd, bytes, &canary);
+	enum secpool_error error = medialook(fd, bytes, MEDIALOOK_NS, &canary);
 
 	if (error)
 		return error;
@@ -83,14 +73,14 @@ enum secpool_error devdax_open(
 
 bool devdax_look(int media_fd, uint64_t bytes)
 {
-	return media_there(media_fd, bytes);
+	return medialook_there(media_fd, bytes);
 }
 
 enum secpool_error devdax_probe(int media_fd, uint64_t bytes, uint64_t mark)
 {
 	uint64_t canary = 0;
 
-	if (read_canary(media_fd, bytes, &canary) != SECPOOL_OK)
+	if (medialook(media_fd, bytes, MEDIALOOK_NS, &canary) != SECPOOL_OK)
 		return err_set(SECPOOL_E_DEVICE_GONE, "its media are gone");
 	if (canary != mark)
 		return err_set(SECPOOL_E_INTEGRITY, "it answers, but not with what is on it");

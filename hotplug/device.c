@@ -146,6 +146,34 @@ static void act(struct device *device, enum devstate_action action)
 	}
 }
 
+/* A step that stays in a state that keeps it out, or leads from one to another, keeps what led there. */
+static enum msg_why why_of(const struct device *device, enum devstate_event event)
+{
+	switch (event) {
+	case DEVSTATE_REFUSED:
+		return MSG_WHY_REFUSED;
+	case DEVSTATE_UNREACHABLE:
+		return MSG_WHY_UNREACHABLE;
+	case DEVSTATE_EXPIRED:
+		return MSG_WHY_EXPIRED;
+	case DEVSTATE_ERRORS:
+		return MSG_WHY_ERRORS;
+	case DEVSTATE_CONNECTED:
+	case DEVSTATE_DISCONNECTED:
+	case DEVSTATE_DRAIN:
+	case DEVSTATE_CUT_OFF:
+		return device->why;
+	case DEVSTATE_FOUND:
+	case DEVSTATE_ATTEST:
+	case DEVSTATE_ACCEPTED:
+	case DEVSTATE_DRAINED:
+	case DEVSTATE_REMOVED:
+	case DEVSTATE_EVENTS:
+		break;
+	}
+	return MSG_WHY_OTHER;
+}
+
 void device_step(struct device *device, enum devstate_event event, const char *reason)
 {
 	enum msg_state before = device->state, next;
@@ -163,6 +191,7 @@ void device_step(struct device *device, enum devstate_event event, const char *r
 	msg_set_text(why, sizeof why, reason);
 	memcpy(device->reason, why, sizeof why);
 	device->state = next;
+	device->why = why_of(device, event);
 	if (next == MSG_DEVICE_SUSPECT && event == DEVSTATE_ERRORS && next != before)
 		device_bad_note(device);
 	if (next != before)
@@ -193,7 +222,7 @@ enum secpool_error device_attest(struct device *device)
 			"%.120s/keymgr.sock",
 			device->identity.id, device->hotplug->runtime_dir);
 	health_reset(&device->health);
-	holdoff_forget(&device->holdoff);
+	device_returns_forget(device);
 	device_drain_forget(device); /* it is to be used again */
 	device_bad_forget(device);
 	device_step(device, DEVSTATE_ATTEST, "asked for by command");

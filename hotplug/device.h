@@ -65,8 +65,9 @@ struct device {
 	struct topology_device *topology; /* of a cxl device: as it was read last; NULL: not there */
 	char folder[PATH_MAX];
 	enum msg_state state;
-	/* why it is in this state, for people; "" when there is nothing to say */
+	/* why it is in this state, for people; "" when there is nothing to say. why: for keymgrd */
 	char reason[DEVICE_REASON_BYTES];
+	enum msg_why why;
 	int media_fd;  /* -1: no media */
 	uint64_t mark; /* of the media; kept after they went, to say which are gone */
 	uint64_t latency_ns; /* of an access, since the media came; 0: not known */
@@ -171,6 +172,12 @@ enum secpool_error device_attest(struct device *device) MUST_USE;
  */
 enum secpool_error device_drain(struct device *device) MUST_USE;
 
+/*
+ * keymgrd wants a device that it may not use any more drained, or gave up what is left there (msg_device_drain). A drain for that is not noted: after a restart of the daemon it is keymgrd's to ask for
+ * again, if the device is refused again. In a state in which it means nothing: nothing.
+ */
+void device_revoked(struct device *device, bool cut_off, const char *cause);
+
 /* Whether one is under way or done, by the note in the device's folder; and its end. */
 bool device_drain_wanted(const struct device *device);
 void device_drain_forget(const struct device *device);
@@ -193,6 +200,14 @@ void device_attested(
 
 /* There was trouble (DEVICE_CHECK): looks at the device, and counts it (health.h). */
 void device_check(struct device *device, const struct msg_device_check *check);
+
+/*
+ * How often it came back by itself is counted in holdoff, and in a file of the device's folder: device_returned counts one more, and returns how long it has to wait, in ns; device_returns_load is for a
+ * device that the daemon did not know yet, and takes what lies there and is not too old. What can't be read or written is logged.
+ */
+uint64_t device_returned(struct device *device);
+void device_returns_load(struct device *device);
+void device_returns_forget(struct device *device);
 
 /* Whether it is held off still (holdoff.h): then it is attested when that is over, or when an
  * operator asks. */

@@ -74,7 +74,8 @@ enum secpool_error device_drain(struct device *device)
 
 	if (device->pulling || devstate_next(device->state, DEVSTATE_DRAIN, &next, &action))
 		return err_set(SECPOOL_E_BUSY,
-			"device %s is %s: only one that is online or suspect is drained",
+			"device %s is %s: only one that is online, suspect or quarantined is "
+			"drained",
 			device->identity.id,
 			device->pulling ? "being pulled" : msg_device_state_name(device->state));
 	if (!notify_connected(device->hotplug->notify))
@@ -86,6 +87,25 @@ enum secpool_error device_drain(struct device *device)
 	error = os_write_file_durable(path, "", 0, MARK_MODE);
 	if (error)
 		return error;
+	device->why = MSG_WHY_COMMAND; /* it is no revocation's */
 	device_step(device, DEVSTATE_DRAIN, "drained by command");
 	return SECPOOL_OK;
+}
+
+void device_revoked(struct device *device, bool cut_off, const char *cause)
+{
+	enum devstate_event event = cut_off ? DEVSTATE_CUT_OFF : DEVSTATE_DRAIN;
+	char why[DEVICE_REASON_BYTES];
+	enum devstate_action action;
+	enum msg_state next;
+
+	/* told while another state was under way to keymgrd */
+	if (devstate_next(device->state, event, &next, &action) ||
+		(event == DEVSTATE_DRAIN && device->state == MSG_DEVICE_ONLINE))
+		return;
+	if (cut_off)
+		device_drain_forget(device);
+	snprintf(why, sizeof why, "%.40s: %s", cause,
+		cut_off ? "what was left there was given up" : "what is there moves elsewhere");
+	device_step(device, event, why);
 }

@@ -160,6 +160,7 @@ static enum secpool_error device_new(struct hotplug *hotplug, const struct ident
 	device->save.run = run_save;
 	device->save.done = done_save;
 	snprintf(device->folder, sizeof device->folder, "%s", folder);
+	device_returns_load(device);
 	error = vtpm_new(hotplug->loop, hotplug->vtpm_program, device->folder, on_powered, device,
 		&device->vtpm);
 	if (error) {
@@ -185,7 +186,7 @@ static void insert(struct hotplug *hotplug, struct device *device)
 /* A device that was there before is back, and nobody asked for it: it may have to wait. Writes why. */
 static void note_return(struct device *device, char why[DEVICE_REASON_BYTES])
 {
-	uint64_t wait_ns = holdoff_returned(&device->holdoff, clock_now_ns());
+	uint64_t wait_ns = device_returned(device);
 
 	if (wait_ns > 0)
 		snprintf(why, DEVICE_REASON_BYTES,
@@ -340,7 +341,7 @@ enum secpool_error device_plug(struct device *device, bool by_itself)
 	if (by_itself)
 		note_return(device, why);
 	else
-		holdoff_forget(&device->holdoff);
+		device_returns_forget(device);
 	found(device, media_fd, mark, why);
 	return SECPOOL_OK;
 }

@@ -26,6 +26,7 @@ enum devstate_event {
 	DEVSTATE_DISCONNECTED, /* the connection to keymgrd ended */
 	DEVSTATE_DRAIN,	       /* what it holds is to be moved elsewhere */
 	DEVSTATE_DRAINED,      /* it holds nothing any more */
+	DEVSTATE_CUT_OFF,      /* keymgrd gave up what it holds */
 	DEVSTATE_REMOVED,      /* its media are gone */
 	DEVSTATE_EVENTS,
 };

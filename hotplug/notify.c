@@ -134,6 +134,14 @@ static void take_check(struct notify *notify, const struct msg_device_check *che
 		device_check(device, check);
 }
 
+static void take_drain(struct notify *notify, const struct msg_device_drain *drain)
+{
+	struct device *device = device_find(notify->hotplug, drain->id);
+
+	if (device)
+		device_revoked(device, drain->cut_off, drain->cause);
+}
+
 /* It may have been told before, or by a keymgrd that is behind. */
 static void take_drained(struct notify *notify, const struct msg_device_drained *drained)
 {
@@ -165,6 +173,9 @@ static void on_message(struct peer *peer, const struct msg *msg, void *arg)
 		break;
 	case MSG_DEVICE_CHECK:
 		take_check(notify, &msg->u.device_check);
+		break;
+	case MSG_DEVICE_DRAIN:
+		take_drain(notify, &msg->u.device_drain);
 		break;
 	case MSG_DEVICE_DRAINED:
 		take_drained(notify, &msg->u.device_drained);
@@ -248,6 +259,7 @@ void notify_state(struct notify *notify, const struct device *device)
 	MSG_SET(state->domain, device->identity.domain);
 	state->kind = device->identity.kind;
 	state->state = device->state;
+	state->why = device->why;
 	state->bytes = device->identity.bytes;
 	state->media = device->mark;
 	state->latency_ns = device->latency_ns;

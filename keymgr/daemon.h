@@ -23,6 +23,7 @@ struct devices;
 struct sessions;
 struct owners;
 struct releases;
+struct rebalance;
 struct events;
 
 struct daemon {
@@ -35,6 +36,7 @@ struct daemon {
 	struct sessions *sessions;
 	struct owners *owners;
 	struct releases *releases;
+	struct rebalance *rebalance; /* NULL: the policy has none */
 	struct events *events;
 	int enclave;     /* the socket to the enclave */
 	pid_t enclave_pid;

@@ -9,9 +9,10 @@
 #include "keymgr/events.h"
 #include "keymgr/lostkeys.h"
 #include "keymgr/releases.h"
+#include "keymgr/revocation.h"
 #include "keymgr/server.h"
 #include "lib/base/clock.h"
-#include "lib/base/media.h"
+#include "lib/base/medialook.h"
 #include "lib/base/os.h"
 #include "policy/policy.h"
 
@@ -81,7 +82,7 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
 		"SELECT slot, id, media, bytes, domain, ek, boot, file_dev, file_ino, resets, "
-		"serial FROM devices ORDER BY slot",
+		"serial, revoked_ns, revocation FROM devices ORDER BY slot",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {
@@ -103,6 +104,8 @@ static enum secpool_error load(struct daemon *daemon, struct devices *devices)
 		row->file.ino = directory_get_number(rows, 8);
 		row->resets = directory_get_number(rows, 9);
 		directory_get_text(rows, 10, row->serial, sizeof row->serial);
+		row->revoked_ns = directory_get_number(rows, 11);
+		row->revocation = (uint32_t)directory_get_number(rows, 12);
 		/* another boot: no client from then is alive, and the numbers say nothing */
 		if (strcmp(row->file.boot, devices->boot) != 0)
 			row->file = (struct devices_file){.dev = 0};
@@ -139,6 +142,7 @@ void devices_free(struct devices *devices)
 		free(devices->rows[i]);
 	}
 	sd_event_source_disable_unref(devices->missing);
+	sd_event_source_disable_unref(devices->revocations);
 	free(devices);
 }
 
@@ -149,7 +153,7 @@ static void send_row(struct server_connection *connection, const struct devices_
 	msg.u.device.slot = row->slot;
 	msg.u.device.media = row->media;
 	msg.u.device.bytes = row->bytes;
-	msg.u.device.state = row->state;
+	msg.u.device.state = row->cut_off ? (uint32_t)MSG_DEVICE_LOST : row->state;
 	msg.u.device.since_ns = row->since_ns;
 	MSG_SET(msg.u.device.id, row->id);
 	MSG_SET(msg.u.device.domain, row->domain);
@@ -212,7 +216,7 @@ static enum secpool_error check_state(
 	if (state->bytes < EXTENTS_UNIT_BYTES || state->bytes > DEVICE_BYTES_MOST)
 		return err_set(SECPOOL_E_PROTOCOL, "device %s: %llu bytes are no possible size",
 			state->id, (unsigned long long)state->bytes);
-	if (media_fd < 0 || !media_there(media_fd, state->bytes))
+	if (media_fd < 0 || !medialook_there(media_fd, state->bytes))
 		return err_set(SECPOOL_E_DEVICE_GONE,
 			"device %s: its media is missing or shorter than the device", state->id);
 	error = devices_fresh(daemon, state->id);
@@ -306,6 +310,7 @@ enum secpool_error devices_online(
 	if (was_online)
 		return SECPOOL_OK;
 	row->since_ns = clock_now_ns();
+	revocation_end(daemon, row);
 	tell_all(daemon, row);
 	about.bytes = row->bytes;
 	events_record(daemon, "device-online", &about, "slot %llu, domain %s",
@@ -376,6 +381,8 @@ static void leave(struct daemon *daemon, struct devices_row *device, uint32_t st
 	if ((was_there || state == MSG_DEVICE_LOST || state == MSG_DEVICE_QUARANTINED) &&
 		device->media_fd < 0)
 		lostkeys_destroy(daemon, device);
+	if (state == MSG_DEVICE_LOST && !device->cut_off)
+		revocation_end(daemon, device);
 	releases_kick(daemon);
 }
 
@@ -393,7 +400,7 @@ bool devices_look(struct daemon *daemon, struct devices_row *device)
 {
 	if (device->media_fd < 0)
 		return true;
-	if (media_there(device->media_fd, device->bytes))
+	if (medialook_there(device->media_fd, device->bytes))
 		return false;
 	devices_leave(daemon, device, MSG_DEVICE_LOST, "keymgrd found its media gone");
 	return true;

@@ -32,6 +32,14 @@ struct devices_votes {
 	char tenants[DEVICES_VOTES_MOST][MSG_NAME_BYTES];
 };
 
+/* devwork.h's; bytes. */
+struct devices_work {
+	uint64_t drain_bytes, scrub_bytes; /* the most that was left, since nothing was */
+	uint64_t run_ns;		   /* clock_calendar_ns when a scrub by command began; 0: none did */
+	bool run_over;
+	uint64_t matched_bytes, differed_bytes, failed_bytes; /* what that came to */
+};
+
 struct devices_row {
 	uint64_t slot, bytes, media;
 	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
@@ -48,6 +56,14 @@ struct devices_row {
 	uint8_t ek[DEVICES_EK_BYTES];
 	char id[MSG_NAME_BYTES], domain[MSG_NAME_BYTES];
 	char serial[MSG_NAME_BYTES]; /* with ek, "": not known */
+	/* revocation.h: since when (clock_calendar_ns; 0: not) and for what (enum revocation_cause) it may not be used, as the directory has it */
+	uint64_t revoked_ns;
+	uint32_t revocation;
+	bool foreign;	  /* its media are not those that the directory knows */
+	bool drain_asked; /* hotplugd was asked to drain it */
+	bool by_operator; /* an operator drains it: then all may move */
+	bool cut_off;	  /* what was left there was given up: it is lost to clients, whatever its state is */
+	struct devices_work work;
 	struct log_limit checks;
 	struct devices_votes votes;
 };
@@ -68,6 +84,7 @@ struct devices {
 	size_t count;
 	struct server_connection *hotplug; /* hotplugd's connection, NULL when there is none */
 	sd_event_source *missing;          /* missing.c's timer */
+	sd_event_source *revocations;      /* revocation.c's */
 };
 
 /* Reads the directory's devices and tells the enclave the EKs they were first accepted with. */

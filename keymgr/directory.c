@@ -13,7 +13,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-#define SCHEMA_VERSION "5"
+#define SCHEMA_VERSION "6"
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -47,7 +47,8 @@ static const char schema_sql[] =
 	"  media INTEGER NOT NULL, bytes INTEGER NOT NULL, domain TEXT NOT NULL, ek BLOB,"
 	"  state INTEGER NOT NULL, boot TEXT NOT NULL, file_dev INTEGER NOT NULL,"
 	"  file_ino INTEGER NOT NULL, resets INTEGER NOT NULL DEFAULT 0,"
-	"  serial TEXT NOT NULL DEFAULT '');"
+	"  serial TEXT NOT NULL DEFAULT '', revoked_ns INTEGER NOT NULL DEFAULT 0,"
+	"  revocation INTEGER NOT NULL DEFAULT 0);"
 	"CREATE TABLE regions (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
 	"  uid INTEGER NOT NULL, pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL,"
 	"  address INTEGER NOT NULL UNIQUE, bytes INTEGER NOT NULL, page_bytes INTEGER NOT NULL,"

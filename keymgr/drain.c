@@ -2,9 +2,12 @@
 #include "keymgr/drain.h"
 
 #include "keymgr/devices.h"
+#include "keymgr/devwork.h"
 #include "keymgr/events.h"
 #include "keymgr/extents.h"
+#include "keymgr/rebalance.h"
 #include "keymgr/releases.h"
+#include "keymgr/revocation.h"
 #include "keymgr/session.h"
 
 static enum secpool_error find_device(
@@ -16,13 +19,16 @@ static enum secpool_error find_device(
 				     (unsigned long long)slot);
 }
 
+/* rebalances: the device is not drained, so they must be better places than those there. */
 static enum secpool_error take_targets(
-	struct daemon *daemon, const struct regions_row *region, uint64_t slot)
+	struct daemon *daemon, const struct regions_row *region, uint64_t slot, bool rebalances)
 {
 	static struct extents_device usable[DEVICES_MOST];
 	size_t count = 0;
 	enum secpool_error error = devices_usable(daemon, usable, &count);
 
+	if (!error && rebalances)
+		error = rebalance_narrow(daemon, slot, usable, &count);
 	if (!error)
 		error = directory_begin(daemon->directory);
 	if (error)
@@ -37,16 +43,22 @@ enum secpool_error drain_handle_move(
 	const struct msg_region_move *move = &msg->u.region_move;
 	struct devices_row *device = NULL;
 	struct regions_row region;
+	bool rebalances;
 	enum secpool_error error = find_device(connection->daemon, move->slot, &device);
 
 	(void)extra;
 	if (!error)
 		error = session_region(connection, move->region, &region);
-	if (!error && device->state != MSG_DEVICE_DRAINING)
+	rebalances =
+		device && device->state == MSG_DEVICE_ONLINE &&
+		rebalance_is_under_way(connection->daemon->rebalance, move->region, move->slot);
+	if (!error && device->state != MSG_DEVICE_DRAINING && !rebalances)
 		error = err_set(SECPOOL_E_BUSY, "device %s is %s: nothing is moved", device->id,
 			msg_device_state_name(device->state));
 	if (!error)
-		error = take_targets(connection->daemon, &region, move->slot);
+		error = revocation_may_move(connection->daemon, device, &region);
+	if (!error)
+		error = take_targets(connection->daemon, &region, move->slot, rebalances);
 	if (!error)
 		server_reply(connection, msg->number, SECPOOL_OK);
 	return error;
@@ -76,6 +88,9 @@ enum secpool_error drain_handle_moved(
 	about.device = device->id;
 	about.region = region.id;
 	events_record(daemon, "region-moved", &about, "what it had there is on other devices");
+	error = devwork_look(daemon, device, NULL);
+	if (error)
+		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);
 	releases_kick(daemon);
 	return SECPOOL_OK;
@@ -107,16 +122,26 @@ enum secpool_error drain_handle_scrub(
 		return error;
 	events_record(
 		daemon, "device-scrub", &about, "all that no region uses is overwritten again");
+	error = devwork_scrub_begin(daemon, device);
+	if (error)
+		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);
 	releases_kick(daemon);
 	return SECPOOL_OK;
+}
+
+void drain_tell_drained(struct daemon *daemon, const char *id)
+{
+	struct msg msg = {.type = MSG_DEVICE_DRAINED};
+
+	MSG_SET(msg.u.device_drained.id, id);
+	server_send(daemon->devices->hotplug, &msg, -1);
 }
 
 void drain_look(struct daemon *daemon)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++) {
 		const struct devices_row *device = daemon->devices->rows[i];
-		struct msg msg = {.type = MSG_DEVICE_DRAINED};
 		bool drained = false;
 		enum secpool_error error;
 
@@ -125,9 +150,7 @@ void drain_look(struct daemon *daemon)
 		error = extents_drained(daemon->directory, device->slot, &drained);
 		if (error)
 			log_error("drain-not-seen", error);
-		if (error || !drained)
-			continue;
-		MSG_SET(msg.u.device_drained.id, device->id);
-		server_send(daemon->devices->hotplug, &msg, -1);
+		if (!error && drained)
+			drain_tell_drained(daemon, device->id);
 	}
 }

@@ -8,7 +8,7 @@
 
 #include "keymgr/server.h"
 
-/* Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_BUSY (it is not draining), SECPOOL_E_NO_SPACE (nothing is changed: to be asked for again), SECPOOL_E_STORE. */
+/* Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_BUSY (it is not draining), SECPOOL_E_DENIED (revocation_may_move), SECPOOL_E_NO_SPACE (nothing is changed: to be asked for again), SECPOOL_E_STORE. */
 enum secpool_error drain_handle_move(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 /* Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_BUSY (not all of it has a target), SECPOOL_E_STORE. */
@@ -20,5 +20,7 @@ enum secpool_error drain_handle_scrub(
 
 /* Looks whether draining devices are empty, and tells hotplugd of those that are. */
 void drain_look(struct daemon *daemon);
+/* Tells hotplugd, which is connected, that nothing of a region is on the device. */
+void drain_tell_drained(struct daemon *daemon, const char *id);
 
 #endif

@@ -52,6 +52,13 @@ enum secpool_error epochs_want(struct directory *directory, const char *tenant, 
 	return error;
 }
 
+enum secpool_error epochs_want_one(struct directory *directory, uint64_t region)
+{
+	return directory_run(directory,
+		"UPDATE regions SET rotate = 1 WHERE id = ?1 AND state = ?2",
+		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_LIVE)));
+}
+
 enum secpool_error epochs_want_older(
 	struct directory *directory, uint64_t before_ns, uint64_t *ret_count)
 {
@@ -78,17 +85,18 @@ enum secpool_error epochs_wanted(
 enum secpool_error epochs_forget(struct directory *directory, uint64_t slot,
 	struct regions_row *rows, size_t most, size_t *ret_count)
 {
-	/* what was set aside under an earlier key holds nothing of a later one */
+	/* what was given up under an earlier key holds nothing of a later one */
 	static const char sql[] =
 		"SELECT " REGIONS_COLUMNS " FROM regions WHERE state = ?1"
 		" AND (wrap != 0 OR next_wrap != 0) AND id IN (SELECT r.id FROM extents e"
 		" JOIN regions r ON r.id = e.region WHERE e.slot = ?2"
-		" AND (e.state != ?4 OR e.epoch >= r.epoch)) ORDER BY id LIMIT ?3";
+		" AND (e.state NOT IN (?4, ?5, ?6) OR e.epoch >= r.epoch)) ORDER BY id LIMIT ?3";
 	struct directory_rows *found = NULL;
 	size_t count = 0;
 	enum secpool_error error = directory_query(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(MSG_REGION_LIVE), DIRECTORY_N(slot), DIRECTORY_N(most),
-			DIRECTORY_N(EXTENTS_SET_ASIDE)),
+			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(EXTENTS_SCRUBBING)),
 		&found);
 
 	while (!error && count < most && directory_next(found, &error))

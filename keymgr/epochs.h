@@ -29,6 +29,9 @@ enum secpool_error epochs_end(
 enum secpool_error epochs_want(
 	struct directory *directory, const char *tenant, uint64_t *ret_count) MUST_USE;
 
+/* The region is, if it is live. */
+enum secpool_error epochs_want_one(struct directory *directory, uint64_t region) MUST_USE;
+
 /* The same for live regions whose newest key was made before then (clock_calendar_ns), and that are not being rotated or about to be; how many. */
 enum secpool_error epochs_want_older(
 	struct directory *directory, uint64_t before_ns, uint64_t *ret_count) MUST_USE;
@@ -38,7 +41,7 @@ enum secpool_error epochs_wanted(
 	struct directory *directory, uint64_t after, struct regions_row *ret_row) MUST_USE;
 
 /*
- * Up to `most` live regions that have space on the device, or had it under a key that they still have, and of which a wrapped key is stored: their rows name it no more, and they are to be rotated. The caller
+ * Up to `most` live regions that have space on the device, or had it under a key that they still have and it is not overwritten yet, and of which a wrapped key is stored: their rows name it no more, and they are to be rotated. The caller
  * overwrites the slots (wraps_erase_all). Their programs have the keys themselves and go on. ret_rows: what they were before. Called until it finds none. Called within a change.
  */
 enum secpool_error epochs_forget(struct directory *directory, uint64_t slot,

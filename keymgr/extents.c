@@ -332,10 +332,13 @@ enum secpool_error extents_count_use(
 			use.free = bytes;
 			use.free_extents = directory_get_number(rows, 2);
 			break;
+		case EXTENTS_DIFFERED:
+			use.differed = bytes;
+			use.unscrubbed += bytes;
+			break;
 		case EXTENTS_UNKNOWN:
 		case EXTENTS_SCRUBBING:
 		case EXTENTS_RELEASING:
-		case EXTENTS_DIFFERED:
 			use.unscrubbed += bytes;
 			break;
 		}
@@ -398,16 +401,14 @@ enum secpool_error extents_moved(struct directory *directory, uint64_t region, u
 	if (!error && used != targets)
 		error = err_set(SECPOOL_E_BUSY, "%llu bytes are there, and %llu were copied",
 			(unsigned long long)used, (unsigned long long)targets);
-	while (!error) {
-		struct extents_row row;
-
-		error = extents_nth(directory, region, slot, 0, &row);
-		if (!error)
-			error = merge_around(directory, &row, EXTENTS_UNKNOWN);
-	}
-	if (error != SECPOOL_E_NOT_FOUND)
-		return error;
-	return extents_promote(directory, region);
+	/* it stays the region's until it is overwritten: a pull before that is a loss of what its key protects */
+	if (!error)
+		error = directory_run(directory,
+			"UPDATE extents SET state = ?3, epoch = " EXTENTS_EPOCH_SQL
+			" WHERE region = ?1 AND slot = ?2 AND state = ?4",
+			DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(slot),
+				DIRECTORY_N(EXTENTS_RELEASING), DIRECTORY_N(EXTENTS_IN_USE)));
+	return error ? error : extents_promote(directory, region);
 }
 
 enum secpool_error extents_drained(struct directory *directory, uint64_t slot, bool *ret_drained)

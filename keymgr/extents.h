@@ -7,7 +7,7 @@
  *                                   in use -> set aside (given up, but its client may still write there) -> releasing
  *                                   in use -> free, when the region never was live: nobody was told its places
  *                           free -> target (its region copies there what it has on a draining device) -> in use
- *                                   in use -> unknown, when it was copied
+ *                                   in use -> releasing, when it was copied: of a region that lives on
  *
  * Only free space is handed out, and only a scrub with a matching read-back makes space free. All functions that change
  * something are called within a change of the directory (directory_begin). Threads: one (the loop's).
@@ -51,9 +51,9 @@ struct extents_device {
 	uint32_t tier;
 };
 
-/* How the space of a device is used; bytes. free is in free_extents pieces, the largest of largest_free (0: none). */
+/* How the space of a device is used; bytes. differed: of unscrubbed, what is never handed out. free is in free_extents pieces, the largest of largest_free (0: none). */
 struct extents_use {
-	uint64_t used, free, unscrubbed;
+	uint64_t used, free, unscrubbed, differed;
 	uint64_t largest_free, free_extents;
 };
 
@@ -97,7 +97,7 @@ enum secpool_error extents_move(struct directory *directory, uint64_t region, ui
 	const struct extents_device *devices, size_t device_count) MUST_USE;
 
 /*
- * What the region has on the device was copied: it becomes unknown, and the targets are in use. Errors: SECPOOL_E_BUSY (a part of it has no target: nothing is changed), SECPOOL_E_STORE.
+ * What the region has on the device was copied: it becomes releasing, though the region lives, and the targets are in use. Errors: SECPOOL_E_BUSY (a part of it has no target: nothing is changed), SECPOOL_E_STORE.
  */
 enum secpool_error extents_moved(
 	struct directory *directory, uint64_t region, uint64_t slot) MUST_USE;

@@ -4,8 +4,11 @@
 #include <string.h>
 
 #include "keymgr/devclaims.h"
+#include "keymgr/devwork.h"
+#include "keymgr/drain.h"
 #include "keymgr/events.h"
 #include "keymgr/missing.h"
+#include "keymgr/revocation.h"
 #include "policy/policy.h"
 #include "lib/base/os.h"
 
@@ -111,6 +114,8 @@ static void refused_before_online(struct daemon *daemon, const struct msg_device
 
 	if (state->state == MSG_DEVICE_QUARANTINED)
 		events_record(daemon, "device-quarantined", &about, "%s", state->cause);
+	if (state->state == MSG_DEVICE_DRAINING) /* it has nothing */
+		drain_tell_drained(daemon, state->id);
 }
 
 /* A step of hotplugd's table that is not `online`. media_fd: of a device that is draining; taken over where it is needed. */
@@ -133,6 +138,13 @@ static void take_step(struct daemon *daemon, const struct msg_device_state *stat
 		*media_fd = -1;
 	}
 	devices_leave(daemon, row, state->state, state->cause);
+	if (row->state == MSG_DEVICE_DRAINING && devwork_look(daemon, row, NULL) != SECPOOL_OK)
+		log_error("drain-not-seen", SECPOOL_E_STORE);
+	if (state->state == MSG_DEVICE_LOST || state->state == MSG_DEVICE_ABSENT ||
+		state->state == MSG_DEVICE_OFFLINE)
+		revocation_end(daemon, row);
+	else
+		revocation_told(daemon, row, state->why, same);
 }
 
 enum secpool_error hotplug_handle_state(

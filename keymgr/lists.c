@@ -5,8 +5,10 @@
 #include <stdio.h>
 
 #include "keymgr/devices.h"
+#include "keymgr/devwork.h"
 #include "keymgr/directory.h"
 #include "keymgr/extents.h"
+#include "keymgr/lanes.h"
 #include "keymgr/regions.h"
 #include "keymgr/server.h"
 #include "keymgr/session.h"
@@ -147,32 +149,26 @@ static enum secpool_error next_status(struct daemon *daemon, uint64_t *after, st
 static enum secpool_error fill_places(struct daemon *daemon, struct msg_region_row *out)
 {
 	struct directory_rows *rows = NULL;
-	uint64_t whole[MSG_LANES_MAX] = {0};
-	uint64_t lane_bytes = msg_lane_bytes(out->bytes, out->page_bytes, out->data);
 	char devices[sizeof out->devices] = "";
 	size_t used = 0;
 	enum secpool_error error = directory_query(daemon->directory,
-		"SELECT slot, lane, SUM(bytes) FROM extents WHERE region = ?1 AND state = ?2"
-		" GROUP BY slot, lane ORDER BY slot",
+		"SELECT DISTINCT slot FROM extents WHERE region = ?1 AND state = ?2 ORDER BY slot",
 		DIRECTORY_VALUES(DIRECTORY_N(out->region), DIRECTORY_N(EXTENTS_IN_USE)), &rows);
-	uint64_t last = 0;
 
 	while (!error && directory_next(rows, &error)) {
-		uint64_t slot = directory_get_number(rows, 0), lane = directory_get_number(rows, 1);
+		uint64_t slot = directory_get_number(rows, 0);
 		const struct devices_row *device = devices_at(daemon->devices, slot);
 
-		if (device && device->media_fd >= 0 && lane < MSG_LANES_MAX)
-			whole[lane] += directory_get_number(rows, 2);
-		if (device && slot != last && used < sizeof devices - sizeof device->id - 1)
+		if (device && used < sizeof devices - sizeof device->id - 1)
 			used += (size_t)snprintf(devices + used, sizeof devices - used, "%s%s",
 				used ? " " : "", device->id);
-		last = slot;
 	}
 	directory_done(rows);
-	for (size_t lane = 0; lane < MSG_LANES_MAX; lane++)
-		out->live_lanes += whole[lane] >= lane_bytes && whole[lane] > 0;
 	MSG_SET(out->devices, devices);
-	return error;
+	return error ? error
+		     : lanes_live(daemon, out->region,
+			       msg_lane_bytes(out->bytes, out->page_bytes, out->data), 0,
+			       LANES_REACHED, &out->live_lanes);
 }
 
 static enum secpool_error next_region(struct daemon *daemon, uint64_t *after, struct msg *row)
@@ -265,23 +261,30 @@ static enum secpool_error next_event(struct daemon *daemon, uint64_t *after, str
 /* Rows are in the order of slots, which rise with the array's index. */
 static enum secpool_error next_use(struct daemon *daemon, uint64_t *after, struct msg *row)
 {
-	const struct devices_row *device = NULL;
+	struct devices_row *device = NULL;
 	struct msg_use_row *out = &row->u.use_row;
 	struct extents_use use = {0};
 	enum secpool_error error;
 
 	for (size_t i = 0; i < daemon->devices->count; i++) {
-		const struct devices_row *d = daemon->devices->rows[i];
+		struct devices_row *d = daemon->devices->rows[i];
 
 		if (d->slot > *after && (!device || d->slot < device->slot))
 			device = d;
 	}
 	if (!device)
 		return SECPOOL_E_NOT_FOUND;
-	error = extents_count_use(daemon->directory, device->slot, &use);
+	error = devwork_look(daemon, device, &use);
 	if (error)
 		return error;
 	row->type = MSG_USE_ROW;
+	devwork_drain(device, &use, &out->drain_done_bytes, &out->drain_bytes);
+	devwork_scrub(device, &use, &out->scrub_done_bytes, &out->scrub_bytes);
+	out->scrub_run_ns = device->work.run_ns;
+	out->run_matched_bytes = device->work.matched_bytes;
+	out->run_differed_bytes = device->work.differed_bytes;
+	out->run_failed_bytes = device->work.failed_bytes;
+	out->differed_bytes = use.differed;
 	out->slot = device->slot;
 	out->bytes = device->bytes;
 	out->used_bytes = use.used;

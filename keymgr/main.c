@@ -24,6 +24,7 @@
 #include "keymgr/directory.h"
 #include "keymgr/events.h"
 #include "keymgr/owners.h"
+#include "keymgr/rebalance.h"
 #include "keymgr/releases.h"
 #include "keymgr/rotate.h"
 #include "keymgr/server.h"
@@ -316,6 +317,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 		error = owners_start(daemon);
 	if (!error)
 		error = rotate_start(daemon, &parts->sources[5]);
+	if (!error)
+		error = rebalance_new(daemon, &daemon->rebalance);
 	return error;
 }
 
@@ -323,6 +326,7 @@ static void stop_parts(struct daemon *daemon)
 {
 	server_free(daemon->server);
 	daemon->server = NULL;
+	rebalance_free(daemon->rebalance);
 	releases_free(daemon->releases);
 	devices_free(daemon->devices);
 	owners_free(daemon->owners);

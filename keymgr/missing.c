@@ -5,21 +5,23 @@
 
 enum { NS_PER_US = 1000 };
 
-/* Whether it would be missed: programs have it, or have what lies there. */
+/* Whether it would be missed: programs have it, or what they have or had lies there. */
 static bool is_in_use(struct daemon *daemon, const struct devices_row *device)
 {
-	struct extents_use use = {0};
+	uint64_t count = 0;
 
 	if (device->media_fd >= 0)
 		return true;
 	/* an absent or offline device has nothing, one that is out already was told of */
 	if (device->slot == 0 || device->seen)
 		return false;
-	if (extents_count_use(daemon->directory, device->slot, &use) != SECPOOL_OK) {
+	if (directory_number(daemon->directory,
+		    "SELECT EXISTS (SELECT 1 FROM extents WHERE slot = ?1 AND region IS NOT NULL)",
+		    DIRECTORY_VALUES(DIRECTORY_N(device->slot)), &count) != SECPOOL_OK) {
 		log_error("device-use-not-known", SECPOOL_E_STORE);
 		return false;
 	}
-	return use.used > 0;
+	return count > 0;
 }
 
 static int on_time(sd_event_source *source, uint64_t usec, void *arg)

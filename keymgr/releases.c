@@ -7,11 +7,14 @@
 
 #include "enclave/receipt.h"
 #include "keymgr/devices.h"
+#include "keymgr/devwork.h"
 #include "keymgr/directory.h"
 #include "keymgr/drain.h"
+#include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/regionkeys.h"
+#include "keymgr/revocation.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
 #include "keymgr/waiters.h"
@@ -193,6 +196,8 @@ static int on_kick(sd_event_source *source, void *arg)
 		daemon_fail(releases->daemon, "scrub-failed", error);
 	else
 		drain_look(releases->daemon);
+	if (!error)
+		revocation_look(releases->daemon);
 	return 0;
 }
 
@@ -234,6 +239,10 @@ static enum secpool_error store_result(struct daemon *daemon, const struct scrub
 	if (!error && done && result->row.region != 0)
 		error = regions_add_scrubbed(
 			daemon->directory, result->row.region, readback, result->row.bytes);
+	/* what a region that lives left there stays there: its key must not stay */
+	if (!error && done && result->row.region != 0 &&
+		(readback == MSG_READBACK_DIFFERED || readback == MSG_READBACK_NOT_OVERWRITTEN))
+		error = epochs_want_one(daemon->directory, result->row.region);
 	error = directory_finish(daemon->directory, error);
 	if (!error && done && readback == MSG_READBACK_DIFFERED)
 		events_record(daemon, "scrub-differed", &about,
@@ -241,6 +250,8 @@ static enum secpool_error store_result(struct daemon *daemon, const struct scrub
 	if (!error && done && readback == MSG_READBACK_NOT_OVERWRITTEN)
 		events_record(daemon, "scrub-failed", &about,
 			"it could not be overwritten: this space is not used again");
+	if (!error && done && device)
+		error = devwork_scrubbed(daemon, device, readback, result->row.bytes);
 	return error;
 }
 

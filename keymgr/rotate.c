@@ -16,15 +16,6 @@ enum { LOOKS = 16 };
 #define LOOK_NS_LEAST CLOCK_NS_PER_S
 #define LOOK_NS_MOST  (60 * CLOCK_NS_PER_S)
 
-static bool is_owner(const struct server_connection *connection, const struct regions_row *region)
-{
-	const struct session *session = connection->session;
-
-	return session && !connection->closing && session->process.pid == region->process.pid &&
-	       session->process.start_ticks == region->process.start_ticks &&
-	       connection->peer.uid == region->uid && strcmp(session->tenant, region->tenant) == 0;
-}
-
 static void tell_connection(
 	struct server_connection *connection, const struct regions_row *regions, size_t count)
 {
@@ -32,7 +23,7 @@ static void tell_connection(
 	struct msg_region_renew *renew = &msg.u.region_renew;
 
 	for (size_t i = 0; i < count; i++) {
-		if (!is_owner(connection, &regions[i]))
+		if (!session_owns(connection, &regions[i]))
 			continue;
 		renew->regions[renew->region_count++] = regions[i].id;
 		if (renew->region_count < MSG_RENEW_MAX)

@@ -335,6 +335,15 @@ void session_end(struct server_connection *connection)
 	free(session);
 }
 
+bool session_owns(const struct server_connection *connection, const struct regions_row *region)
+{
+	const struct session *session = connection->session;
+
+	return session && !connection->closing && session->process.pid == region->process.pid &&
+	       session->process.start_ticks == region->process.start_ticks &&
+	       connection->peer.uid == region->uid && strcmp(session->tenant, region->tenant) == 0;
+}
+
 enum secpool_error session_region(
 	const struct server_connection *connection, uint64_t region, struct regions_row *ret_row)
 {

@@ -62,6 +62,9 @@ enum secpool_error session_handle_progress(
 /* The connection has ended; without a session nothing happens. */
 void session_end(struct server_connection *connection);
 
+/* Whether the connection is open and of the region's process and tenant: what is told about it goes there. */
+bool session_owns(const struct server_connection *connection, const struct regions_row *region);
+
 /*
  * A live region of this session's process and tenant. Errors: SECPOOL_E_NOT_FOUND (also for another's region: who asks learns
  * nothing), SECPOOL_E_KEY_GONE (being released), SECPOOL_E_STORE.

@@ -15,8 +15,9 @@ enum { PIECE_UNITS = 32 };
 #define LATER_NS (1ull * 1000000)
 #define ASK_NS	 (500ull * 1000000)
 
-/* Asks for targets, and takes them. False: not now. */
-static bool begin(struct secpool *pool, struct secpool_region *region, const struct device *device)
+/* Asks for targets, and takes them. shifts: the device is not draining. False: not now. */
+static bool begin(struct secpool *pool, struct secpool_region *region, const struct device *device,
+	bool shifts)
 {
 	struct msg request = {.type = MSG_REGION_MOVE};
 	bool told = region->move.lacks_room;
@@ -27,7 +28,11 @@ static bool begin(struct secpool *pool, struct secpool_region *region, const str
 	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
 	region->move = (struct move){.from = device,
 		.began_ns = clock_now_ns(),
-		.lacks_room = error == SECPOOL_E_NO_SPACE};
+		.lacks_room = error == SECPOOL_E_NO_SPACE && !shifts,
+		.bytes_per_second =
+			shifts ? region->shift.bytes_per_second
+			       : pool->service->client.session.rebuild_bytes_per_second};
+	region->shift.slot = 0; /* keymgrd says it again if it stays so */
 	if (region->move.lacks_room && !told)
 		loss_tell_no_room(pool, region, device);
 	/* busy: it is not drained any more, or the end of a move was lost with a keymgrd that was killed */
@@ -101,16 +106,15 @@ static bool move_unit(struct worker *worker, struct secpool_region *region, stru
 				: mirror_move(worker, region, number, target);
 }
 
-static uint64_t next_allowed(const struct secpool *pool, const struct move *move)
+static uint64_t next_allowed(const struct move *move)
 {
-	return rebuild_allowed_ns(move->began_ns, move->bytes,
-		pool->service->client.session.rebuild_bytes_per_second);
+	return rebuild_allowed_ns(move->began_ns, move->bytes, move->bytes_per_second);
 }
 
 /* A piece of the move. Returns when to go on. */
 static uint64_t go_on(struct secpool *pool, struct secpool_region *region)
 {
-	uint64_t due = next_allowed(pool, &region->move);
+	uint64_t due = next_allowed(&region->move);
 
 	for (unsigned i = 0; i < PIECE_UNITS && clock_now_ns() >= due; i++) {
 		struct target *target = next_target(atomic_load(&region->placement), region->lanes);
@@ -126,10 +130,15 @@ static uint64_t go_on(struct secpool *pool, struct secpool_region *region)
 		if (!move_unit(pool_service_worker(pool), region, target))
 			return clock_now_ns() + LATER_NS;
 		region->move.bytes += region->page_bytes;
-		due = next_allowed(pool, &region->move);
+		due = next_allowed(&region->move);
 	}
 	tell_progress(pool, region, false);
 	return due;
+}
+
+static bool is_to_leave(const struct secpool_region *region, const struct device *device)
+{
+	return atomic_load(&device->draining) || device->slot == region->shift.slot;
 }
 
 static uint64_t move_region(struct secpool *pool, struct secpool_region *region)
@@ -142,14 +151,24 @@ static uint64_t move_region(struct secpool *pool, struct secpool_region *region)
 	if (region->move.from)
 		return go_on(pool, region);
 	for (d = atomic_load(&pool->devices); d; d = d->older)
-		if (device_usable(d) && atomic_load(&d->draining) &&
+		if (device_usable(d) && is_to_leave(region, d) &&
 			places_on(atomic_load(&region->placement), d))
 			break;
 	if (!d)
 		return 0;
-	if (clock_now_ns() < region->move.due_ns || !begin(pool, region, d))
+	if (clock_now_ns() < region->move.due_ns ||
+		!begin(pool, region, d, !atomic_load(&d->draining)))
 		return region->move.due_ns;
 	return clock_now_ns();
+}
+
+void move_want(struct secpool *pool, const struct msg_region_shift *shift)
+{
+	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
+		struct secpool_region *region = pool->regions[slot];
+		if (region && region->id == shift->region && !region->move.from)
+			region->shift = (struct shift){shift->slot, shift->bytes_per_second};
+	}
 }
 
 uint64_t move_some(struct secpool *pool)

@@ -63,11 +63,17 @@ struct walk {
 	uint64_t next, began_ns, bytes;
 };
 
-/* A region's move off a draining device (move.h). */
+/* A region's move off a device (move.h): one that is draining, or one that keymgrd finds too full. */
 struct move {
 	const struct device *from; /* NULL: none is under way */
 	bool lacks_room; /* the program was told so */
 	uint64_t began_ns, bytes, due_ns;
+	uint64_t bytes_per_second;
+};
+
+/* What keymgrd wants moved (move_want). slot 0: nothing. */
+struct shift {
+	uint64_t slot, bytes_per_second;
 };
 
 /* What a region's rotation is at (rotate.h has the table). */
@@ -130,6 +136,7 @@ struct secpool_region {
 	uint64_t told_ns[MSG_PROGRESSES]; /* when keymgrd was told of each kind of walk */
 	struct target *all_targets;
 	struct move move;
+	struct shift shift;
 	struct rotation rotation;
 	struct pins *pins;     /* pin.c's */
 	bool heap; /* made by the pool's own heap */

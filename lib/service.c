@@ -252,6 +252,8 @@ void service_take_messages(struct service *service)
 			take_device(service->pool, &msg.u.device, &extra);
 		else if (msg.type == MSG_REGION_RENEW)
 			rotate_want(service->pool, &msg.u.region_renew);
+		else if (msg.type == MSG_REGION_SHIFT)
+			move_want(service->pool, &msg.u.region_shift);
 		else if (msg.number != 0)
 			end_deferred(service, &msg);
 		sock_close_fds(&extra);

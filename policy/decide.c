@@ -120,11 +120,27 @@ static bool firmware_allowed(const struct policy *policy, const char *firmware)
 	return false;
 }
 
+bool policy_is_revoked(const struct policy *policy, const char *id, const uint8_t ek_name[34])
+{
+	for (size_t i = 0; i < policy->revoked_count; i++) {
+		const struct model_revoked *revoked = &policy->revoked[i];
+
+		if (revoked->id[0] ? strcmp(revoked->id, id) == 0
+				   : ek_name && memcmp(revoked->ek, ek_name, MODEL_EK_BYTES) ==
+							0) /* public bytes */
+			return true;
+	}
+	return false;
+}
+
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id,
 	const uint8_t ek_name[34], const char *firmware, bool *ret_first_use)
 {
 	const struct model_known *by_id = NULL, *by_ek = NULL;
 
+	if (policy_is_revoked(policy, id, ek_name))
+		return err_set(SECPOOL_E_ATTESTATION,
+			"device '%.63s' is revoked: the policy has it under devices.revoked", id);
 	if (!firmware_allowed(policy, firmware))
 		return err_set(SECPOOL_E_ATTESTATION,
 			"device '%.63s' has firmware '%.63s': the policy does not list it", id,

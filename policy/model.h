@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A loaded policy as policy.c keeps it, build.c makes it and decide.c asks it. Threads: immutable once built. */
+/* A loaded policy as policy.c keeps it, build.c and devices.c make it and decide.c asks it. Threads: immutable once built. */
 #ifndef SECPOOL_POLICY_MODEL_H
 #define SECPOOL_POLICY_MODEL_H
 
@@ -28,6 +28,12 @@ struct model_known {
 	uint8_t ek[MODEL_EK_BYTES];
 };
 
+/* A device that must not be used: by its id, or by its EK where id is empty. */
+struct model_revoked {
+	char id[MODEL_NAME_BYTES];
+	uint8_t ek[MODEL_EK_BYTES];
+};
+
 /* A value that a PCR may have. */
 struct model_reference {
 	char name[MODEL_NAME_BYTES];
@@ -49,10 +55,11 @@ struct policy {
 	size_t tier_count;
 	struct model_tenant *tenants;
 	struct model_known *known;
+	struct model_revoked *revoked;
 	char (*firmware)[MODEL_NAME_BYTES];
 	struct model_reference *references;
 	char **ek_ca;
-	size_t tenant_count, known_count, firmware_count, reference_count, ek_ca_count;
+	size_t tenant_count, known_count, revoked_count, firmware_count, reference_count, ek_ca_count;
 	unsigned tenants_line;
 	bool first_use;
 };
@@ -63,6 +70,13 @@ struct policy {
  */
 enum secpool_error build_policy(const struct schema_file *file, const struct lines *lines,
 	const char *name, struct policy *policy) MUST_USE;
+
+/* The same for what it says of devices (NULL: nothing, and then none may be used): first those settings that are about them, then the rest. */
+struct value_source;
+enum secpool_error devices_build_settings(const struct value_source *source,
+	const struct schema_devices *from, struct policy_settings *to) MUST_USE;
+enum secpool_error devices_build(const struct value_source *source,
+	const struct schema_devices *from, struct policy *policy) MUST_USE;
 
 /* Fills one tenant; as build_policy. index: its place in the file. */
 enum secpool_error users_build(const struct schema_tenant *from, size_t index,

@@ -68,6 +68,7 @@ void policy_free(struct policy *policy)
 	}
 	free(policy->tenants);
 	free(policy->known);
+	free(policy->revoked);
 	free(policy->firmware);
 	free(policy->references);
 	for (size_t i = 0; i < policy->ek_ca_count; i++)

@@ -35,12 +35,21 @@ struct policy_quota {
 #define POLICY_ROTATE_BYTES_MOST  (128ull << 40)
 #define POLICY_ROTATE_BYTES_LEAST (64ull << 20)
 
+/* Which data programs may move off a device that may not be used any more; each allows what the one before does. */
+enum policy_drains {
+	POLICY_DRAINS_NONE = 0,
+	POLICY_DRAINS_REDUNDANT = 1, /* what could be made again from other devices */
+	POLICY_DRAINS_READABLE = 2,  /* also what is only there */
+};
+
 /* Settings that are not about one tenant. */
 struct policy_settings {
 	uint64_t window_base, window_bytes; /* where regions are mapped: 64 TiB at 0x110000000000 unless set */
 	uint64_t grace_ns;                  /* how long a live client may be without keymgrd before its regions are given up */
 	uint64_t session_ns;                /* a session's life: after it no new keys; 0: without end */
 	uint64_t rebuild_bytes_per_second;  /* how fast a program rebuilds a region; 0: as fast as it goes */
+	uint64_t rebalance_bytes_per_second; /* how fast one region at a time moves from fuller devices to emptier ones; 0: none does */
+	uint32_t rebalance_percent;         /* by so much of their sizes two devices must be apart for that; 1 to 100 */
 	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
 	uint64_t rotate_after_ns;           /* a region's key that is older is renewed; 0: none is for its age */
 	uint64_t rotate_after_bytes;        /* so much written under a key, and it is renewed: at most POLICY_ROTATE_BYTES_MOST */
@@ -51,6 +60,8 @@ struct policy_settings {
 	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
+	enum policy_drains revoke_drains;
+	uint64_t revoke_ns;                 /* how long after a device was refused or revoked what is left on it is given up */
 	bool enrol_by_operator;             /* enrol: operator: no EK is taken for an id until an operator says so */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */
@@ -98,6 +109,9 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
  * Errors: SECPOOL_E_ATTESTATION naming what differs.
  */
 enum secpool_error policy_may_use_device(const struct policy *policy, const char *id, const uint8_t ek_name[34], const char *firmware, bool *ret_first_use) MUST_USE;
+
+/* Whether devices.revoked names the id, or the EK (TPM name, 34 bytes; NULL: not known). Such a device is refused whatever else the policy has (policy_may_use_device). */
+bool policy_is_revoked(const struct policy *policy, const char *id, const uint8_t ek_name[34]);
 
 /*
  * Whether a PCR of a device's TPM may have this value (SHA-256, 32 bytes): one of devices.reference for this PCR; any, where there is none (the log must replay to it in any case).

@@ -24,6 +24,9 @@ static const cyaml_strval_t yes_no[] = {{"false", 0}, {"true", 1}, {"no", 0}, {"
 static const cyaml_strval_t enrols[] = {
 	{"listed", SCHEMA_LISTED}, {"first-use", SCHEMA_FIRST_USE}, {"operator", SCHEMA_OPERATOR}};
 
+static const cyaml_strval_t drains[] = {
+	{"readable", SCHEMA_READABLE}, {"redundant", SCHEMA_REDUNDANT}, {"none", SCHEMA_NONE}};
+
 static const cyaml_strval_t ciphers[] = {{"auto", SCHEMA_AUTO}, {"openssl", SCHEMA_OPENSSL}};
 
 #define YES_NO(s, m) CYAML_FIELD_ENUM(#m, CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, s, m, yes_no, 4)
@@ -73,6 +76,10 @@ static const cyaml_schema_field_t devices_fields[] = {
 	OPTIONAL_TEXT(struct schema_devices, gone_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, suspect_tenants),
 	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
+	TEXTS(struct schema_devices, revoked, CYAML_FLAG_OPTIONAL, 0, SCHEMA_DEVICES_MOST),
+	CYAML_FIELD_ENUM("revoke_drains", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL,
+		struct schema_devices, revoke_drains, drains, 3),
+	OPTIONAL_TEXT(struct schema_devices, revoke_seconds),
 	TEXTS(struct schema_devices, firmware, 0, 1, SCHEMA_NAMES_MOST),
 	TEXTS(struct schema_devices, pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
 	TEXTS(struct schema_devices, ek_ca, CYAML_FLAG_OPTIONAL, 1, SCHEMA_FILES_MOST),
@@ -90,6 +97,8 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	OPTIONAL_TEXT(struct schema_file, grace_seconds),
 	OPTIONAL_TEXT(struct schema_file, session_seconds),
 	OPTIONAL_TEXT(struct schema_file, rebuild_bytes_per_second),
+	OPTIONAL_TEXT(struct schema_file, rebalance_bytes_per_second),
+	OPTIONAL_TEXT(struct schema_file, rebalance_percent),
 	OPTIONAL_TEXT(struct schema_file, patrol_bytes_per_second),
 	OPTIONAL_TEXT(struct schema_file, rotate_after_seconds),
 	OPTIONAL_TEXT(struct schema_file, rotate_after_bytes),
@@ -238,6 +247,9 @@ static enum secpool_error explain(
 	if (strcmp(path, "cipher") == 0)
 		return err_set(SECPOOL_E_POLICY, "%s:%u: cipher: expected 'auto' or 'openssl'",
 			name, line);
+	if (strcmp(path, "devices.revoke_drains") == 0)
+		return err_set(SECPOOL_E_POLICY,
+			"%s:%u: %s: expected 'readable', 'redundant' or 'none'", name, line, path);
 	if (strstr(path, "allow") || strstr(path, "enrol"))
 		return err_set(SECPOOL_E_POLICY, "%s:%u: %s: expected %s", name, line, path,
 			strstr(path, "enrol") ? "'listed', 'first-use' or 'operator'"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The policy file as written: its keys and their types, read by libcyaml. What the values mean and whether they
- * are right is policy/build.c's. Sizes and lists are still text here. Threads: any; no state.
+ * are right is policy/build.c's and policy/devices.c's. Sizes and lists are still text here. Threads: any; no state.
  */
 #ifndef SECPOOL_POLICY_SCHEMA_H
 #define SECPOOL_POLICY_SCHEMA_H
@@ -17,6 +17,7 @@
 enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
+enum schema_drains { SCHEMA_READABLE = 0, SCHEMA_REDUNDANT = 1, SCHEMA_NONE = 2 };
 enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1, SCHEMA_OPERATOR = 2 };
 
 /* Pointers are NULL and numbers 0 where the file has nothing. */
@@ -53,17 +54,18 @@ struct schema_tier {
 
 struct schema_devices {
 	int enrol; /* enum schema_enrol */
+	int revoke_drains; /* enum schema_drains */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
-	char *suspect_tenants, *suspect_faults;
-	char **firmware, **pcrs, **ek_ca;
+	char *suspect_tenants, *suspect_faults, *revoke_seconds;
+	char **revoked, **firmware, **pcrs, **ek_ca;
 	struct schema_known *known;
 	struct schema_reference *reference;
 	struct schema_tier *tiers;
-	unsigned firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
+	unsigned revoked_count, firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
 };
 
 struct schema_file {
-	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *patrol_bytes_per_second;
+	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *rebalance_bytes_per_second, *rebalance_percent, *patrol_bytes_per_second;
 	char *rotate_after_seconds, *rotate_after_bytes;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */

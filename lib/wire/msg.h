@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 6 };
+enum { MSG_VERSION = 7 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -76,6 +76,15 @@ enum msg_state {
 	MSG_DEVICE_SUSPECT = 7,
 	MSG_DEVICE_LOST = 8,
 	MSG_DEVICE_STATES = 9,
+};
+/* What kept a device out: by hotplugd's table, the event that led to its state */
+enum msg_why {
+	MSG_WHY_OTHER = 0,
+	MSG_WHY_REFUSED = 1,     /* its evidence was refused */
+	MSG_WHY_UNREACHABLE = 2, /* there was none; it is asked for again */
+	MSG_WHY_EXPIRED = 3,     /* it is too old, and could not be renewed */
+	MSG_WHY_ERRORS = 4,      /* it does not keep what is written, or does not answer as it should */
+	MSG_WHY_COMMAND = 5,     /* an operator drains it */
 };
 enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
 /* What a device says of its health, flags: CXL 3.0 section 8.2.9.8.3.1 */

@@ -113,6 +113,44 @@ static int moves(void *arg)
 	return 0;
 }
 
+/* A part of what the command prints. */
+static void expect_in(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		support_fail("'%s' is not in: %s", part, text);
+}
+
+/* Overwrites all that is free, and says how much that was: by the command and by an event. Nothing is in use. */
+static void test_scrub_says(void)
+{
+	char text[4096] = "";
+
+	SUPPORT_CHECK(support_cli(text, sizeof text, "device", "scrub", "dev1", NULL) == 0);
+	expect_in(text, "dev1: 64 MiB overwritten and read back, 0 B in use and left alone");
+	load_await_events("device-scrubbed", "dev1",
+		"67108864 bytes overwritten and read back, 0 read back otherwise, 0 not", 1);
+	SUPPORT_CHECK(use_of("dev1").unscrubbed_bytes == 0 && use_of("dev1").scrub_bytes == 0);
+	SUPPORT_CHECK(
+		support_cli(text, sizeof text, "device", "scrub", "dev1", "--no-wait", NULL) == 0);
+	expect_in(text, "is being overwritten again");
+	load_await_events("device-scrubbed", "dev1", "", 2);
+}
+
+/* While it waits for room: all that is in use is to be moved and overwritten, and nothing was. */
+static void check_progress(const char *device)
+{
+	struct msg_use_row use = use_of(device);
+	char text[8192] = "";
+
+	SUPPORT_CHECK(use.drain_bytes == 2 * use.used_bytes && use.drain_done_bytes == 0);
+	SUPPORT_CHECK(support_cli(text, sizeof text, "device", "list", NULL) == 0);
+	expect_in(text, "drain 0 %");
+	SUPPORT_CHECK(support_cli(text, sizeof text, "device", "list", "--json", NULL) == 0);
+	expect_in(text, "\"progress\":\"drain 0 %\"");
+	SUPPORT_CHECK(support_cli(text, sizeof text, "top", NULL) == 0);
+	expect_in(text, "[........................]   0 %");
+}
+
 /* An offline device is taken into use again by a new attestation. */
 static void test_back(void)
 {
@@ -134,6 +172,7 @@ static int waits_for_room(void *arg)
 		support_fail("no event said that there is no room");
 	load_await(2000);
 	support_wait_device("dev0", "draining", false, LOAD_WAIT_MS);
+	check_progress("dev0");
 	load_plug("dev2");
 	support_wait_device("dev0", "offline", false, LOAD_WAIT_MS);
 	check_empty("dev0");
@@ -206,6 +245,7 @@ int main(void)
 	run("mirror:2", moves, (void *)1);
 	run("ec:2+1", moves, (void *)2);
 	test_back();
+	test_scrub_says();
 	run("keymgrd killed", daemons_die, (void *)(uintptr_t) "keymgrd");
 	run("hotplugd killed", daemons_die, (void *)(uintptr_t) "hotplugd");
 	run("mirror:2, pulled", pulled_in_the_middle, (void *)0);

@@ -34,7 +34,7 @@ enum { PLAY_DEVICES = 4, PLAY_WAIT_MS = 20000, PLAY_CAPACITY_BYTES = 4 << 20, PL
 /* A device as keymgrd was told. */
 struct play_device {
 	char id[MSG_NAME_BYTES];
-	uint32_t state;
+	uint32_t state, why;
 	uint64_t mark;
 	int media_fd; /* of the last `online` */
 	char cause[192];
@@ -270,6 +270,7 @@ static inline void play_state(const struct msg *msg, struct sock_extra *extra)
 	/* online is reached through attesting alone */
 	PLAY_CHECK(state->state != MSG_DEVICE_ONLINE || device->state == MSG_DEVICE_ATTESTING);
 	device->state = state->state;
+	device->why = state->why;
 	device->mark = state->media;
 	MSG_SET(device->cause, state->cause);
 	if (state->state == MSG_DEVICE_ONLINE) {

@@ -332,6 +332,53 @@ static void bad_bytes_make_suspect(void **state)
 	play_wait("dev0", MSG_DEVICE_SUSPECT, 1);
 }
 
+static void ask_drain(bool cut_off)
+{
+	struct msg msg = {.type = MSG_DEVICE_DRAIN, .u.device_drain.cut_off = cut_off};
+
+	MSG_SET(msg.u.device_drain.id, "dev0");
+	MSG_SET(msg.u.device_drain.cause, "refused");
+	play_send(play.keymgr, &msg);
+}
+
+/* keymgrd has a device that was refused drained, and gives up what is left there; one that is online is none of its business. */
+static void revoked_devices_are_drained(void **state)
+{
+	struct msg drained = {.type = MSG_DEVICE_DRAINED};
+	struct play_device *device;
+
+	(void)state;
+	play_begin(1);
+	device = play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	play_connect();
+	ask_drain(false);
+	ask_drain(true);
+	play_until(play_never, NULL, 300);
+	PLAY_CHECK(device->state == MSG_DEVICE_ONLINE);
+	play.refuse = true;
+	PLAY_CHECK(play_command("dev0", MSG_VERB_ATTEST) == SECPOOL_E_ATTESTATION);
+	play_wait("dev0", MSG_DEVICE_SUSPECT, 1);
+	PLAY_CHECK(device->why == MSG_WHY_REFUSED);
+	ask_drain(false);
+	play_wait("dev0", MSG_DEVICE_DRAINING, 1);
+	PLAY_CHECK(strcmp(device->cause, "refused: what is there moves elsewhere") == 0);
+	ask_drain(true);
+	play_wait("dev0", MSG_DEVICE_QUARANTINED, 1);
+	ask_drain(true);
+	PLAY_CHECK(play_command("dev0", MSG_VERB_ATTEST) == SECPOOL_E_ATTESTATION);
+	play_wait("dev0", MSG_DEVICE_QUARANTINED, 1);
+	PLAY_CHECK(device->why == MSG_WHY_REFUSED);
+	ask_drain(false);
+	play_wait("dev0", MSG_DEVICE_DRAINING, 1);
+	MSG_SET(drained.u.device_drained.id, "dev0");
+	play_send(play.keymgr, &drained);
+	play_wait("dev0", MSG_DEVICE_OFFLINE, 1);
+	play.refuse = false;
+	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+	play_wait("dev0", MSG_DEVICE_ONLINE, 2);
+	PLAY_CHECK(device->why == MSG_WHY_OTHER);
+}
+
 static void added_while_running(void **state)
 {
 	static const char garbage[] = "{\"id\":\"../../etc\"";
@@ -427,6 +474,7 @@ int main(void)
 			tpm_fails_between_the_steps, NULL, tear_down, &hang),
 		TEST(tpm_hangs_until_evidence_is_old),
 		TEST(bad_bytes_make_suspect),
+		TEST(revoked_devices_are_drained),
 		TEST(added_while_running),
 		TEST(refusals),
 	};

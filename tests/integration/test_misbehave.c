@@ -184,6 +184,40 @@ static void is_held_off(const struct play_device *device, unsigned returns, unsi
 	PLAY_CHECK(row.state != MSG_DEVICE_DISCOVERED || row.held_s > 0);
 }
 
+/* A daemon that is started anew counts on, and a wait that began goes on. */
+static void flapping_is_remembered(void **state)
+{
+	struct play_device *device;
+
+	(void)state;
+	play_begin(1);
+	device = play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+	for (unsigned i = 1; i <= HOLDOFF_FREE + 2; i++) {
+		play_connect();
+		PLAY_OK(inject("dev0", "flap:1"));
+		play_wait("dev0", MSG_DEVICE_LOST, i);
+		if (i <= HOLDOFF_FREE) {
+			play_wait("dev0", MSG_DEVICE_ONLINE, i + 1);
+			continue;
+		}
+		play_wait("dev0", MSG_DEVICE_DISCOVERED, i);
+		kill(play.pid, SIGKILL);
+		play_wait_pid(play.pid);
+		play_start_daemon();
+		play_wait("dev0", MSG_DEVICE_ONLINE, i + 1);
+		play_connect();
+		PLAY_CHECK(row_of_dev0().returns == i);
+	}
+	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
+	PLAY_CHECK(row_of_dev0().returns == 0 && device->state == MSG_DEVICE_ONLINE);
+	kill(play.pid, SIGKILL);
+	play_wait_pid(play.pid);
+	play_start_daemon();
+	play_wait("dev0", MSG_DEVICE_ONLINE, HOLDOFF_FREE + 4);
+	play_connect();
+	PLAY_CHECK(row_of_dev0().returns == 0);
+}
+
 static void flapping(void **state)
 {
 	struct play_device *device;
@@ -292,6 +326,7 @@ int main(void)
 		TEST(behaviours),
 		TEST(short_media_are_gone),
 		TEST(flapping),
+		TEST(flapping_is_remembered),
 		TEST(reports_are_counted),
 		TEST(suspicion_survives_a_kill),
 	};

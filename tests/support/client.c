@@ -170,6 +170,20 @@ static bool regions_are_so(void *arg)
 	return wait->seen == wait->wanted;
 }
 
+static bool is_attested(void *arg)
+{
+	return support_cli(NULL, 0, "device", "attest", (const char *)arg, NULL) == 0;
+}
+
+void support_attest(const char *id, unsigned ms)
+{
+	char name[MSG_NAME_BYTES];
+
+	MSG_SET(name, id);
+	if (!support_wait(is_attested, name, ms))
+		support_fail("device %s is not attested after %u ms", id, ms);
+}
+
 void support_wait_regions(unsigned count, unsigned ms)
 {
 	struct region_wait wait = {.wanted = count};

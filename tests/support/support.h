@@ -64,6 +64,8 @@ void support_kill_daemon(const char *name);
 bool support_wait(bool (*is_true)(void *arg), void *arg, unsigned ms);
 /* Waits until the device is in that state and, if scrubbed is set, none of its space waits for a scrub; fails after ms. */
 void support_wait_device(const char *id, const char *state, bool scrubbed, unsigned ms);
+/* Has the device attested, as soon as hotplugd has keymgrd again; fails after ms. */
+void support_attest(const char *id, unsigned ms);
 /* Waits until keymgrd lists this many regions; fails after ms. */
 void support_wait_regions(unsigned count, unsigned ms);
 

@@ -97,7 +97,8 @@ static void provoke(struct attempt *a)
 			a->w->driver, "device", "drain", wounds_id(a->drained), "--no-wait", NULL);
 		break;
 	case POINT_BY_SCRUB:
-		a->command = stack_begin(a->w->driver, "device", "scrub", "dev0", NULL);
+		a->command =
+			stack_begin(a->w->driver, "device", "scrub", "dev0", "--no-wait", NULL);
 		break;
 	case POINT_BY_ROTATE:
 		a->command = stack_begin(

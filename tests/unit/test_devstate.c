@@ -9,30 +9,30 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "hotplug/devstate.h"
-#include "tests/unit/docs_page.h"
+#include "tests/unit/page_fixture.h"
 
 /*
  * One row for each state, one letter for each event in enum order (found attest accepted refused
- * unreachable expired errors connected disconnected drain drained removed): the next state's
+ * unreachable expired errors connected disconnected drain drained cut-off
+ * removed): the next state's
  * letter, '-' for an entry that must be missing. a absent, d discovered, t attesting, o online, g
  * draining, f offline, q quarantined, s suspect, l lost
  */
 static const char letters[] = "adtogfqsl";
 static const char *const expected[MSG_DEVICE_STATES] = {
-	[MSG_DEVICE_ABSENT] = "d------aa--l",
-	[MSG_DEVICE_DISCOVERED] = "-t-----td--l",
-	[MSG_DEVICE_ATTESTING] = "--oqq--td--l",
-	[MSG_DEVICE_ONLINE] = "-oososstdg-l",
-	[MSG_DEVICE_DRAINING] = "-t----ggg-fl",
-	[MSG_DEVICE_OFFLINE] = "-t-----ff--a",
-	[MSG_DEVICE_QUARANTINED] = "-t-----tq--a",
-	[MSG_DEVICE_SUSPECT] = "-t----sssg-l",
-	[MSG_DEVICE_LOST] = "d------ll---",
+	[MSG_DEVICE_ABSENT] = "d------aa---l",
+	[MSG_DEVICE_DISCOVERED] = "-t-----td---l",
+	[MSG_DEVICE_ATTESTING] = "--oqq--td---l",
+	[MSG_DEVICE_ONLINE] = "-oososstdg--l",
+	[MSG_DEVICE_DRAINING] = "-t----ggg-fql",
+	[MSG_DEVICE_OFFLINE] = "-t-----ff---a",
+	[MSG_DEVICE_QUARANTINED] = "-t-----tqg-qa",
+	[MSG_DEVICE_SUSPECT] = "-t----sssg-ql",
+	[MSG_DEVICE_LOST] = "d------ll----",
 };
 
 static void every_pair(void **state)
@@ -132,6 +132,8 @@ static const char *const event_words[DEVSTATE_EVENTS] = {
 	[DEVSTATE_DISCONNECTED] = "the connection to keymgrd ended",
 	[DEVSTATE_DRAIN] = "what it holds is to be moved elsewhere",
 	[DEVSTATE_DRAINED] = "it holds nothing any more, and what it held is overwritten",
+	[DEVSTATE_CUT_OFF] = "keymgrd gave up what was left on it, as it may not be used any more "
+			     "(docs/revocation.md)",
 	[DEVSTATE_REMOVED] = "its media are gone",
 };
 
@@ -213,20 +215,8 @@ static void print_document(FILE *to)
 
 static void page_is_current(void **state)
 {
-	char *made = NULL, *page;
-	size_t made_bytes, page_bytes;
-	FILE *to = open_memstream(&made, &made_bytes);
-
 	(void)state;
-	assert_non_null(to);
-	print_document(to);
-	assert_int_equal(fclose(to), 0);
-	page = docs_page("states.md", &page_bytes);
-	if (page_bytes != made_bytes || strcmp(page, made) != 0)
-		fail_msg("docs/states.md is not what the table says: run 'test_devstate --print > "
-			 "docs/states.md'");
-	free(page);
-	free(made);
+	page_check("docs/states.md", print_document);
 }
 
 int main(int argc, char **argv)

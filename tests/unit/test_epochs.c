@@ -205,6 +205,62 @@ static void test_what_was_set_aside(void **state)
 	assert_int_equal(forget(2, rows, 4), 1);
 }
 
+/* Overwrites what is to be overwritten on the device: what is not there counts as gone with it. */
+static void scrub(uint64_t slot)
+{
+	struct extents_row row;
+	bool done;
+
+	while (CHANGE(extents_scrub_next(directory, slot, true, &row)) == SECPOOL_OK)
+		assert_int_equal(
+			CHANGE(extents_scrub_end(directory, &row, MSG_READBACK_MATCHED, &done)),
+			SECPOOL_OK);
+}
+
+/* What was moved off a device is there until it is overwritten: a pull before that is a loss of the key, one after it is not. */
+static void test_what_was_moved(void **state)
+{
+	uint64_t region = make("t", 1, 5);
+	struct regions_row rows[4];
+	uint64_t left = 0;
+
+	(void)state;
+	assert_int_equal(CHANGE(extents_move(directory, region, 1, &devices[1], 1)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_moved(directory, region, 1)), SECPOOL_OK);
+	assert_int_equal(forget(1, rows, 4), 1);
+	assert_int_equal(rows[0].id, region);
+	assert_int_equal(next_wanted(0), region);
+	/* under the key that came before: it costs no other */
+	assert_int_equal(epochs_begin(directory, region, 2, 6), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, region, 2), SECPOOL_OK);
+	assert_int_equal(forget(1, rows, 4), 0);
+	/* the same while it is being overwritten, and no more when it was */
+	assert_int_equal(CHANGE(extents_move(directory, region, 2, &devices[2], 1)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_moved(directory, region, 2)), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 2, true, &(struct extents_row){0})),
+		SECPOOL_OK);
+	assert_int_equal(forget(2, rows, 4), 1);
+	assert_int_equal(CHANGE(extents_restart(directory)), SECPOOL_OK);
+	assert_int_equal(epochs_begin(directory, region, 3, 7), SECPOOL_OK);
+	assert_int_equal(epochs_end(directory, region, 3), SECPOOL_OK);
+	scrub(1);
+	scrub(2);
+	assert_int_equal(forget(1, rows, 4) + forget(2, rows, 4), 0);
+	assert_int_equal(regions_extents_left(directory, region, &left), SECPOOL_OK);
+	assert_int_equal(left, 1);
+}
+
+static void test_one_alone_is_wanted(void **state)
+{
+	uint64_t first = make("t", 1, 5), second = make("t", 1, 6), young = make("t", 2, 0);
+
+	(void)state;
+	assert_int_equal(epochs_want_one(directory, second), SECPOOL_OK);
+	assert_int_equal(epochs_want_one(directory, young), SECPOOL_OK);
+	assert_false(row_of(first).rotate || row_of(young).rotate);
+	assert_int_equal(next_wanted(0), second);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +271,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_a_device_takes_its_keys, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_was_set_aside, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(test_what_was_moved, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(test_one_alone_is_wanted, set_up_free, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -202,6 +202,10 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "host_pcrs: [16]\n", 6, "reset");
 	expect_refused("version: 1\n" TENANT "host_pcrs: [1, 1]\n", 6, "twice");
 	expect_refused("version: 1\n" TENANT "host_pcrs: [1,2,3,4,5,6,7,8,9]\n", 6, "at most 8");
+	expect_refused("version: 1\n" TENANT "rebalance_percent: 0\n", 6, "expected 1 or more");
+	expect_refused("version: 1\n" TENANT "rebalance_percent: 101\n", 6, "at most 100");
+	expect_refused("version: 1\n" TENANT "rebalance_bytes_per_second: fast\n", 6,
+		"rebalance_bytes_per_second");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], max_age_seconds: 0}\n", 6,
 		"1 or more");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 0}\n", 6,
@@ -219,6 +223,12 @@ static void test_values(void **state)
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: soon}\n", 6,
 		"expected a number");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [\"a b\"]}\n", 6, "is no name");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], revoked: [\"a b\"]}\n", 6,
+		"devices.revoked[0]: 'a b' is no name");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], revoke_drains: all}\n", 6,
+		"'readable', 'redundant' or 'none'");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], revoke_seconds: -1}\n", 6,
+		"devices.revoke_seconds");
 }
 
 static void test_tiers(void **state)
@@ -350,6 +360,50 @@ static void test_devices(void **state)
 	snprintf(text, sizeof text, "%s    - {id: a, ek: %s}\n    - {id: a, ek: %.67s0}\n", start,
 		EK, EK);
 	expect_refused(text, 10, "two devices");
+}
+
+static void test_revoked(void **state)
+{
+	static const char start[] = "version: 1\n" TENANT "devices:\n  firmware: [x]\n";
+	struct policy *policy = NULL;
+	uint8_t ek[34] = {0x00, 0x0b, 0x00, 0x01};
+	bool first;
+	char text[1024];
+
+	(void)state;
+	snprintf(text, sizeof text, "%s  revoked: [a, 0004%s]\n", start, EK + 4);
+	expect_refused(text, 8, "devices.revoked[1]: expected a TPM name that begins with 000b");
+	snprintf(text, sizeof text, "%s  revoked: [%.67s]\n", start, EK);
+	expect_refused(text, 8, "68 hex digits");
+	assert_int_equal(policy_load_text(start, strlen(start), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->revoke_drains, POLICY_DRAINS_READABLE);
+	assert_int_equal(policy_settings(policy)->revoke_ns, 600ull * 1000000000);
+	assert_false(policy_is_revoked(policy, "a", ek));
+	policy_free(policy);
+	/* also an EK and an id that are listed as good */
+	snprintf(text, sizeof text,
+		"%s  enrol: first-use\n  revoked: [a, %s]\n  revoke_drains: none\n  "
+		"revoke_seconds: 7\n"
+		"  known:\n    - {id: a, ek: 000b01%s}\n",
+		start, EK, EK + 6);
+	assert_int_equal(policy_load_text(text, strlen(text), "p", &policy), SECPOOL_OK);
+	assert_int_equal(policy_settings(policy)->revoke_drains, POLICY_DRAINS_NONE);
+	assert_int_equal(policy_settings(policy)->revoke_ns, 7ull * 1000000000);
+	assert_true(policy_is_revoked(policy, "a", NULL));
+	assert_false(policy_is_revoked(policy, "b", NULL));
+	assert_false(policy_is_revoked(policy, "b", ek));
+	assert_int_equal(policy_may_use_device(policy, "b", ek, "x", &first), SECPOOL_OK);
+	for (size_t i = 0; i < 32; i++)
+		ek[2 + i] = (uint8_t)(i % 16);
+	assert_true(policy_is_revoked(policy, "b", ek));
+	assert_int_equal(
+		policy_may_use_device(policy, "b", ek, "x", &first), SECPOOL_E_ATTESTATION);
+	assert_non_null(strstr(err_detail(), "revoked"));
+	ek[2] = 1;
+	assert_int_equal(
+		policy_may_use_device(policy, "a", ek, "x", &first), SECPOOL_E_ATTESTATION);
+	assert_non_null(strstr(err_detail(), "revoked"));
+	policy_free(policy);
 }
 
 static void test_device_pcrs(void **state)
@@ -486,6 +540,7 @@ int main(void)
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_tenants),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_revoked),
 		cmocka_unit_test(test_device_pcrs),
 		cmocka_unit_test(test_explain),
 	};

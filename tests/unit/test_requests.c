@@ -17,7 +17,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
-#include "tests/unit/docs_page.h"
+#include "tests/unit/page_fixture.h"
 
 static const char policy_text[] =
 	"version: 1\n"
@@ -168,7 +168,7 @@ static void page_shows_the_table(void **state)
 	size_t bytes;
 
 	(void)state;
-	page = docs_page("wire.md", &bytes);
+	page = page_read("docs/wire.md", &bytes);
 	for (size_t i = 0; i < sizeof all_types / sizeof *all_types; i++) {
 		uint32_t type = all_types[i];
 		bool any = false;

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "lib/rotate.h"
-#include "tests/unit/docs_page.h"
+#include "tests/unit/page_fixture.h"
 
 /* Written down a second time: every pair not named here must be refused. */
 static const struct {
@@ -55,7 +55,7 @@ static void test_every_pair(void **state)
 static void test_the_page_has_the_table(void **state)
 {
 	size_t bytes;
-	char *page = docs_page("keys.md", &bytes), row[128];
+	char *page = page_read("docs/keys.md", &bytes), row[128];
 	char *at = strstr(page, "| state | event | next |\n");
 	unsigned rows = 0, lines = 0;
 
