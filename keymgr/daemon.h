@@ -22,6 +22,7 @@ struct server;
 struct devices;
 struct sessions;
 struct owners;
+struct creates;
 struct releases;
 struct events;
 
@@ -34,6 +35,7 @@ struct daemon {
 	struct devices *devices;
 	struct sessions *sessions;
 	struct owners *owners;
+	struct creates *creates;
 	struct releases *releases;
 	struct events *events;
 	int enclave;     /* the socket to the enclave */
