@@ -203,11 +203,15 @@ static void store_keys(struct creates *creates)
 	size_t count = 0;
 	enum secpool_error error;
 
-	for (size_t i = 0; i < creates->count; i++)
-		if (is_left(&creates->rows[i]))
-			keys[count++] =
-				(struct wraps_key){.bytes = creates->rows[i].wrapped.wrapped,
-					.count = creates->rows[i].wrapped.wrapped_bytes};
+	for (size_t i = 0; i < creates->count; i++) {
+		struct create *create = &creates->rows[i];
+
+		if (!is_left(create))
+			continue;
+		keys[count] = (struct wraps_key){
+			.bytes = create->wrapped.wrapped, .count = create->wrapped.wrapped_bytes};
+		count++;
+	}
 	if (count == 0)
 		return;
 	error = wraps_put_all(creates->daemon->wraps, keys, count);
