@@ -327,6 +327,8 @@ static int on_batch(sd_event_source *source, void *arg)
 	undo_failed(creates);
 	for (size_t i = 0; i < creates->count; i++)
 		answer(creates->daemon, &creates->rows[i]);
+	memset(creates->rows, 0,
+		sizeof creates->rows); /* wrapped keys stay nowhere but in their file */
 	creates->count = 0;
 	return 0;
 }

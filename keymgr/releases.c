@@ -105,29 +105,27 @@ static enum secpool_error finish_region(struct releases *releases, struct finish
 static enum secpool_error finish_some(struct releases *releases, uint64_t *after, size_t *ret_count)
 {
 	struct directory *directory = releases->daemon->directory;
-	enum secpool_error error = directory_begin(directory), kept;
+	enum secpool_error error = directory_begin(directory), next = SECPOOL_OK;
 	size_t count = 0;
 
 	if (error)
 		return error;
-	while (count < BATCH) {
+	while (count < BATCH && error != SECPOOL_E_STORE) {
 		struct finished *finished = &releases->finished[count];
 
-		error = regions_next_ended(directory, *after, &finished->row);
-		if (error)
+		next = regions_next_ended(directory, *after, &finished->row);
+		if (next)
 			break;
 		*after = finished->row.id;
 		error = finish_region(releases, finished);
-		if (error == SECPOOL_E_STORE)
-			break;
 		if (!error)
 			count++;
-		else if (log_allowed(&releases->failed))
+		else if (error != SECPOOL_E_STORE && log_allowed(&releases->failed))
 			log_error("release-not-finished", error);
 	}
-	kept = directory_finish(directory, error == SECPOOL_E_STORE ? error : SECPOOL_OK);
-	*ret_count = kept ? 0 : count;
-	return kept ? kept : error == SECPOOL_E_NOT_FOUND ? error : SECPOOL_OK;
+	error = directory_finish(directory, error == SECPOOL_E_STORE ? error : SECPOOL_OK);
+	*ret_count = error ? 0 : count;
+	return error ? error : next;
 }
 
 /* Nobody hears of a receipt that is not on the disk. */

@@ -15,7 +15,7 @@
 
 enum { LOAD_SESSIONS = 0, LOAD_CREATES, LOAD_RELEASES, LOAD_KINDS };
 
-/* Nanoseconds that requests of one kind took. */
+/* What the requests of one kind took. */
 struct load_samples {
 	uint32_t *us10; /* tenths of a microsecond */
 	size_t count, room;
