@@ -280,7 +280,7 @@ static enum secpool_error measure_round(struct load *load, bool hostile, double 
 	if (pid < 0)
 		return err_set(SECPOOL_E_SYSTEM, "the hostile client did not start");
 	load_forget(load);
-	error = load_regions(load, HOSTILE_REGIONS, 0);
+	error = load_creates(load, HOSTILE_REGIONS);
 	if (pid > 0) {
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
@@ -316,6 +316,8 @@ static enum secpool_error measure_hostile(struct measure *measure)
 		us[i % 2][0][i / 2] = now[0];
 		us[i % 2][1][i / 2] = now[1];
 	}
+	if (!error)
+		error = load_releases(&load);
 	snprintf(measure->config, sizeof measure->config, "hostile_connections=%d",
 		HOSTILE_CONNECTIONS);
 	for (unsigned side = 0; side < 2 && !error; side++)
