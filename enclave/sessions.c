@@ -37,25 +37,39 @@ void sessions_done(struct sessions *sessions)
 	sessions_init(sessions, sessions->most);
 }
 
+/* One that was given back, else one that never was in use; NULL: all are in use. */
+static struct session *take_place(struct sessions *sessions)
+{
+	struct session *place = NULL;
+
+	if (sessions->first_free != 0) {
+		place = &sessions->table[sessions->first_free - 1];
+		sessions->first_free = place->next_free;
+	} else if (sessions->opened < sessions->most) {
+		place = &sessions->table[sessions->opened++];
+	}
+	return place;
+}
+
 enum secpool_error sessions_open(
 	struct sessions *sessions, const struct session *session, int *socket, uint64_t *ret_handle)
 {
-	for (size_t i = 0; i < sessions->most; i++) {
-		struct session *place = &sessions->table[i];
-		uint32_t generation = place->generation + 1;
-		if (place->used)
-			continue;
-		*place = *session;
-		place->used = true;
-		place->generation = generation;
-		place->socket = *socket;
-		*socket = -1;
-		sessions->count++;
-		*ret_handle = handle_of(sessions, place);
-		return SECPOOL_OK;
-	}
-	return err_set(SECPOOL_E_LIMIT,
-		"%zu sessions are open, which is all that the enclave may have", sessions->count);
+	struct session *place = take_place(sessions);
+	uint32_t generation;
+
+	if (!place)
+		return err_set(SECPOOL_E_LIMIT,
+			"%zu sessions are open, which is all that the enclave may have",
+			sessions->count);
+	generation = place->generation + 1;
+	*place = *session;
+	place->used = true;
+	place->generation = generation;
+	place->socket = *socket;
+	*socket = -1;
+	sessions->count++;
+	*ret_handle = handle_of(sessions, place);
+	return SECPOOL_OK;
 }
 
 enum secpool_error sessions_get(struct sessions *sessions, uint64_t handle, uint64_t now_ns,
@@ -80,6 +94,8 @@ enum secpool_error sessions_close(struct sessions *sessions, uint64_t handle)
 		return err_set(SECPOOL_E_SESSION_EXPIRED, "the session was closed before");
 	os_close(&session->socket);
 	session->used = false;
+	session->next_free = sessions->first_free;
+	sessions->first_free = (uint32_t)(session - sessions->table + 1);
 	sessions->count--;
 	return SECPOOL_OK;
 }

@@ -22,10 +22,13 @@ struct session {
 	uint32_t uid;
 	int32_t pid;
 	uint64_t expires_ns; /* clock_now_ns; 0: without end */
+	uint32_t next_free; /* of a free place: the next one + 1; 0: the last */
 };
 
 struct sessions {
 	size_t count;
+	size_t opened;       /* places that were in use once: those behind are free */
+	uint32_t first_free; /* of the others: a place + 1; 0: none */
 	size_t most; /* at most SESSIONS_MOST; less where the descriptors do not suffice */
 	struct session table[SESSIONS_MOST];
 };

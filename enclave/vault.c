@@ -20,6 +20,7 @@ void vault_done(struct vault *vault)
 	for (size_t i = 0; i < vault->tenant_count; i++)
 		secmem_free(vault->tenants[i].key);
 	secmem_free(vault->root);
+	handouts_done(&vault->handouts);
 	memset(vault, 0, sizeof *vault);
 }
 
@@ -130,31 +131,10 @@ enum secpool_error vault_open_tenant(struct vault *vault, const char *name, cons
 
 /* ---- region keys ---- */
 
-/* Two keys at most: the one that pages are moved off, and the one that they are moved to. */
-static enum secpool_error check_epoch(
-	const struct vault *vault, const struct pagecipher_binding *binding)
-{
-	enum { KEYS_MOST = 2 };
-	unsigned count = 0;
-
-	for (size_t i = 0; i < vault->region_count; i++) {
-		const struct vault_region *held = &vault->regions[i];
-
-		if (held->region != binding->region)
-			continue;
-		if (held->epoch >= binding->epoch || ++count == KEYS_MOST)
-			return err_set(SECPOOL_E_EXISTS,
-				"region %llu has its key of epoch %llu already",
-				(unsigned long long)held->region, (unsigned long long)held->epoch);
-	}
-	return SECPOOL_OK;
-}
-
 static enum secpool_error check_region(
 	struct vault *vault, const struct pagecipher_binding *binding)
 {
 	uint64_t bytes = binding->page_bytes;
-	enum secpool_error error;
 
 	if (binding->region == 0 || binding->epoch == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number, or an epoch");
@@ -163,11 +143,7 @@ static enum secpool_error check_region(
 		return err_set(SECPOOL_E_INVALID,
 			"pages of %llu bytes: a power of two from 4 KiB to 2 MiB is needed",
 			(unsigned long long)bytes);
-	error = check_epoch(vault, binding);
-	if (!error && vault->region_count == VAULT_REGIONS_MOST)
-		error = err_set(
-			SECPOOL_E_LIMIT, "more than %d regions have keys", (int)VAULT_REGIONS_MOST);
-	return error;
+	return handouts_prepare(&vault->handouts, binding->region, binding->epoch);
 }
 
 /* XTS needs two different keys (IEEE 1619-2018 section 5; NIST SP 800-38E; FIPS 140-3 IG C.I). */
@@ -211,8 +187,7 @@ enum secpool_error vault_make_region(struct vault *vault, size_t tenant,
 	if (error)
 		goto out;
 	keypage_put(page, binding, protection, vault->engine, keys);
-	vault->regions[vault->region_count++] =
-		(struct vault_region){.region = binding->region, .epoch = binding->epoch};
+	handouts_add(&vault->handouts, binding->region, binding->epoch);
 	*ret_blob_bytes = bytes;
 	*ret_fd = fd;
 	fd = -1;
@@ -225,19 +200,11 @@ out:
 
 uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
 {
-	for (size_t i = vault->region_count; i-- > 0;) {
-		struct vault_region *record = &vault->regions[i];
-
-		if (record->region == region && (epoch == 0 || record->epoch == epoch))
-			*record = vault->regions[--vault->region_count];
-	}
+	handouts_remove(&vault->handouts, region, epoch);
 	return ++vault->generation;
 }
 
 bool vault_has_region(const struct vault *vault, uint64_t region)
 {
-	for (size_t i = 0; i < vault->region_count; i++)
-		if (vault->regions[i].region == region)
-			return true;
-	return false;
+	return handouts_has(&vault->handouts, region);
 }

@@ -12,13 +12,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "enclave/handouts.h"
 #include "enclave/keypage.h"
 #include "enclave/pagecipher.h"
 #include "enclave/wrap.h"
 #include "lib/base/err.h"
 #include "lib/wire/msg.h"
 
-enum { VAULT_TENANTS_MOST = 1024, VAULT_REGIONS_MOST = 65536, VAULT_TENANT_BLOB_BYTES = 256 };
+enum { VAULT_TENANTS_MOST = 1024, VAULT_TENANT_BLOB_BYTES = 256 };
 
 struct vault_tenant {
 	char name[MSG_NAME_BYTES];
@@ -27,18 +28,13 @@ struct vault_tenant {
 	size_t wrapped_bytes;
 };
 
-/* A key that was handed out in this run. */
-struct vault_region {
-	uint64_t region, epoch;
-};
-
 struct vault {
 	uint8_t *root; /* secret, WRAP_KEY_BYTES, owned */
 	enum keypage_engine engine; /* what clients may use, by policy; KEYPAGE_ANY from vault_init */
 	uint64_t generation; /* destructions in this run */
-	size_t tenant_count, region_count;
+	size_t tenant_count;
 	struct vault_tenant tenants[VAULT_TENANTS_MOST];
-	struct vault_region regions[VAULT_REGIONS_MOST];
+	struct handouts handouts;
 };
 
 /* An empty vault around a root key from secmem_new; *root is moved and left NULL. */
@@ -58,7 +54,7 @@ enum secpool_error vault_open_tenant(struct vault *vault, const char *name, cons
 /*
  * Makes a region's keys. blob: WRAP_BLOB_BYTES_MOST bytes, the keys wrapped under the tenant's. *ret_fd: a secret descriptor with the key page, which the caller sends
  * and closes; no other copy is left.
- * Errors: SECPOOL_E_EXISTS (the region has a key of this epoch or of a later one, or two keys), SECPOOL_E_INVALID (page size, region or epoch 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_LOCKED_MEMORY,
+ * Errors: SECPOOL_E_EXISTS (the region has a key of this epoch or of a later one, or two keys), SECPOOL_E_INVALID (page size, region or epoch 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_MEMORY, SECPOOL_E_NO_LOCKED_MEMORY,
  * SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO. Nothing changed.
  */
 enum secpool_error vault_make_region(struct vault *vault, size_t tenant, const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;

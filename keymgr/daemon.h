@@ -22,6 +22,7 @@ struct server;
 struct devices;
 struct sessions;
 struct owners;
+struct creates;
 struct releases;
 struct rebalance;
 struct events;
@@ -35,6 +36,7 @@ struct daemon {
 	struct devices *devices;
 	struct sessions *sessions;
 	struct owners *owners;
+	struct creates *creates;
 	struct releases *releases;
 	struct rebalance *rebalance; /* NULL: the policy has none */
 	struct events *events;

@@ -84,6 +84,7 @@ enum secpool_error devclaims_handle_enrol(
 		return err_set(SECPOOL_E_INVALID, "no device has such a name");
 	MSG_SET(ask.u.enc_device_enrol.id, about.device);
 	error = daemon_ask(daemon, &ask, -1, MSG_ATTEST_VERDICT, &answer);
+	devices_doubt(daemon->devices);
 	if (!error && !row)
 		error = devices_expect(daemon->devices, about.device, &row);
 	if (!error)

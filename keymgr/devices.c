@@ -190,7 +190,8 @@ static void tell_all(struct daemon *daemon, const struct devices_row *row)
 			send_row(c, row);
 }
 
-enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
+/* *ret_until_ns: the end of the evidence's time. */
+static enum secpool_error ask_fresh(struct daemon *daemon, const char *id, uint64_t *ret_until_ns)
 {
 	struct msg msg = {.type = MSG_ENC_DEVICE_CHECK}, answer;
 	enum secpool_error error;
@@ -200,7 +201,22 @@ enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
 	if (!error && answer.u.attest_verdict.error)
 		error = err_set(SECPOOL_E_NOT_ATTESTED, "device %.63s: %.180s", id,
 			answer.u.attest_verdict.reason);
+	if (!error)
+		*ret_until_ns = answer.u.attest_verdict.expires_ns;
 	return error;
+}
+
+enum secpool_error devices_fresh(struct daemon *daemon, const char *id)
+{
+	uint64_t until_ns;
+
+	return ask_fresh(daemon, id, &until_ns);
+}
+
+void devices_doubt(struct devices *devices)
+{
+	for (size_t i = 0; i < devices->count; i++)
+		devices->rows[i]->fresh_until_ns = 0;
 }
 
 static enum secpool_error check_state(
@@ -350,6 +366,7 @@ static void void_evidence(struct daemon *daemon, const struct devices_row *devic
 	struct msg msg = {.type = MSG_ENC_DEVICE_VOID};
 
 	MSG_SET(msg.u.enc_device_void.id, device->id);
+	devices_doubt(daemon->devices);
 	if (daemon_ask(daemon, &msg, -1, MSG_REPLY, NULL) != SECPOOL_OK)
 		log_event(LOG_LEVEL_WARNING, "verdict-not-void", "device=%s detail=\"%s\"",
 			device->id, err_detail());
@@ -418,7 +435,8 @@ enum secpool_error devices_usable(
 
 		if (row->state != MSG_DEVICE_ONLINE || devices_look(daemon, row))
 			continue;
-		error = devices_fresh(daemon, row->id);
+		if (clock_now_ns() >= row->fresh_until_ns)
+			error = ask_fresh(daemon, row->id, &row->fresh_until_ns);
 		if (!error)
 			list[count++] = (struct extents_device){.slot = row->slot,
 				.domain = row->domain,

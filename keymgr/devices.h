@@ -44,6 +44,7 @@ struct devices_row {
 	uint64_t slot, bytes, media;
 	uint64_t attested_bytes; /* of the last good verdict in this run, 0: none */
 	uint64_t latency_ns;	 /* hotplugd's word; 0: not known */
+	uint64_t fresh_until_ns; /* clock_now_ns until which the enclave's last word holds that its evidence is fresh; 0: ask */
 	struct devices_file file;
 	uint64_t since_ns; /* clock_now_ns of the last change of state */
 	uint32_t state;    /* enum msg_state */
@@ -120,7 +121,12 @@ enum secpool_error devices_expect(
 /* Asks the enclave whether a device's evidence is fresh. Errors: SECPOOL_E_NOT_ATTESTED with the reason. */
 enum secpool_error devices_fresh(struct daemon *daemon, const char *id) MUST_USE;
 
-/* Devices on which space may be taken now: online, and the enclave says fresh. *ret_count of at most DEVICES_MOST. */
+/* The enclave heard something that may end a verdict: it is asked about each device before the next placement. */
+void devices_doubt(struct devices *devices);
+
+/*
+ * Devices on which space may be taken now: online, and the enclave says fresh. It is asked once for each verdict, not at each call: what it said holds until the evidence's end, unless devices_doubt
+ * comes before. The enclave looks at the evidence itself when it makes the key. *ret_count of at most DEVICES_MOST. */
 enum secpool_error devices_usable(
 	struct daemon *daemon, struct extents_device *list, size_t *ret_count) MUST_USE;
 

@@ -200,15 +200,23 @@ enum secpool_error directory_finish(struct directory *directory, enum secpool_er
 	return error;
 }
 
-enum secpool_error directory_mark(struct directory *directory)
+enum secpool_error directory_enter(struct directory *directory, bool *ret_part)
 {
-	return run_text(directory, "SAVEPOINT part", "savepoint");
+	*ret_part = !sqlite3_get_autocommit(directory->db);
+	return *ret_part ? run_text(directory, "SAVEPOINT part", "savepoint")
+			 : directory_begin(directory);
 }
 
-enum secpool_error directory_unmark(struct directory *directory, bool keep)
+enum secpool_error directory_end(struct directory *directory, bool part, enum secpool_error error)
 {
-	return run_text(directory, keep ? "RELEASE part" : "ROLLBACK TO part; RELEASE part",
-		"end of savepoint");
+	if (!part)
+		return directory_finish(directory, error);
+	if (!error)
+		return run_text(directory, "RELEASE part", "end of savepoint");
+	/* an error that took the whole back left no savepoint either */
+	if (!sqlite3_get_autocommit(directory->db))
+		sqlite3_exec(directory->db, "ROLLBACK TO part; RELEASE part", NULL, NULL, NULL);
+	return error;
 }
 
 static int bind_value(sqlite3_stmt *statement, int at, const struct directory_value *value)

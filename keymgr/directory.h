@@ -50,9 +50,12 @@ enum secpool_error directory_begin(struct directory *directory) MUST_USE;
  */
 enum secpool_error directory_finish(struct directory *directory, enum secpool_error error) MUST_USE;
 
-/* A part of a change that can be taken back alone: ends with keep or not. */
-enum secpool_error directory_mark(struct directory *directory) MUST_USE;
-enum secpool_error directory_unmark(struct directory *directory, bool keep) MUST_USE;
+/*
+ * The same for a change that is one of its own, or, while another one is open, a part of that: then it is kept or taken back alone, and is on the disk when the whole is. *ret_part goes to directory_end.
+ * So many small changes can be made with one wait for the disk. After SECPOOL_E_STORE the whole is not to be kept.
+ */
+enum secpool_error directory_enter(struct directory *directory, bool *ret_part) MUST_USE;
+enum secpool_error directory_end(struct directory *directory, bool part, enum secpool_error error) MUST_USE;
 
 /* Runs one statement that gives no rows. Errors: SECPOOL_E_STORE, SECPOOL_E_EXISTS (a constraint). */
 enum secpool_error directory_run(

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "keymgr/creates.h"
 #include "keymgr/devclaims.h"
 #include "keymgr/drain.h"
 #include "keymgr/events.h"
@@ -49,6 +50,12 @@ static enum secpool_error handle_hello(
 		server_close(connection);
 		return SECPOOL_OK;
 	}
+	if (role != MSG_ROLE_CLIENT) {
+		enum secpool_error error = server_is_staff(connection);
+
+		if (error)
+			return error;
+	}
 	connection->role = role;
 	connection->state = SERVER_READY;
 	answer.u.hello.version = MSG_VERSION;
@@ -88,7 +95,7 @@ static const struct row {
 	{MSG_HELLO, ANYONE, NEW, false, handle_hello},
 	{MSG_SESSION_OPEN, CLIENT, READY, false, session_handle_open},
 	{MSG_SESSION_CLOSE, CLIENT, SESSION, true, session_handle_close},
-	{MSG_REGION_CREATE, CLIENT, SESSION, false, handlers_create},
+	{MSG_REGION_CREATE, CLIENT, SESSION, false, creates_handle},
 	{MSG_EXTENTS_GET, CLIENT, SESSION, false, handlers_extents},
 	{MSG_REGION_REPLACE, CLIENT, SESSION, false, handlers_replace},
 	{MSG_REGION_FILL, CLIENT, SESSION, false, handlers_fill},
@@ -162,8 +169,9 @@ void dispatch_message(
 	if (!error)
 		return;
 	if (!row->one_way || error == SECPOOL_E_PROTOCOL)
-		server_reply(connection, msg->number, error);
-	events_refused(connection->daemon, &connection->peer, error);
+		dispatch_refuse(connection, msg->number, error);
+	else
+		events_refused(connection->daemon, &connection->peer, error);
 	if (error == SECPOOL_E_PROTOCOL)
 		server_close(connection);
 }

@@ -82,31 +82,48 @@ enum secpool_error epochs_wanted(
 		after, ret_row);
 }
 
-enum secpool_error epochs_forget(struct directory *directory, uint64_t slot,
+static bool is_among(const struct regions_row *rows, size_t count, uint64_t region)
+{
+	for (size_t i = 0; i < count; i++)
+		if (rows[i].id == region)
+			return true;
+	return false;
+}
+
+enum secpool_error epochs_forget(struct directory *directory, uint64_t slot, uint64_t *offset,
 	struct regions_row *rows, size_t most, size_t *ret_count)
 {
-	/* what was given up under an earlier key holds nothing of a later one */
+	/* by the device's places; what was given up under an earlier key holds nothing of a later one */
 	static const char sql[] =
-		"SELECT " REGIONS_COLUMNS " FROM regions WHERE state = ?1"
-		" AND (wrap != 0 OR next_wrap != 0) AND id IN (SELECT r.id FROM extents e"
-		" JOIN regions r ON r.id = e.region WHERE e.slot = ?2"
-		" AND (e.state NOT IN (?4, ?5, ?6) OR e.epoch >= r.epoch)) ORDER BY id LIMIT ?3";
+		"SELECT " REGIONS_COLUMNS ", place FROM (SELECT region AS owner, offset AS place,"
+		" state AS kind, epoch AS since FROM extents WHERE slot = ?2 AND offset >= ?7)"
+		" CROSS JOIN regions ON id = owner WHERE state = ?1"
+		" AND (wrap != 0 OR next_wrap != 0) AND (kind NOT IN (?4, ?5, ?6) OR since >= "
+		"epoch)"
+		" ORDER BY place LIMIT ?3";
 	struct directory_rows *found = NULL;
 	size_t count = 0;
+	uint64_t next = *offset;
 	enum secpool_error error = directory_query(directory, sql,
 		DIRECTORY_VALUES(DIRECTORY_N(MSG_REGION_LIVE), DIRECTORY_N(slot), DIRECTORY_N(most),
 			DIRECTORY_N(EXTENTS_SET_ASIDE), DIRECTORY_N(EXTENTS_RELEASING),
-			DIRECTORY_N(EXTENTS_SCRUBBING)),
+			DIRECTORY_N(EXTENTS_SCRUBBING), DIRECTORY_N(next)),
 		&found);
 
-	while (!error && count < most && directory_next(found, &error))
-		regions_read_row(found, &rows[count++]);
+	while (!error && count < most && directory_next(found, &error)) {
+		regions_read_row(found, &rows[count]);
+		next = directory_get_number(found, REGIONS_COLUMN_COUNT) + 1;
+		if (!is_among(rows, count, rows[count].id))
+			count++;
+	}
 	directory_done(found);
 	for (size_t i = 0; i < count && !error; i++)
 		error = directory_run(directory,
 			"UPDATE regions SET wrap = 0, next_wrap = 0, rotate = 1 WHERE id = ?1",
 			DIRECTORY_VALUES(DIRECTORY_N(rows[i].id)));
-	if (!error)
+	if (!error) {
 		*ret_count = count;
+		*offset = next;
+	}
 	return error;
 }

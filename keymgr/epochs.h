@@ -43,8 +43,9 @@ enum secpool_error epochs_wanted(
 /*
  * Up to `most` live regions that have space on the device, or had it under a key that they still have and it is not overwritten yet, and of which a wrapped key is stored: their rows name it no more, and they are to be rotated. The caller
  * overwrites the slots (wraps_erase_all). Their programs have the keys themselves and go on. ret_rows: what they were before. Called until it finds none. Called within a change.
+ * offset: 0 at first, then as it was left: where on the device to go on, so that all calls together look at each of its places once.
  */
-enum secpool_error epochs_forget(struct directory *directory, uint64_t slot,
+enum secpool_error epochs_forget(struct directory *directory, uint64_t slot, uint64_t *offset,
 	struct regions_row *rows, size_t most, size_t *ret_count) MUST_USE;
 
 #endif

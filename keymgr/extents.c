@@ -147,13 +147,22 @@ enum secpool_error extents_restart(struct directory *directory)
 		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_UNKNOWN), DIRECTORY_N(EXTENTS_RELEASING)));
 }
 
-/* What was released comes before what is unknown. */
+enum secpool_error extents_scrub_back(struct directory *directory, const struct extents_row *row)
+{
+	return directory_run(directory,
+		"UPDATE extents SET state = CASE WHEN region IS NULL THEN ?1 ELSE ?2 END"
+		" WHERE id = ?3 AND state = " TOTALS_SCRUBBING,
+		DIRECTORY_VALUES(DIRECTORY_N(EXTENTS_UNKNOWN), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(row->id)));
+}
+
+/* What was released comes before what is unknown, and older regions before newer ones: space that is released again and again does not keep others waiting. */
 static enum secpool_error find_work(
 	struct directory *directory, uint64_t slot, bool released_only, struct extents_row *ret_row)
 {
 #define FIRST(state)                                                                               \
 	"SELECT id, slot, offset, bytes, IFNULL(region, 0), lane, region_offset, state"            \
-	" FROM extents WHERE state = " state " AND slot = ?1 ORDER BY offset LIMIT 1"
+	" FROM extents WHERE state = " state " AND slot = ?1 ORDER BY region, offset LIMIT 1"
 	static const char none[] = "nothing to scrub on this device";
 	enum secpool_error error = find_row(directory, FIRST(TOTALS_RELEASING),
 		DIRECTORY_VALUES(DIRECTORY_N(slot)), none, ret_row);

@@ -115,8 +115,12 @@ enum secpool_error extents_release(struct directory *directory, uint64_t region)
 /* What a region has that never was live is free again as it was: nobody was told where it is. */
 enum secpool_error extents_give_back(struct directory *directory, uint64_t region) MUST_USE;
 
-/* What was being scrubbed is to be scrubbed again: after a restart, or when the scrub could not begin. */
+/* What was being scrubbed is to be scrubbed again: after a restart. */
 enum secpool_error extents_restart(struct directory *directory) MUST_USE;
+
+/* The same for one row: its scrub could not begin. Nothing happens when it is no longer `scrubbing`. */
+enum secpool_error extents_scrub_back(
+	struct directory *directory, const struct extents_row *row) MUST_USE;
 
 /*
  * The next space to scrub on this device, made `scrubbing`: released, else (unless released_only) a piece of unknown.

@@ -8,13 +8,6 @@
 
 #include "keymgr/server.h"
 
-/*
- * Errors: SECPOOL_E_INVALID, SECPOOL_E_DENIED, SECPOOL_E_UNSUPPORTED, SECPOOL_E_QUOTA, SECPOOL_E_NO_SPACE, SECPOOL_E_NOT_ATTESTED,
- * SECPOOL_E_SESSION_EXPIRED, SECPOOL_E_BUSY and SECPOOL_E_CLOSED (the client does not read its socket: no key can be sent).
- * What was taken before the enclave refused is free again.
- */
-enum secpool_error handlers_create(
-	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 enum secpool_error handlers_extents(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;
 /* Errors of both: SECPOOL_E_NO_SPACE (something has no place; what was given up and found is kept), SECPOOL_E_NOT_FOUND. */

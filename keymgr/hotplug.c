@@ -84,6 +84,7 @@ enum secpool_error hotplug_handle_evidence(
 
 	(void)extra;
 	error = relay(connection, msg, MSG_ATTEST_VERDICT, &answer);
+	devices_doubt(daemon->devices); /* whatever was said: two devices may be doubtful now */
 	if (error)
 		return error;
 	row = devices_find(daemon->devices, about.device);

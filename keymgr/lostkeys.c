@@ -9,8 +9,8 @@
 /* Regions that are done with one wait for the disk. */
 enum { AT_ONCE = 64 };
 
-static enum secpool_error destroy_some(
-	struct daemon *daemon, const struct devices_row *device, size_t *ret_count)
+static enum secpool_error destroy_some(struct daemon *daemon, const struct devices_row *device,
+	uint64_t *offset, size_t *ret_count)
 {
 	static struct regions_row rows[AT_ONCE];
 	uint64_t slots[2 * AT_ONCE];
@@ -20,7 +20,7 @@ static enum secpool_error destroy_some(
 	if (error)
 		return error;
 	error = directory_finish(daemon->directory,
-		epochs_forget(daemon->directory, device->slot, rows, AT_ONCE, &count));
+		epochs_forget(daemon->directory, device->slot, offset, rows, AT_ONCE, &count));
 	for (size_t i = 0; i < count; i++) {
 		slots[2 * i] = rows[i].wrap;
 		slots[2 * i + 1] = rows[i].next_wrap;
@@ -44,12 +44,13 @@ static enum secpool_error destroy_some(
 
 void lostkeys_destroy(struct daemon *daemon, const struct devices_row *device)
 {
+	uint64_t offset = 0;
 	size_t count = 0;
 	enum secpool_error error;
 
 	do
-		error = destroy_some(daemon, device, &count);
-	while (!error && count == AT_ONCE);
+		error = destroy_some(daemon, device, &offset, &count);
+	while (!error && count > 0);
 	if (error)
 		daemon_fail(daemon, "key-not-destroyed", error);
 }

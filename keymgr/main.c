@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "enclave/enclave.h"
+#include "keymgr/creates.h"
 #include "keymgr/daemon.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
@@ -312,6 +313,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 	if (!error)
 		error = releases_new(daemon, &daemon->releases);
 	if (!error)
+		error = creates_new(daemon, &daemon->creates);
+	if (!error)
 		error = server_new(daemon, parts->enclave.listener, &daemon->server);
 	if (!error)
 		error = owners_start(daemon);
@@ -327,6 +330,7 @@ static void stop_parts(struct daemon *daemon)
 	server_free(daemon->server);
 	daemon->server = NULL;
 	rebalance_free(daemon->rebalance);
+	creates_free(daemon->creates);
 	releases_free(daemon->releases);
 	devices_free(daemon->devices);
 	owners_free(daemon->owners);

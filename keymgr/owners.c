@@ -13,8 +13,10 @@
 #include "lib/base/log.h"
 #include "policy/policy.h"
 
+enum { BUCKETS = 4096 };
+
 struct owner {
-	struct owner *next;
+	struct owner *next, *previous; /* of one bucket */
 	struct daemon *daemon;
 	struct os_process process;
 	uint64_t away_since_ns; /* 0: it has a session */
@@ -24,12 +26,18 @@ struct owner {
 };
 
 struct owners {
-	struct owner *first;
+	struct owner *buckets[BUCKETS]; /* by process number */
+	unsigned count;
 };
+
+static struct owner **bucket_of(struct owners *owners, const struct os_process *process)
+{
+	return &owners->buckets[(uint32_t)process->pid % BUCKETS];
+}
 
 static struct owner *find_owner(struct owners *owners, const struct os_process *process)
 {
-	for (struct owner *owner = owners->first; owner; owner = owner->next)
+	for (struct owner *owner = *bucket_of(owners, process); owner; owner = owner->next)
 		if (owner->process.pid == process->pid &&
 			owner->process.start_ticks == process->start_ticks)
 			return owner;
@@ -41,6 +49,18 @@ static void free_owner(struct owner *owner)
 	sd_event_source_disable_unref(owner->source);
 	os_close(&owner->pidfd);
 	free(owner);
+}
+
+static void drop_owner(struct owners *owners, struct owner *owner)
+{
+	if (owner->previous)
+		owner->previous->next = owner->next;
+	else
+		*bucket_of(owners, &owner->process) = owner->next;
+	if (owner->next)
+		owner->next->previous = owner->previous;
+	owners->count--;
+	free_owner(owner);
 }
 
 enum secpool_error owners_new(struct owners **ret_owners)
@@ -55,12 +75,9 @@ enum secpool_error owners_new(struct owners **ret_owners)
 
 void owners_free(struct owners *owners)
 {
-	while (owners && owners->first) {
-		struct owner *owner = owners->first;
-
-		owners->first = owner->next;
-		free_owner(owner);
-	}
+	for (size_t i = 0; owners && i < BUCKETS; i++)
+		while (owners->buckets[i])
+			drop_owner(owners, owners->buckets[i]);
 	free(owners);
 }
 
@@ -76,16 +93,6 @@ static void release_regions(struct daemon *daemon, const struct os_process *proc
 		daemon_fail(daemon, "directory-failed", error);
 }
 
-static void drop_owner(struct owner *owner)
-{
-	struct owner **at = &owner->daemon->owners->first;
-
-	while (*at != owner)
-		at = &(*at)->next;
-	*at = owner->next;
-	free_owner(owner);
-}
-
 static int on_death(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
 	struct owner *owner = arg;
@@ -95,7 +102,7 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *arg)
 	(void)source;
 	(void)fd;
 	(void)events;
-	drop_owner(owner);
+	drop_owner(daemon->owners, owner);
 	log_event(LOG_LEVEL_INFO, "client-ended", "pid=%d", process.pid);
 	release_regions(daemon, &process);
 	return 0;
@@ -104,7 +111,7 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *arg)
 static enum secpool_error add_owner(
 	struct daemon *daemon, const struct os_process *process, struct owner **ret_owner)
 {
-	struct owner *owner = calloc(1, sizeof *owner);
+	struct owner *owner = calloc(1, sizeof *owner), **bucket;
 	enum secpool_error error = SECPOOL_E_INTERNAL;
 
 	if (!owner)
@@ -126,8 +133,12 @@ static enum secpool_error add_owner(
 		free_owner(owner);
 		return error;
 	}
-	owner->next = daemon->owners->first;
-	daemon->owners->first = owner;
+	bucket = bucket_of(daemon->owners, process);
+	owner->next = *bucket;
+	if (*bucket)
+		(*bucket)->previous = owner;
+	*bucket = owner;
+	daemon->owners->count++;
 	*ret_owner = owner;
 	return SECPOOL_OK;
 }
@@ -171,18 +182,14 @@ void owners_away(struct daemon *daemon, const struct os_process *process)
 	if (regions_of_process(daemon->directory, process, &has_regions) != SECPOOL_OK)
 		log_error("regions-not-counted", SECPOOL_E_STORE);
 	if (!has_regions)
-		drop_owner(owner); /* its descriptor must not be held for nothing */
+		drop_owner(daemon->owners, owner); /* its descriptor must not be held for nothing */
 	else if (owner->away_since_ns == 0)
 		owner->away_since_ns = clock_now_ns();
 }
 
 unsigned owners_count(const struct owners *owners)
 {
-	unsigned count = 0;
-
-	for (const struct owner *owner = owners->first; owner; owner = owner->next)
-		count++;
-	return count;
+	return owners->count;
 }
 
 void owners_signal(

@@ -72,7 +72,8 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	size_t device_count)
 {
 	struct regions_row made = *row;
-	enum secpool_error error = directory_begin(directory);
+	bool part = false;
+	enum secpool_error error = directory_enter(directory, &part);
 
 	if (error)
 		return error;
@@ -82,7 +83,7 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	if (!error)
 		error = extents_take(directory, made.id, made.lanes, regions_lane_bytes(&made),
 			devices, device_count);
-	error = directory_finish(directory, error);
+	error = directory_end(directory, part, error);
 	if (!error)
 		*row = made;
 	return error;
@@ -159,7 +160,8 @@ enum secpool_error regions_next_ended(
 enum secpool_error regions_release(
 	struct directory *directory, uint64_t region, enum msg_client_end client)
 {
-	enum secpool_error error = directory_begin(directory);
+	bool part = false;
+	enum secpool_error error = directory_enter(directory, &part);
 
 	if (error)
 		return error;
@@ -170,7 +172,7 @@ enum secpool_error regions_release(
 			DIRECTORY_N(clock_calendar_ns()), DIRECTORY_N(client)));
 	if (!error)
 		error = extents_release(directory, region);
-	return directory_finish(directory, error);
+	return directory_end(directory, part, error);
 }
 
 /* The row, if it is there, and the addresses that were the region's. */
@@ -189,7 +191,8 @@ static enum secpool_error drop_row(struct directory *directory, uint64_t region)
 
 enum secpool_error regions_undo(struct directory *directory, uint64_t region)
 {
-	enum secpool_error error = directory_begin(directory);
+	bool part = false;
+	enum secpool_error error = directory_enter(directory, &part);
 
 	if (error)
 		return error;
@@ -203,7 +206,7 @@ enum secpool_error regions_undo(struct directory *directory, uint64_t region)
 		error = extents_give_back(directory, region);
 	if (!error)
 		error = drop_row(directory, region);
-	return directory_finish(directory, error);
+	return directory_end(directory, part, error);
 }
 
 enum secpool_error regions_of_process(
@@ -327,7 +330,8 @@ enum secpool_error regions_last_receipt(
 enum secpool_error regions_finish(struct directory *directory, uint64_t region, uint64_t number,
 	const char *text, const uint8_t digest[32])
 {
-	enum secpool_error error = directory_begin(directory);
+	bool part = false;
+	enum secpool_error error = directory_enter(directory, &part);
 
 	if (error)
 		return error;
@@ -340,7 +344,7 @@ enum secpool_error regions_finish(struct directory *directory, uint64_t region, 
 			DIRECTORY_VALUES(DIRECTORY_N(number), DIRECTORY_N(REGIONS_RECEIPTS_KEPT)));
 	if (!error)
 		error = drop_row(directory, region);
-	return directory_finish(directory, error);
+	return directory_end(directory, part, error);
 }
 
 uint64_t regions_lane_bytes(const struct regions_row *row)

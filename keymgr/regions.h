@@ -58,6 +58,7 @@ enum secpool_error regions_create(struct directory *directory, struct regions_ro
 	"id, address, bytes, page_bytes, epoch, data, on_loss, uid, state, pid, start_ticks,"      \
 	" tenant, name, released_ns, destroyed_ns, generation, scrubbed_bytes, unreachable_bytes," \
 	" differed, client, wrap, lanes, signal, next_epoch, next_wrap, rotate"
+enum { REGIONS_COLUMN_COUNT = 26 }; /* of these: what a statement gives besides comes behind */
 enum secpool_error regions_select(struct directory *directory, const char *sql, uint64_t number,
 	struct regions_row *ret_row) MUST_USE;
 /* The same of a query that is under way. */

@@ -10,6 +10,7 @@
 #include "keymgr/devwork.h"
 #include "keymgr/directory.h"
 #include "keymgr/drain.h"
+#include "keymgr/endings.h"
 #include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
@@ -18,7 +19,6 @@
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
 #include "keymgr/waiters.h"
-#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -28,17 +28,29 @@
 /* How long a start waits for hotplugd to speak of a device before releasing space there counts as unreachable. */
 #define SETTLE_NS (30 * CLOCK_NS_PER_S)
 
+/* Regions and ranges that share a wait for the disk. */
+enum { BATCH = 64, SCRUBS = 16 };
+
+struct finished {
+	struct regions_row row;
+	uint64_t number;
+	struct msg receipt;
+};
+
 struct releases {
 	struct daemon *daemon;
 	struct scrub *scrub;
 	sd_event_source *scrub_source, *kick_source, *settle_source, *retry_source;
+	struct endings *endings;
 	struct waiters waiters;
-	bool scrubbing; /* one range is with the thread */
+	unsigned scrubbing; /* ranges that are with the thread */
 	struct log_limit failed;
+	struct finished finished[BATCH];
 };
 
 void releases_forget(struct daemon *daemon, const struct server_connection *connection)
 {
+	endings_forget(daemon->releases->endings, connection);
 	waiters_forget(&daemon->releases->waiters, connection);
 }
 
@@ -52,10 +64,10 @@ static enum msg_readback readback_of(const struct regions_row *row)
 }
 
 /* All of the region's space is done with: the receipt, and the end of its row. */
-static enum secpool_error finish_region(struct releases *releases, const struct regions_row *row)
+static enum secpool_error finish_region(struct releases *releases, struct finished *finished)
 {
 	struct daemon *daemon = releases->daemon;
-	struct events_about about = {.tenant = row->tenant, .region = row->id, .bytes = row->bytes};
+	const struct regions_row *row = &finished->row;
 	struct msg request = {.type = MSG_ENC_RECEIPT}, answer;
 	struct msg_enc_receipt *facts = &request.u.enc_receipt;
 	struct receipt_facts found;
@@ -87,28 +99,64 @@ static enum secpool_error finish_region(struct releases *releases, const struct 
 			answer.u.receipt.document, found.digest);
 	if (error)
 		return error;
-	events_record(daemon, "released", &about,
-		"receipt %llu, %llu bytes scrubbed, %llu unreachable",
-		(unsigned long long)(last + 1), (unsigned long long)row->scrubbed_bytes,
-		(unsigned long long)row->unreachable_bytes);
-	waiters_send(&releases->waiters, row->id, &answer);
+	finished->number = last + 1;
+	finished->receipt = answer;
 	return SECPOOL_OK;
+}
+
+/* The receipts of up to BATCH regions, in one change. Errors: of the store; SECPOOL_E_NOT_FOUND when no region is left. */
+static enum secpool_error finish_some(struct releases *releases, uint64_t *after, size_t *ret_count)
+{
+	struct directory *directory = releases->daemon->directory;
+	enum secpool_error error = directory_begin(directory), next = SECPOOL_OK;
+	size_t count = 0;
+
+	if (error)
+		return error;
+	while (count < BATCH && error != SECPOOL_E_STORE) {
+		struct finished *finished = &releases->finished[count];
+
+		next = regions_next_ended(directory, *after, &finished->row);
+		if (next)
+			break;
+		*after = finished->row.id;
+		error = finish_region(releases, finished);
+		if (!error)
+			count++;
+		else if (error != SECPOOL_E_STORE && log_allowed(&releases->failed))
+			log_error("release-not-finished", error);
+	}
+	error = directory_finish(directory, error == SECPOOL_E_STORE ? error : SECPOOL_OK);
+	*ret_count = error ? 0 : count;
+	return error ? error : next;
+}
+
+/* Nobody hears of a receipt that is not on the disk. */
+static void tell_finished(struct releases *releases, const struct finished *finished)
+{
+	const struct regions_row *row = &finished->row;
+	struct events_about about = {.tenant = row->tenant, .region = row->id, .bytes = row->bytes};
+
+	events_record(releases->daemon, "released", &about,
+		"receipt %llu, %llu bytes scrubbed, %llu unreachable",
+		(unsigned long long)finished->number, (unsigned long long)row->scrubbed_bytes,
+		(unsigned long long)row->unreachable_bytes);
+	waiters_send(&releases->waiters, row->id, &finished->receipt);
 }
 
 static void finish_ready(struct releases *releases)
 {
-	struct directory *directory = releases->daemon->directory;
-	struct regions_row row = {.id = 0};
-	enum secpool_error error;
+	uint64_t after = 0;
+	enum secpool_error error = SECPOOL_OK;
 
-	while (!(error = regions_next_ended(directory, row.id, &row))) {
-		error = finish_region(releases, &row);
-		if (error == SECPOOL_E_STORE)
-			break;
-		if (error && log_allowed(&releases->failed))
-			log_error("release-not-finished", error);
+	while (!error) {
+		size_t count = 0;
+
+		error = finish_some(releases, &after, &count);
+		for (size_t i = 0; i < count; i++)
+			tell_finished(releases, &releases->finished[i]);
 	}
-	if (error == SECPOOL_E_STORE)
+	if (error != SECPOOL_E_NOT_FOUND)
 		daemon_fail(releases->daemon, "directory-failed", error);
 }
 
@@ -132,8 +180,9 @@ static enum secpool_error drop_unreachable(struct releases *releases)
 	return error;
 }
 
-/* The thread did not take the range (no other is with it): it is tried again after a while. */
-static enum secpool_error put_off(struct releases *releases, enum secpool_error error)
+/* The thread did not take these ranges: they are tried again after a while. */
+static enum secpool_error put_off(struct releases *releases, const struct extents_row *rows,
+	size_t count, enum secpool_error error)
 {
 	struct directory *directory = releases->daemon->directory;
 
@@ -143,42 +192,87 @@ static enum secpool_error put_off(struct releases *releases, enum secpool_error 
 		sd_event_source_set_enabled(releases->retry_source, SD_EVENT_ONESHOT) < 0)
 		return err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a timer");
 	error = directory_begin(directory);
-	if (!error)
-		error = directory_finish(directory, extents_restart(directory));
-	return error;
+	if (error)
+		return error;
+	for (size_t i = 0; i < count && !error; i++)
+		error = extents_scrub_back(directory, &rows[i]);
+	return directory_finish(directory, error);
 }
 
-/* The next range for the thread: released space of any device before unknown space of any. */
-static enum secpool_error submit_next(struct releases *releases)
+/* Ranges of all devices by turns, made `scrubbing`. */
+static enum secpool_error choose_released(
+	struct releases *releases, struct extents_row *rows, size_t most, size_t *count)
 {
-	struct daemon *daemon = releases->daemon;
+	const struct devices *devices = releases->daemon->devices;
+	bool found = true;
 
-	for (int pass = 0; pass < 2; pass++)
-		for (size_t i = 0; i < daemon->devices->count; i++) {
-			const struct devices_row *device = daemon->devices->rows[i];
-			struct extents_row row;
+	while (found && *count < most) {
+		found = false;
+		for (size_t i = 0; i < devices->count && *count < most; i++) {
 			enum secpool_error error;
 
-			if (device->media_fd < 0)
+			if (devices->rows[i]->media_fd < 0)
 				continue;
-			error = directory_begin(daemon->directory);
-			if (error)
-				return error;
-			error = directory_finish(
-				daemon->directory, extents_scrub_next(daemon->directory,
-							   device->slot, pass == 0, &row));
+			error = extents_scrub_next(releases->daemon->directory,
+				devices->rows[i]->slot, true, &rows[*count]);
 			if (error == SECPOOL_E_NOT_FOUND)
 				continue;
 			if (error)
 				return error;
-			error = scrub_submit(
-				releases->scrub, device->media_fd, device->bytes, &row);
-			if (error)
-				return put_off(releases, error);
-			releases->scrubbing = true;
-			return SECPOOL_OK;
+			(*count)++;
+			found = true;
 		}
+	}
 	return SECPOOL_OK;
+}
+
+/* One piece of unknown space, of the first device that has any. */
+static enum secpool_error choose_unknown(
+	struct releases *releases, struct extents_row *row, size_t *count)
+{
+	const struct devices *devices = releases->daemon->devices;
+
+	for (size_t i = 0; i < devices->count && *count == 0; i++) {
+		enum secpool_error error;
+
+		if (devices->rows[i]->media_fd < 0)
+			continue;
+		error = extents_scrub_next(
+			releases->daemon->directory, devices->rows[i]->slot, false, row);
+		if (!error)
+			*count = 1;
+		else if (error != SECPOOL_E_NOT_FOUND)
+			return error;
+	}
+	return SECPOOL_OK;
+}
+
+/*
+ * The next ranges for the thread, which has none: released space of any device before unknown space of any. Not before it is done with all: a range that is given to it twice could be overwritten when it is in
+ * use again.
+ */
+static enum secpool_error submit_next(struct releases *releases)
+{
+	struct daemon *daemon = releases->daemon;
+	struct extents_row rows[SCRUBS];
+	size_t count = 0;
+	enum secpool_error error = directory_begin(daemon->directory);
+
+	if (error)
+		return error;
+	error = choose_released(releases, rows, SCRUBS, &count);
+	if (!error && count == 0)
+		error = choose_unknown(releases, rows, &count);
+	error = directory_finish(daemon->directory, error);
+	for (size_t i = 0; i < count && !error; i++) {
+		const struct devices_row *device = devices_at(daemon->devices, rows[i].slot);
+
+		error = scrub_submit(releases->scrub, device->media_fd, device->bytes, &rows[i]);
+		if (error)
+			return put_off(releases, &rows[i], count - i, error);
+		releases->scrubbing++;
+	}
+	return error;
 }
 
 static int on_kick(sd_event_source *source, void *arg)
@@ -190,7 +284,7 @@ static int on_kick(sd_event_source *source, void *arg)
 	error = drop_unreachable(releases);
 	if (!error)
 		finish_ready(releases);
-	if (!error && !releases->scrubbing)
+	if (!error && releases->scrubbing == 0)
 		error = submit_next(releases);
 	if (error)
 		daemon_fail(releases->daemon, "scrub-failed", error);
@@ -222,54 +316,82 @@ static enum msg_readback judge(struct daemon *daemon, const struct scrub_result 
 	return MSG_READBACK_NOT_OVERWRITTEN;
 }
 
-static enum secpool_error store_result(struct daemon *daemon, const struct scrub_result *result)
+/* What the range's end means for the directory; readback: as it was judged. */
+static enum secpool_error store_result(struct daemon *daemon, const struct scrub_result *result,
+	enum msg_readback readback, bool *ret_done)
 {
-	enum msg_readback readback = judge(daemon, result);
+	enum secpool_error error;
+
+	*ret_done = false;
+	if (result->untried)
+		return extents_scrub_back(daemon->directory, &result->row);
+	error = extents_scrub_end(daemon->directory, &result->row, readback, ret_done);
+	if (!error && *ret_done && result->row.region != 0)
+		error = regions_add_scrubbed(
+			daemon->directory, result->row.region, readback, result->row.bytes);
+	/* what a region that lives left there stays there: its key must not stay */
+	if (!error && *ret_done && result->row.region != 0 &&
+		(readback == MSG_READBACK_DIFFERED || readback == MSG_READBACK_NOT_OVERWRITTEN))
+		error = epochs_want_one(daemon->directory, result->row.region);
+	return error;
+}
+
+static enum secpool_error record_result(
+	struct daemon *daemon, const struct scrub_result *result, enum msg_readback readback)
+{
 	struct devices_row *device = devices_at(daemon->devices, result->row.slot);
 	struct events_about about = {.device = device ? device->id : NULL,
 		.region = result->row.region,
 		.offset = result->row.offset,
 		.bytes = result->row.bytes};
-	bool done = false;
-	enum secpool_error error = directory_begin(daemon->directory);
 
-	if (error)
-		return error;
-	error = extents_scrub_end(daemon->directory, &result->row, readback, &done);
-	if (!error && done && result->row.region != 0)
-		error = regions_add_scrubbed(
-			daemon->directory, result->row.region, readback, result->row.bytes);
-	/* what a region that lives left there stays there: its key must not stay */
-	if (!error && done && result->row.region != 0 &&
-		(readback == MSG_READBACK_DIFFERED || readback == MSG_READBACK_NOT_OVERWRITTEN))
-		error = epochs_want_one(daemon->directory, result->row.region);
-	error = directory_finish(daemon->directory, error);
-	if (!error && done && readback == MSG_READBACK_DIFFERED)
+	if (readback == MSG_READBACK_DIFFERED)
 		events_record(daemon, "scrub-differed", &about,
 			"the read-back differed: this space is not used again");
-	if (!error && done && readback == MSG_READBACK_NOT_OVERWRITTEN)
+	if (readback == MSG_READBACK_NOT_OVERWRITTEN)
 		events_record(daemon, "scrub-failed", &about,
 			"it could not be overwritten: this space is not used again");
-	if (!error && done && device)
-		error = devwork_scrubbed(daemon, device, readback, result->row.bytes);
+	return device ? devwork_scrubbed(daemon, device, readback, result->row.bytes) : SECPOOL_OK;
+}
+
+/* All that the thread has done, in one change. Judged before: what that finds out of a device is a change of its own. */
+static enum secpool_error store_results(struct releases *releases)
+{
+	struct daemon *daemon = releases->daemon;
+	struct scrub_result results[SCRUBS];
+	enum msg_readback readbacks[SCRUBS];
+	bool done[SCRUBS] = {false};
+	size_t count = 0;
+	enum secpool_error error;
+
+	while (count < SCRUBS && scrub_take(releases->scrub, &results[count]) == SECPOOL_OK)
+		count++;
+	releases->scrubbing -= (unsigned)count;
+	for (size_t i = 0; i < count; i++)
+		readbacks[i] =
+			results[i].untried ? MSG_READBACK_UNREACHABLE : judge(daemon, &results[i]);
+	error = directory_begin(daemon->directory);
+	if (error)
+		return error;
+	for (size_t i = 0; i < count && !error; i++)
+		error = store_result(daemon, &results[i], readbacks[i], &done[i]);
+	error = directory_finish(daemon->directory, error);
+	for (size_t i = 0; i < count && !error; i++)
+		if (done[i])
+			error = record_result(daemon, &results[i], readbacks[i]);
 	return error;
 }
 
 static int on_scrub(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
 	struct releases *releases = arg;
-	struct scrub_result result;
+	enum secpool_error error = store_results(releases);
 
 	(void)source;
 	(void)fd;
 	(void)events;
-	while (scrub_take(releases->scrub, &result) == SECPOOL_OK) {
-		enum secpool_error error = store_result(releases->daemon, &result);
-
-		releases->scrubbing = false;
-		if (error)
-			daemon_fail(releases->daemon, "scrub-not-stored", error);
-	}
+	if (error)
+		daemon_fail(releases->daemon, "scrub-not-stored", error);
 	releases_kick(releases->daemon);
 	return 0;
 }
@@ -298,6 +420,8 @@ enum secpool_error releases_new(struct daemon *daemon, struct releases **ret_rel
 	if (!error)
 		error = directory_finish(daemon->directory, extents_restart(daemon->directory));
 	if (!error)
+		error = endings_new(daemon, &releases->endings);
+	if (!error)
 		error = scrub_new(&releases->scrub);
 	if (!error &&
 		(sd_event_add_io(daemon->loop, &releases->scrub_source, scrub_fd(releases->scrub),
@@ -322,6 +446,7 @@ void releases_free(struct releases *releases)
 	if (!releases)
 		return;
 	scrub_free(releases->scrub);
+	endings_free(releases->endings);
 	waiters_done(&releases->waiters);
 	sd_event_source_disable_unref(releases->scrub_source);
 	sd_event_source_disable_unref(releases->kick_source);
@@ -330,35 +455,18 @@ void releases_free(struct releases *releases)
 	free(releases);
 }
 
-static enum secpool_error destroy_key(struct daemon *daemon, uint64_t region)
-{
-	struct msg answer;
-	enum secpool_error error = regionkeys_end(daemon, region, 0, &answer);
-
-	if (error)
-		return error;
-	return regions_set_destroyed(daemon->directory, region,
-		answer.u.enc_key_destroyed.destroyed_ns, answer.u.enc_key_destroyed.generation);
-}
-
 void releases_begin(struct daemon *daemon, const struct regions_row *row,
 	enum msg_client_end client, struct server_connection *connection, uint32_t number)
 {
-	enum secpool_error error = regions_release(daemon->directory, row->id, client);
+	const struct ending ending = {
+		.region = row->id, .client = client, .connection = connection, .number = number};
 
-	if (!error && row->destroyed_ns == 0)
-		error = destroy_key(daemon, row->id);
-	if (!error)
-		error = wraps_erase(daemon->wraps, row->wrap);
-	if (!error)
-		error = wraps_erase(daemon->wraps, row->next_wrap);
-	if (!error && connection)
-		waiters_add(&daemon->releases->waiters, connection, row->id, number);
-	if (error && connection)
-		server_reply(connection, number, error);
-	if (error)
-		daemon_fail(daemon, "release-failed", error);
-	releases_kick(daemon);
+	endings_add(daemon->releases->endings, &ending);
+}
+
+void releases_begun(struct daemon *daemon, const struct ending *ending)
+{
+	waiters_add(&daemon->releases->waiters, ending->connection, ending->region, ending->number);
 }
 
 void releases_undo(struct daemon *daemon, uint64_t region)

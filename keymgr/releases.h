@@ -17,11 +17,16 @@ enum secpool_error releases_new(struct daemon *daemon, struct releases **ret_rel
 void releases_free(struct releases *releases);
 
 /*
- * Ends a region; calling it again for one that is releasing goes on with it. connection: who gets the RECEIPT with this
+ * Ends a region; calling it again for one that is releasing goes on with it. It begins when the loop is back, together with all others that were asked for meanwhile, so that the disk is waited for
+ * once for each step and not for each region. connection: who gets the RECEIPT with this
  * number, or NULL. A failure is answered to the connection; one of the store ends the daemon.
  */
 void releases_begin(struct daemon *daemon, const struct regions_row *row, enum msg_client_end client,
 	struct server_connection *connection, uint32_t number);
+
+struct ending;
+/* endings.h: the region's key is destroyed; the connection that asked gets its receipt when its space is done with. */
+void releases_begun(struct daemon *daemon, const struct ending *ending);
 
 /*
  * A region that never was live: its key, if the enclave made one, is destroyed, its space is free, its row is gone. No receipt: there was nothing to

@@ -91,6 +91,21 @@ static enum msg_readback scrub_range(const struct job *job, const _Atomic int *s
 	return error || before != after ? MSG_READBACK_UNREACHABLE : result;
 }
 
+/* Holds: scrub.lock. What waits of a device that did not answer is given back. */
+static void give_back_locked(struct scrub *scrub, uint64_t slot)
+{
+	struct queue waiting = scrub->waiting;
+	struct job *job;
+
+	scrub->waiting = (struct queue){.first = NULL};
+	while ((job = pop(&waiting))) {
+		job->result.untried = job->result.row.slot == slot;
+		push(job->result.untried ? &scrub->done : &scrub->waiting, job);
+		if (job->result.untried)
+			eventfd_write(scrub->event_fd, 1);
+	}
+}
+
 static void *run(void *arg)
 {
 	struct scrub *scrub = arg;
@@ -113,6 +128,8 @@ static void *run(void *arg)
 		}
 		push(&scrub->done, job);
 		eventfd_write(scrub->event_fd, 1);
+		if (job->result.readback == MSG_READBACK_UNREACHABLE)
+			give_back_locked(scrub, job->result.row.slot);
 	}
 	pthread_mutex_unlock(&scrub->lock);
 	return NULL;

@@ -8,6 +8,7 @@
 #ifndef SECPOOL_KEYMGR_SCRUB_H
 #define SECPOOL_KEYMGR_SCRUB_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "keymgr/extents.h"
@@ -19,6 +20,7 @@ struct scrub;
 struct scrub_result {
 	struct extents_row row; /* as it was submitted */
 	enum msg_readback readback;
+	bool untried; /* the device did not answer to the range before it: nothing was done */
 };
 
 /* Starts the thread. Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM, SECPOOL_E_CRYPTO. */
@@ -30,6 +32,7 @@ void scrub_free(struct scrub *scrub);
 /*
  * Queues a range of the media for overwriting. media_fd is borrowed (a duplicate is kept). capacity: the device's, behind which its control page is. A device that does not show its canary before and
  * after, within SCRUB_ANSWER_NS, is MSG_READBACK_UNREACHABLE whatever was read: one that is silent must not pass.
+ * Ranges of the same device (the row's slot) that wait behind one that was MSG_READBACK_UNREACHABLE come back untried: they do not hold up the others.
  * Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM: nothing is queued.
  */
 enum secpool_error scrub_submit(struct scrub *scrub, int media_fd, uint64_t capacity, const struct extents_row *row) MUST_USE;

@@ -10,10 +10,10 @@
 #include "keymgr/daemon.h"
 #include "lib/wire/sock.h"
 
-/* Connections in all, and of one user that is not the daemon's own. */
-enum { SERVER_CONNECTIONS_MOST = 4096, SERVER_CONNECTIONS_PER_USER = 512 };
-/* Messages queued for a reader that is slow, and the level up to which a list is read ahead. */
-enum { SERVER_QUEUE_MOST = 256, SERVER_QUEUE_LIST = 32 };
+/* Connections in all, as many as the enclave has sessions; of these for the daemon's own user and root alone; and of one user that is not the daemon's own. */
+enum { SERVER_CONNECTIONS_MOST = 16384, SERVER_CONNECTIONS_STAFF = 64, SERVER_CONNECTIONS_PER_USER = 4096 };
+/* Messages queued for a reader that is slow, for all of a user's readers, and the level up to which a list is read ahead. */
+enum { SERVER_QUEUE_MOST = 256, SERVER_QUEUE_PER_USER = 4096, SERVER_QUEUE_LIST = 32 };
 
 enum server_state { SERVER_NEW = 0, SERVER_READY, SERVER_SESSION, SERVER_STATES };
 
@@ -29,7 +29,12 @@ struct server_list {
 };
 
 struct server_connection {
-	struct server_connection *next;
+	struct server_connection *next, *previous; /* of all; closing ones until the loop is back */
+	struct server_connection *closed_next;     /* of those that are closing */
+	struct server_connection *turn_next, *turn_previous; /* of its user's that wait (turns.h) */
+	struct turns_user *user;
+	bool waiting; /* for its turn */
+	bool busy;    /* a request is under way: nothing is read before server_resume */
 	struct daemon *daemon;
 	int fd;
 	struct sock_peer peer;
@@ -40,7 +45,7 @@ struct server_connection {
 	struct session *session;
 	struct server_list list;
 	bool closing;
-	sd_event_source *source;
+	uint32_t armed; /* what the next report is awaited for, as in epoll_ctl(2); 0: none */
 	struct server_output *first, *last;
 	unsigned queued;
 };
@@ -52,6 +57,13 @@ void server_free(struct server *server);
 
 /* Sends or queues a message, with one descriptor (borrowed) or -1. A reader that is too slow, or gone, is closed soon after. */
 void server_send(struct server_connection *connection, const struct msg *msg, int fd);
+
+/* The connection's request is under way: its next message is read after server_resume, when it was answered. */
+void server_hold(struct server_connection *connection);
+void server_resume(struct server_connection *connection);
+
+/* The connection is no tenant's but a command's or hotplugd's. Errors: SECPOOL_E_NO_MEMORY. */
+enum secpool_error server_is_staff(struct server_connection *connection) MUST_USE;
 
 /* Sends REPLY with the error and this thread's sentence. */
 void server_reply(struct server_connection *connection, uint32_t number, enum secpool_error error);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "keymgr/creates.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/owners.h"
@@ -16,8 +17,20 @@
 /* What a client locks beside its regions and their pages: stacks, metadata, secret memory. */
 #define MEMLOCK_EXTRA_BYTES (256ull << 20)
 
+/* By process; tenants in a list of their own, for there are few. */
+enum { BUCKETS = 4096 };
+
+struct session_tenant {
+	struct session_tenant *next;
+	char name[MSG_NAME_BYTES];
+	uint64_t sessions;
+};
+
 struct sessions {
-	struct session *first;
+	struct session *buckets[BUCKETS];
+	struct session_tenant *tenants;
+	struct session_walk *walks;
+	uint64_t count;
 };
 
 enum secpool_error session_new_table(struct sessions **ret_sessions)
@@ -30,40 +43,112 @@ enum secpool_error session_new_table(struct sessions **ret_sessions)
 	return SECPOOL_OK;
 }
 
-static void free_walks(struct session *session)
+static void free_walks(struct sessions *sessions, const struct session *session)
 {
-	while (session->walks) {
-		struct session_walk *walk = session->walks;
+	struct session_walk **at = &sessions->walks;
 
-		session->walks = walk->next;
+	while (*at) {
+		struct session_walk *walk = *at;
+
+		if (walk->session != session) {
+			at = &walk->next;
+			continue;
+		}
+		*at = walk->next;
 		free(walk);
 	}
 }
 
+static struct session **bucket_of(struct sessions *sessions, const struct os_process *process)
+{
+	return &sessions->buckets[(uint32_t)process->pid % BUCKETS];
+}
+
+static struct session_tenant *find_tenant(const struct sessions *sessions, const char *name)
+{
+	struct session_tenant *tenant = sessions->tenants;
+
+	while (tenant && strcmp(tenant->name, name) != 0)
+		tenant = tenant->next;
+	return tenant;
+}
+
+/* Takes a session in: it is the table's. Errors: SECPOOL_E_NO_MEMORY. */
+static enum secpool_error add_session(struct sessions *sessions, struct session *session)
+{
+	struct session **bucket = bucket_of(sessions, &session->process);
+	struct session_tenant *tenant = find_tenant(sessions, session->tenant);
+
+	if (!tenant) {
+		tenant = calloc(1, sizeof *tenant);
+		if (!tenant)
+			return err_set(SECPOOL_E_NO_MEMORY, "sessions: out of memory");
+		MSG_SET(tenant->name, session->tenant);
+		tenant->next = sessions->tenants;
+		sessions->tenants = tenant;
+	}
+	tenant->sessions++;
+	sessions->count++;
+	session->table = sessions;
+	session->counted = tenant;
+	session->next = *bucket;
+	if (*bucket)
+		(*bucket)->previous = session;
+	*bucket = session;
+	return SECPOOL_OK;
+}
+
+/* Takes it out; it is the caller's. */
+static void remove_session(struct session *session)
+{
+	struct sessions *sessions = session->table;
+
+	if (session->previous)
+		session->previous->next = session->next;
+	else
+		*bucket_of(sessions, &session->process) = session->next;
+	if (session->next)
+		session->next->previous = session->previous;
+	session->counted->sessions--;
+	sessions->count--;
+	free_walks(sessions, session);
+}
+
 void session_free_table(struct sessions *sessions)
 {
-	while (sessions && sessions->first) {
-		struct session *session = sessions->first;
+	if (!sessions)
+		return;
+	for (size_t i = 0; i < BUCKETS; i++)
+		while (sessions->buckets[i]) {
+			struct session *session = sessions->buckets[i];
 
-		sessions->first = session->next;
-		free_walks(session);
-		free(session);
+			remove_session(session);
+			free(session);
+		}
+	while (sessions->tenants) {
+		struct session_tenant *tenant = sessions->tenants;
+
+		sessions->tenants = tenant->next;
+		free(tenant);
 	}
 	free(sessions);
 }
 
 uint64_t session_count(const struct sessions *sessions, const char *tenant)
 {
-	uint64_t count = 0;
+	const struct session_tenant *one;
 
-	for (const struct session *s = sessions->first; s; s = s->next)
-		count += !tenant || strcmp(s->tenant, tenant) == 0;
-	return count;
+	if (!tenant)
+		return sessions->count;
+	one = find_tenant(sessions, tenant);
+	return one ? one->sessions : 0;
 }
 
 bool session_of_process(const struct sessions *sessions, const struct os_process *process)
 {
-	for (const struct session *s = sessions->first; s; s = s->next)
+	const struct session *s = sessions->buckets[(uint32_t)process->pid % BUCKETS];
+
+	for (; s; s = s->next)
 		if (s->process.pid == process->pid &&
 			s->process.start_ticks == process->start_ticks)
 			return true;
@@ -74,20 +159,20 @@ void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t 
 	uint64_t *ret_done_bytes, uint64_t *ret_all_bytes)
 {
 	*ret_done_bytes = *ret_all_bytes = 0;
-	for (const struct session *s = sessions->first; s; s = s->next)
-		for (const struct session_walk *w = s->walks; w; w = w->next)
-			if (w->region == region && w->kind == kind) {
-				*ret_done_bytes = w->done_bytes;
-				*ret_all_bytes = w->all_bytes;
-			}
+	for (const struct session_walk *w = sessions->walks; w; w = w->next)
+		if (w->region == region && w->kind == kind) {
+			*ret_done_bytes = w->done_bytes;
+			*ret_all_bytes = w->all_bytes;
+			return;
+		}
 }
 
 enum secpool_error session_note_walk(struct session *session, uint64_t region, uint32_t kind,
 	uint64_t done_bytes, uint64_t all_bytes)
 {
-	struct session_walk **at = &session->walks, *walk;
+	struct session_walk **at = &session->table->walks, *walk;
 
-	while (*at && ((*at)->region != region || (*at)->kind != kind))
+	while (*at && ((*at)->session != session || (*at)->region != region || (*at)->kind != kind))
 		at = &(*at)->next;
 	walk = *at;
 	if (done_bytes >= all_bytes) {
@@ -100,6 +185,7 @@ enum secpool_error session_note_walk(struct session *session, uint64_t region, u
 		walk = *at = calloc(1, sizeof *walk);
 	if (!walk)
 		return err_set(SECPOOL_E_NO_MEMORY, "progress of a walk: out of memory");
+	walk->session = session;
 	walk->region = region;
 	walk->kind = kind;
 	walk->done_bytes = done_bytes;
@@ -285,9 +371,10 @@ enum secpool_error session_handle_open(
 	if (error)
 		goto out;
 	session->id = opened.session;
+	error = add_session(daemon->sessions, session);
+	if (error)
+		goto out;
 	raise_memlock(session);
-	session->next = daemon->sessions->first;
-	daemon->sessions->first = session;
 	connection->session = session;
 	connection->state = SERVER_SESSION;
 	session = NULL;
@@ -317,21 +404,19 @@ enum secpool_error session_handle_close(
 void session_end(struct server_connection *connection)
 {
 	struct daemon *daemon = connection->daemon;
-	struct session *session = connection->session, **at;
+	struct session *session = connection->session;
 
 	if (!session)
 		return;
-	for (at = &daemon->sessions->first; *at != session; at = &(*at)->next)
-		;
-	*at = session->next;
+	remove_session(session);
 	connection->session = NULL;
+	creates_forget(daemon, connection);
 	releases_forget(daemon, connection);
 	close_in_enclave(daemon, session->id);
 	if (!session_of_process(daemon->sessions, &session->process))
 		owners_away(daemon, &session->process);
 	log_event(LOG_LEVEL_INFO, "session-ended", "tenant=%s pid=%d", session->tenant,
 		session->process.pid);
-	free_walks(session);
 	free(session);
 }
 

@@ -18,18 +18,22 @@ enum { SESSION_CAUSED_PER_S = 200 };
 
 /* A walk over a region that is going on, by its client's word. */
 struct session_walk {
+	const struct session *session;
 	uint64_t region, done_bytes, all_bytes;
 	uint32_t kind; /* enum msg_progress */
 	struct session_walk *next;
 };
 
+struct session_tenant;
+
 struct session {
-	struct session *next;
+	struct session *next, *previous; /* of one bucket */
+	struct sessions *table;
+	struct session_tenant *counted; /* among its tenant's */
 	uint64_t id; /* the enclave's handle */
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
-	struct session_walk *walks;
 	struct log_limit caused; /* reports and losses that are taken from it */
 };
 

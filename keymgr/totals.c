@@ -51,8 +51,8 @@ const char *const totals_sql[] = {
 	"CREATE TABLE address_gaps (start INTEGER PRIMARY KEY, bytes INTEGER NOT NULL)",
 	"CREATE INDEX address_gaps_bytes ON address_gaps(bytes, start)",
 	"CREATE INDEX extents_free ON extents(slot, bytes, offset) WHERE state = " TOTALS_FREE,
-	"CREATE INDEX extents_work ON extents(state, slot, offset) WHERE state = " TOTALS_UNKNOWN
-	" OR state = " TOTALS_SCRUBBING " OR state = " TOTALS_RELEASING,
+	"CREATE INDEX extents_work ON extents(state, slot, region, offset) WHERE state "
+	"= " TOTALS_UNKNOWN " OR state = " TOTALS_SCRUBBING " OR state = " TOTALS_RELEASING,
 	"CREATE INDEX regions_process ON regions(pid, start_ticks)",
 	"CREATE INDEX regions_ended ON regions(id) WHERE state = " RELEASING " AND held = 0",
 

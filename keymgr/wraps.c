@@ -140,17 +140,15 @@ void wraps_close(struct wraps *wraps)
 	free(wraps);
 }
 
-enum secpool_error wraps_put(
-	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
+/* Into a free slot, not yet on the disk. On error key->slot is 0, or the slot that may hold a part of it. */
+static enum secpool_error put_one(struct wraps *wraps, struct wraps_key *key)
 {
 	uint8_t slot_bytes[WRAPS_SLOT_BYTES];
-	char reason[ERR_DETAIL_BYTES];
-	enum secpool_error error;
 	const bool *unused;
 	size_t at;
 
-	if (count == 0 || count > WRAPS_BYTES_MOST)
-		return err_set(SECPOOL_E_INVALID, "%zu bytes are no wrapped key", count);
+	if (key->count == 0 || key->count > WRAPS_BYTES_MOST)
+		return err_set(SECPOOL_E_INVALID, "%zu bytes are no wrapped key", key->count);
 	unused = memchr(wraps->used + wraps->lowest, false, WRAPS_SLOTS_MOST - wraps->lowest);
 	if (!unused)
 		return err_set(SECPOOL_E_LIMIT, "%s holds the keys of %d regions already",
@@ -159,23 +157,62 @@ enum secpool_error wraps_put(
 	wraps->lowest = at;
 	os_random(slot_bytes, sizeof slot_bytes);
 	for (unsigned i = 0; i < WRAPS_HEAD_BYTES; i++)
-		slot_bytes[i] = (uint8_t)(count >> (8 * i));
-	memcpy(slot_bytes + WRAPS_HEAD_BYTES, bytes, count);
+		slot_bytes[i] = (uint8_t)(key->count >> (8 * i));
+	memcpy(slot_bytes + WRAPS_HEAD_BYTES, key->bytes, key->count);
 	wraps->used[at] = true;
 	if (at >= wraps->count)
 		wraps->count = at + 1;
-	error = write_slot(wraps, at + 1, slot_bytes);
+	key->slot = at + 1;
+	return write_slot(wraps, at + 1, slot_bytes);
+}
+
+/* The keys go from where they may be; when not even that works, the slots stay taken. */
+static void take_back(struct wraps *wraps, const struct wraps_key *keys, size_t count)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (size_t i = 0; i < count && !error; i++)
+		if (keys[i].slot != 0)
+			error = overwrite(wraps, keys[i].slot);
 	if (!error)
 		error = sync_file(wraps);
-	if (!error) {
-		*ret_slot = at + 1;
-		return SECPOOL_OK;
+	for (size_t i = 0; i < count && !error; i++) {
+		if (keys[i].slot == 0)
+			continue;
+		wraps->used[keys[i].slot - 1] = false;
+		if (keys[i].slot - 1 < wraps->lowest)
+			wraps->lowest = keys[i].slot - 1;
 	}
-	/* the key goes from where it may be; when not even that works, the slot stays taken */
+}
+
+enum secpool_error wraps_put_all(struct wraps *wraps, struct wraps_key *keys, size_t count)
+{
+	char reason[ERR_DETAIL_BYTES];
+	enum secpool_error error = SECPOOL_OK;
+	size_t done = 0;
+
+	while (done < count && !error) {
+		keys[done].slot = 0;
+		error = put_one(wraps, &keys[done++]);
+	}
+	if (!error)
+		error = sync_file(wraps);
+	if (!error)
+		return SECPOOL_OK;
 	memcpy(reason, err_detail(), sizeof reason);
-	if (overwrite(wraps, at + 1) == SECPOOL_OK && sync_file(wraps) == SECPOOL_OK)
-		wraps->used[at] = false;
+	take_back(wraps, keys, done);
 	return err_set(error, "%.255s", reason);
+}
+
+enum secpool_error wraps_put(
+	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
+{
+	struct wraps_key key = {.bytes = bytes, .count = count};
+	enum secpool_error error = wraps_put_all(wraps, &key, 1);
+
+	if (!error)
+		*ret_slot = key.slot;
+	return error;
 }
 
 enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, size_t count)

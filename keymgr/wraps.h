@@ -36,6 +36,16 @@ void wraps_close(struct wraps *wraps);
 enum secpool_error wraps_put(
 	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot) MUST_USE;
 
+/* One key of several; slot: set by wraps_put_all. */
+struct wraps_key {
+	const uint8_t *bytes;
+	size_t count;
+	uint64_t slot;
+};
+
+/* The same for several, with one wait for the disk: all or none. Errors: as wraps_put. */
+enum secpool_error wraps_put_all(struct wraps *wraps, struct wraps_key *keys, size_t count) MUST_USE;
+
 /*
  * Overwrites a slot with random bytes, on the disk when this returns, and frees it. Slot 0: nothing.
  * Errors: SECPOOL_E_INVALID (no such slot), SECPOOL_E_STORE: it may still hold the key, and is not used again before the next opening overwrites it.

@@ -14,7 +14,7 @@
 
 /* How long a new connection may take to say hello, and the length of the queue of a listening socket. */
 #define HELLO_NS (5 * CLOCK_NS_PER_S)
-enum { BACKLOG = 256 };
+enum { BACKLOG = 4096 }; /* the kernel takes net.core.somaxconn of it */
 
 /* How often a connection to a full queue is tried again. */
 #define CONNECT_RETRY_NS 1000000ull

@@ -22,7 +22,7 @@ enum { BENCH_REGIONS_LEAST = 2000, BENCH_REGIONS_MOST = 1000000 };
 struct bench {
 	const char *name;
 	bool json;
-	uint64_t regions;  /* of --regions, for bench_extents; 0: its own number */
+	uint64_t regions;  /* of --regions, for bench_extents and bench_keymgr; 0: their own number */
 	char section[64]; /* of the table: the config of the last line */
 };
 
@@ -62,6 +62,9 @@ int bench_scrub(struct bench *bench);
 
 /* Making and ending very many regions in keymgrd's directory. Needs no daemons. */
 int bench_extents(struct bench *bench);
+
+/* keymgrd under load: many clients, idle sessions, a hostile neighbour. Starts daemons of its own; SECPOOL_RUNTIME_DIR is not used afterwards. */
+int bench_keymgr(struct bench *bench);
 
 /* These need `secpool up`; failover, rebuild and redundancy seven devices of it, which they pull and plug. */
 int bench_fault(struct bench *bench);

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "keymgr/creates.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/events.h"
@@ -108,6 +109,7 @@ static void start(void)
 	require(owners_new(&front.owners) == SECPOOL_OK);
 	require(devices_new(&front, &front.devices) == SECPOOL_OK);
 	require(releases_new(&front, &front.releases) == SECPOOL_OK);
+	require(creates_new(&front, &front.creates) == SECPOOL_OK);
 	snprintf(path, sizeof path, "%s/s", folder);
 	require(sock_listen(path, 0600, &listener) == SECPOOL_OK);
 	require(server_new(&front, listener, &front.server) == SECPOOL_OK);

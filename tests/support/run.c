@@ -98,11 +98,14 @@ const char *support_bin_dir(void)
 	ssize_t got = readlink("/proc/self/exe", dir, sizeof dir - 8);
 	SUPPORT_CHECK(got > 0);
 	dir[got] = '\0';
-	/* <B>/tests/<kind>/test_x -> <B> */
+	/* <B>/tests/<kind>/test_x -> <B>/bin; a program that is there already (secpool-bench) -> its own folder */
 	for (int up = 0; up < 3; up++) {
 		char *slash = strrchr(dir, '/');
 		SUPPORT_CHECK(slash != NULL);
 		*slash = '\0';
+		slash = strrchr(dir, '/');
+		if (up == 0 && slash && strcmp(slash, "/bin") == 0)
+			return dir;
 	}
 	strcat(dir, "/bin");
 	return dir;

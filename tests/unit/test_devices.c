@@ -22,6 +22,7 @@
 #include "lib/base/media.h"
 #include "lib/base/clock.h"
 #include "lib/wire/sock.h"
+#include "policy/policy.h"
 
 #define MIB (1ull << 20)
 
@@ -29,6 +30,8 @@ static struct {
 	int sockets[2];
 	pthread_t thread;
 	_Atomic int not_fresh;
+	_Atomic unsigned checks;
+	_Atomic uint64_t expires_ns;
 } enclave;
 static struct daemon daemon_;
 static int listener = -1;
@@ -45,9 +48,11 @@ static void *answer_all(void *arg)
 		struct msg answer = {.type = MSG_REPLY, .number = request.number};
 
 		if (request.type == MSG_ENC_DEVICE_CHECK) {
+			enclave.checks++;
 			answer.type = MSG_ATTEST_VERDICT;
 			answer.u.attest_verdict.error =
 				enclave.not_fresh ? SECPOOL_E_NOT_ATTESTED : SECPOOL_OK;
+			answer.u.attest_verdict.expires_ns = enclave.expires_ns;
 		}
 		sock_close_fds(&extra);
 		if (sock_send(enclave.sockets[1], &answer, NULL, 0,
@@ -119,6 +124,8 @@ static int set_up(void **state)
 	(void)state;
 	daemon_ = (struct daemon){.faultfd = -1};
 	enclave.not_fresh = 0;
+	enclave.checks = 0;
+	enclave.expires_ns = 0;
 	snprintf(folder, sizeof folder, "/tmp/secpool-devices-XXXXXX");
 	if (!mkdtemp(folder) || sock_pair(enclave.sockets) != SECPOOL_OK ||
 		sd_event_new(&daemon_.loop) < 0 ||
@@ -346,6 +353,61 @@ static void test_a_copy_of_a_tpm_makes_the_other_suspect(void **state)
 	assert_int_equal(row->media_fd, -1);
 }
 
+static size_t count_usable(void)
+{
+	static struct extents_device list[DEVICES_MOST];
+	size_t count = 99;
+
+	assert_int_equal(devices_usable(&daemon_, list, &count), SECPOOL_OK);
+	return count;
+}
+
+/* What the enclave said holds until the evidence's end, and not beyond anything that may have changed it. */
+static void test_fresh_is_asked_once(void **state)
+{
+	static const char text[] =
+		"version: 1\ntenants:\n  - name: a\n    users: [root]\n"
+		"    quota: {bytes: 1G, regions: 1, sessions: 1, local_bytes: 1M}\n"
+		"devices:\n  enrol: first-use\n  firmware: [f]\n";
+	struct policy *policy = NULL;
+	struct devices_row *row;
+
+	(void)state;
+	assert_int_equal(policy_load_text(text, sizeof text - 1, "test", &policy), SECPOOL_OK);
+	daemon_.policy = policy;
+	attest(64 * MIB);
+	assert_int_equal(online(7, "d"), SECPOOL_OK);
+	row = devices_find(daemon_.devices, "dev0");
+	/* evidence that has ended is asked about each time */
+	enclave.checks = 0;
+	assert_int_equal(count_usable(), 1);
+	assert_int_equal(count_usable(), 1);
+	assert_int_equal(enclave.checks, 2);
+	enclave.expires_ns = clock_now_ns() + 3600 * CLOCK_NS_PER_S;
+	assert_int_equal(count_usable(), 1);
+	assert_int_equal(count_usable(), 1);
+	assert_int_equal(enclave.checks, 3);
+	enclave.not_fresh = 1;
+	devices_doubt(daemon_.devices);
+	assert_int_equal(count_usable(), 0);
+	assert_int_equal(count_usable(), 0);
+	assert_int_equal(enclave.checks, 5);
+	enclave.not_fresh = 0;
+	assert_int_equal(count_usable(), 1);
+	assert_int_equal(row->fresh_until_ns, enclave.expires_ns);
+	/* its end */
+	row->fresh_until_ns = clock_now_ns();
+	enclave.not_fresh = 1;
+	assert_int_equal(count_usable(), 0);
+	/* a device that left is doubted */
+	enclave.not_fresh = 0;
+	assert_int_equal(count_usable(), 1);
+	devices_leave(&daemon_, row, MSG_DEVICE_SUSPECT, "test");
+	assert_int_equal(row->fresh_until_ns, 0);
+	daemon_.policy = NULL;
+	policy_free(policy);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -357,6 +419,7 @@ int main(void)
 		TEST(test_after_a_boot_the_mark_decides),
 		TEST(test_only_the_attested_size_comes_online),
 		TEST(test_a_copy_of_a_tpm_makes_the_other_suspect),
+		TEST(test_fresh_is_asked_once),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -144,6 +144,8 @@ static void test_errors_have_their_codes(void **state)
 
 static void test_a_failed_change_leaves_nothing(void **state)
 {
+	bool part = false;
+
 	(void)state;
 	assert_int_equal(directory_begin(directory), SECPOOL_OK);
 	assert_int_equal(directory_begin(directory), SECPOOL_E_STORE);
@@ -152,13 +154,20 @@ static void test_a_failed_change_leaves_nothing(void **state)
 	assert_int_equal(count_tenants(), 0);
 	assert_int_equal(directory_begin(directory), SECPOOL_OK);
 	assert_int_equal(add_tenant("dave", "x", 1), SECPOOL_OK);
-	assert_int_equal(directory_mark(directory), SECPOOL_OK);
+	assert_int_equal(directory_enter(directory, &part), SECPOOL_OK);
+	assert_true(part);
 	assert_int_equal(add_tenant("erin", "x", 1), SECPOOL_OK);
-	assert_int_equal(directory_unmark(directory, false), SECPOOL_OK);
-	assert_int_equal(directory_mark(directory), SECPOOL_OK);
+	assert_int_equal(directory_end(directory, part, SECPOOL_E_QUOTA), SECPOOL_E_QUOTA);
+	assert_int_equal(directory_enter(directory, &part), SECPOOL_OK);
 	assert_int_equal(add_tenant("frank", "x", 1), SECPOOL_OK);
-	assert_int_equal(directory_unmark(directory, true), SECPOOL_OK);
+	assert_int_equal(directory_end(directory, part, SECPOOL_OK), SECPOOL_OK);
 	assert_int_equal(directory_finish(directory, SECPOOL_OK), SECPOOL_OK);
+	assert_int_equal(count_tenants(), 2);
+	/* with no change open it is one of its own */
+	assert_int_equal(directory_enter(directory, &part), SECPOOL_OK);
+	assert_false(part);
+	assert_int_equal(add_tenant("gina", "x", 1), SECPOOL_OK);
+	assert_int_equal(directory_end(directory, part, SECPOOL_E_QUOTA), SECPOOL_E_QUOTA);
 	assert_int_equal(count_tenants(), 2);
 }
 

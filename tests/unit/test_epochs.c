@@ -140,12 +140,14 @@ static void test_age(void **state)
 	assert_int_equal(count, 0);
 }
 
-/* The regions whose keys went with a device; what they were is in the order of their numbers. */
+/* The regions whose keys went with a device; what they were is in the order of their places. */
 static size_t forget(uint64_t slot, struct regions_row *rows, size_t most)
 {
 	size_t count = 99;
+	uint64_t offset = 0;
 
-	assert_int_equal(CHANGE(epochs_forget(directory, slot, rows, most, &count)), SECPOOL_OK);
+	assert_int_equal(
+		CHANGE(epochs_forget(directory, slot, &offset, rows, most, &count)), SECPOOL_OK);
 	return count;
 }
 
@@ -173,6 +175,39 @@ static void test_a_device_takes_its_keys(void **state)
 	assert_int_equal(epochs_end(directory, second, 2), SECPOOL_OK);
 	assert_keys(second, 2, 0, 0, 0);
 	assert_true(row_of(second).rotate);
+}
+
+/* A region with many places on a device is found once, and each call goes on where the one before ended. */
+static void test_places_are_looked_at_once(void **state)
+{
+	uint64_t first = make("t", 1, 5), second = make("t", 1, 6), offset = 0, before;
+	struct regions_row rows[4];
+	size_t count = 99;
+
+	(void)state;
+	/* the first region's place is two now */
+	assert_int_equal(
+		directory_run(directory, "UPDATE extents SET bytes = bytes / 2 WHERE region = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(first))),
+		SECPOOL_OK);
+	assert_int_equal(
+		directory_run(directory,
+			"INSERT INTO extents (slot, offset, bytes, state, region, lane,"
+			" region_offset) SELECT slot, offset + bytes, bytes, state, region,"
+			" lane, bytes FROM extents WHERE region = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(first))),
+		SECPOOL_OK);
+	assert_int_equal(CHANGE(epochs_forget(directory, 1, &offset, rows, 2, &count)), SECPOOL_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(rows[0].id, first);
+	before = offset;
+	assert_true(before > 0);
+	assert_int_equal(CHANGE(epochs_forget(directory, 1, &offset, rows, 4, &count)), SECPOOL_OK);
+	assert_int_equal(count, 1);
+	assert_int_equal(rows[0].id, second);
+	assert_true(offset > before);
+	assert_int_equal(CHANGE(epochs_forget(directory, 1, &offset, rows, 4, &count)), SECPOOL_OK);
+	assert_int_equal(count, 0);
 }
 
 /* What a region gave up on a device lies under the keys that it had then. */
@@ -270,6 +305,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_age, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(
 			test_a_device_takes_its_keys, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_places_are_looked_at_once, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_was_set_aside, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_was_moved, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_one_alone_is_wanted, set_up_free, tear_down),

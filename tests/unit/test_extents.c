@@ -239,6 +239,39 @@ static void test_new_contents_of_one_file_keep_what_is_mapped(void **state)
 	assert_int_equal(use_of(1).free, 8 * MIB);
 }
 
+/* A place that is released again and again does not keep others waiting; and what could not begin is chosen again. */
+static void test_older_regions_are_scrubbed_first(void **state)
+{
+	uint64_t first = 0, older = 0, newer = 0;
+	struct extents_row row, again;
+	bool done = false;
+
+	(void)state;
+	scrub_all(1);
+	assert_int_equal(create_on(8, 1, devices, 1, &first), SECPOOL_OK);
+	assert_int_equal(create_on(8, 1, devices, 1, &older), SECPOOL_OK);
+	release_and_scrub(first);
+	assert_int_equal(create_on(8, 1, devices, 1, &newer),
+		SECPOOL_OK); /* where the first was: before the older one */
+	assert_int_equal(regions_release(directory, newer, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(regions_release(directory, older, MSG_CLIENT_DEAD), SECPOOL_OK);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &row)), SECPOOL_OK);
+	assert_int_equal(row.region, older);
+	assert_int_equal(CHANGE(extents_scrub_back(directory, &row)), SECPOOL_OK);
+	assert_int_equal(bytes_in(older, EXTENTS_RELEASING), 8 * MIB);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &again)), SECPOOL_OK);
+	assert_int_equal(again.id, row.id);
+	assert_int_equal(CHANGE(extents_scrub_end(directory, &again, MSG_READBACK_MATCHED, &done)),
+		SECPOOL_OK);
+	assert_true(done);
+	/* one that is done with stays so */
+	assert_int_equal(CHANGE(extents_scrub_back(directory, &row)), SECPOOL_OK);
+	assert_int_equal(bytes_in(older, EXTENTS_RELEASING), 0);
+	assert_int_equal(CHANGE(extents_scrub_next(directory, 1, true, &row)), SECPOOL_OK);
+	assert_int_equal(row.region, newer);
+	assert_true(row.offset < again.offset);
+}
+
 static void test_region_numbers_and_receipts(void **state)
 {
 	uint8_t digest[32] = {1, 2, 3}, found[32];
@@ -391,6 +424,7 @@ int main(void)
 		TEST(test_replace_without_space_gives_up_the_places),
 		TEST(test_new_media_lose_all_places),
 		TEST(test_new_contents_of_one_file_keep_what_is_mapped),
+		TEST(test_older_regions_are_scrubbed_first),
 		TEST(test_region_numbers_and_receipts),
 		TEST(test_a_gap_beside_two_domains),
 		TEST(test_a_move),

@@ -157,7 +157,7 @@ static void every_request_in_every_state(void **state)
 	assert_false(requests_allowed(MSG_ENC_STATUS, REQUESTS_STATES));
 	assert_int_equal(requests_fds(9999), 0);
 	assert_int_equal(requests.sessions.count, 0);
-	assert_int_equal(requests.vault.region_count, 0);
+	assert_int_equal(requests.vault.handouts.count, 0);
 }
 
 /* docs/wire.md shows the table: a row for each request that it has, and none for another. */
@@ -273,7 +273,7 @@ static void sessions_and_keys(void **state)
 	assert_true(requests_serve(&requests, &request, &none, &answer));
 	assert_int_equal(answer.type, MSG_REPLY);
 	assert_int_not_equal(answer.u.reply.error, SECPOOL_OK);
-	assert_int_equal(requests.vault.region_count, 0);
+	assert_int_equal(requests.vault.handouts.count, 0);
 }
 
 /* Generations rise by one with each destruction, also of a region of an earlier run. */

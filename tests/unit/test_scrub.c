@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,6 +26,8 @@ enum secpool_error __real_guarded_differs(const struct guarded_expected *, bool 
 enum secpool_error __wrap_guarded_differs(const struct guarded_expected *, bool *);
 
 static int media = -1;
+static _Atomic bool wait_at_compare; /* once, until go_on is posted */
+static sem_t go_on;
 static bool silent_at_compare; /* the thread is handed its work under a lock after this is set */
 
 static int put(size_t at, uint64_t value)
@@ -134,6 +137,11 @@ static void test_what_is_not_alive_does_not_pass(void **state)
 enum secpool_error __wrap_guarded_differs(
 	const struct guarded_expected *expected, bool *ret_differs)
 {
+	if (wait_at_compare) {
+		wait_at_compare = false;
+		while (sem_wait(&go_on) != 0)
+			;
+	}
 	if (silent_at_compare && put(EMUMEDIA_WORD_AT, EMUMEDIA_SILENT) != 0)
 		abort(); /* cmocka's asserts are for its own thread */
 	return __real_guarded_differs(expected, ret_differs);
@@ -155,6 +163,38 @@ static void test_silence_in_the_middle(void **state)
 	scrub_free(scrub);
 }
 
+/* What waits of a device that did not answer comes back untried; others' ranges have their turn. */
+static void test_a_silent_device_holds_up_nobody(void **state)
+{
+	static const uint64_t slots[] = {3, 3, 4, 3};
+	struct extents_row row = {.offset = FIRST, .bytes = COUNT};
+	struct scrub *scrub = NULL;
+
+	(void)state;
+	assert_int_equal(sem_init(&go_on, 0, 0), 0);
+	assert_int_equal(scrub_new(&scrub), SECPOOL_OK);
+	wait_at_compare = true;
+	for (uint64_t id = 1; id <= 4; id++) {
+		row.id = id;
+		row.slot = slots[id - 1];
+		assert_int_equal(scrub_submit(scrub, media, MEDIA_BYTES, &row), SECPOOL_OK);
+	}
+	assert_int_equal(put(EMUMEDIA_WORD_AT, EMUMEDIA_SILENT), 0);
+	assert_int_equal(sem_post(&go_on), 0);
+	for (int i = 0; i < 4; i++) {
+		struct pollfd poller = {.fd = scrub_fd(scrub), .events = POLLIN};
+		struct scrub_result result = {.untried = true};
+
+		assert_int_equal(poll(&poller, 1, 20000), 1);
+		assert_int_equal(scrub_take(scrub, &result), SECPOOL_OK);
+		assert_int_equal(result.untried, result.row.id == 2 || result.row.id == 4);
+		if (!result.untried)
+			assert_int_equal(result.readback, MSG_READBACK_UNREACHABLE);
+	}
+	scrub_free(scrub);
+	sem_destroy(&go_on);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -162,6 +202,7 @@ int main(void)
 		TEST(test_the_thread_gives_back_what_it_was_given),
 		TEST(test_what_is_not_alive_does_not_pass),
 		TEST(test_silence_in_the_middle),
+		TEST(test_a_silent_device_holds_up_nobody),
 	};
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED) != SECPOOL_OK)

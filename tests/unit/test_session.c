@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,6 +20,7 @@
 #include "keymgr/owners.h"
 #include "keymgr/releases.h"
 #include "keymgr/session.h"
+#include "keymgr/turns.h"
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 
@@ -425,6 +427,100 @@ static void test_no_owner_is_kept_for_nothing(void **state)
 	assert_int_equal(owners_count(daemon_.owners), 1);
 }
 
+static enum secpool_error send_question(int fd, uint32_t number)
+{
+	struct msg msg = {.type = MSG_EXTENTS_GET, .number = number};
+
+	msg.u.extents_get.region = 999;
+	return sock_send(fd, &msg, NULL, 0, 0);
+}
+
+static unsigned count_answers(int fd)
+{
+	struct msg msg;
+	unsigned count = 0;
+
+	while (sock_receive(fd, &msg, NULL, 0) == SECPOOL_OK)
+		count += msg.type == MSG_REPLY;
+	return count;
+}
+
+/* Whoever has sent much is not answered whole before one who sent a word later. */
+static void test_a_flood_does_not_go_first(void **state)
+{
+	enum { MESSAGES = 3 * TURNS_MESSAGES - 1 };
+	int flood, honest;
+
+	(void)state;
+	assert_int_equal(open_session("mine", 1, &flood), SECPOOL_OK);
+	assert_int_equal(open_session("mine", 1, &honest), SECPOOL_OK);
+	for (uint32_t i = 0; i < MESSAGES; i++)
+		assert_int_equal(send_question(flood, 1000 + i), SECPOOL_OK);
+	assert_int_equal(send_question(honest, 5), SECPOOL_OK);
+	for (unsigned answers = 0; answers == 0; answers = count_answers(honest))
+		assert_true(sd_event_run(daemon_.loop, 0) >= 0);
+	assert_in_range(count_answers(flood), 0, 2 * TURNS_MESSAGES);
+	/* and it gets all of its answers */
+	for (int i = 0; i < 100; i++)
+		assert_true(sd_event_run(daemon_.loop, 0) >= 0);
+	close(flood);
+	close(honest);
+}
+
+/* A client that never reads ends by a bound, and others are served before and afterwards. */
+static void test_a_client_that_never_reads_is_dropped(void **state)
+{
+	enum { BOUND = 4 * SERVER_QUEUE_MOST + 4096 };
+	enum secpool_error error = SECPOOL_OK;
+	int stuck, honest;
+	unsigned sent = 0;
+
+	(void)state;
+	assert_int_equal(open_session("mine", 1, &stuck), SECPOOL_OK);
+	assert_int_equal(open_session("mine", 1, &honest), SECPOOL_OK);
+	while (sent < BOUND && (!error || error == SECPOOL_E_TIMEOUT)) {
+		error = send_question(stuck, 1000 + sent);
+		sent += !error;
+		if (sent % 100 == 99) {
+			struct msg msg = {.type = MSG_EXTENTS_GET, .number = 6};
+
+			assert_int_equal(ask(honest, &msg, &msg), SECPOOL_OK);
+		}
+		assert_true(sd_event_run(daemon_.loop, 0) >= 0);
+	}
+	assert_in_range(sent, SERVER_QUEUE_MOST, BOUND - 1);
+	assert_int_equal(session_count(daemon_.sessions, NULL), 1);
+	run_for_a_moment();
+	assert_int_equal(server_count(daemon_.server), 1);
+	close(stuck);
+	close(honest);
+}
+
+/* Half a message, and one that is longer than any. */
+static void test_broken_messages_end_their_connection_alone(void **state)
+{
+	static const uint8_t bytes[MSG_BYTES_MAX + 1] = {7};
+	size_t lengths[] = {1, 5, 11, 13, MSG_BYTES_MAX, MSG_BYTES_MAX + 1};
+	int honest;
+
+	(void)state;
+	assert_int_equal(open_session("mine", 1, &honest), SECPOOL_OK);
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		int broken = connect_client();
+		struct msg msg = {.type = MSG_EXTENTS_GET, .number = 6};
+
+		assert_int_equal(send(broken, bytes, lengths[i], MSG_NOSIGNAL), lengths[i]);
+		run_for_a_moment();
+		assert_int_equal(server_count(daemon_.server), 1);
+		assert_int_equal(sock_receive(broken, &msg, NULL, 0), SECPOOL_OK);
+		assert_int_equal(msg.u.reply.error, SECPOOL_E_PROTOCOL);
+		msg = (struct msg){.type = MSG_EXTENTS_GET, .number = 6};
+		assert_int_equal(ask(honest, &msg, &msg), SECPOOL_OK);
+		close(broken);
+	}
+	close(honest);
+}
+
 static void *sleep_for_ever(void *arg)
 {
 	*(_Atomic int *)arg = gettid();
@@ -466,6 +562,9 @@ int main(void)
 		TEST(test_close_names_its_own_session),
 		TEST(test_no_owner_is_kept_for_nothing),
 		TEST(test_a_number_that_is_a_threads_has_ended),
+		TEST(test_a_flood_does_not_go_first),
+		TEST(test_a_client_that_never_reads_is_dropped),
+		TEST(test_broken_messages_end_their_connection_alone),
 	};
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED) != SECPOOL_OK)

@@ -190,7 +190,7 @@ static void wrong_regions_are_refused(void **state)
 	binding.region = 5;
 	assert_int_equal(
 		vault_make_region(&vault, 1, &binding, 1, &fd, blob, &bytes), SECPOOL_E_INTERNAL);
-	assert_int_equal(vault.region_count, 0);
+	assert_int_equal(vault.handouts.count, 0);
 	assert_int_equal(fd, -1);
 	assert_int_equal(bytes, 4711);
 	assert_int_equal(
@@ -202,16 +202,16 @@ static void wrong_regions_are_refused(void **state)
 	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blob, &bytes),
 		SECPOOL_E_INVALID);
 	binding.epoch = 1;
-	vault.region_count = VAULT_REGIONS_MOST;
+	vault.handouts.count = HANDOUTS_MOST;
 	binding.region = 6;
 	assert_int_equal(
 		vault_make_region(&vault, tenant, &binding, 1, &fd, blob, &bytes), SECPOOL_E_LIMIT);
 	assert_int_equal(fd, -1);
-	vault.region_count = 1;
+	vault.handouts.count = 1;
 	assert_int_equal(vault_destroy_region(&vault, 99, 0), 1);
-	assert_int_equal(vault.region_count, 1);
+	assert_int_equal(vault.handouts.count, 1);
 	assert_int_equal(vault_destroy_region(&vault, 5, 0), 2);
-	assert_int_equal(vault.region_count, 0);
+	assert_int_equal(vault.handouts.count, 0);
 }
 
 /* A region that is rotated has two keys, later ones with greater epochs; each is ended alone. */
@@ -240,7 +240,7 @@ static void two_epochs(void **state)
 	assert_true(vault_has_region(&vault, 5) && !vault_has_region(&vault, 99));
 	assert_int_equal(vault_destroy_region(&vault, 5, 1), 1);
 	assert_true(vault_has_region(&vault, 5));
-	assert_int_equal(vault.region_count, 2);
+	assert_int_equal(vault.handouts.count, 2);
 	for (uint64_t epoch = 1; epoch < 3; epoch++) {
 		binding.epoch = epoch;
 		assert_int_equal(
@@ -253,11 +253,14 @@ static void two_epochs(void **state)
 	close(fd);
 	/* one that is not there is gone as well */
 	assert_int_equal(vault_destroy_region(&vault, 5, 1), 2);
-	assert_int_equal(vault.region_count, 3);
+	assert_int_equal(vault.handouts.count, 3);
 	assert_int_equal(vault_destroy_region(&vault, 5, 0), 3);
 	assert_false(vault_has_region(&vault, 5));
-	assert_int_equal(vault.region_count, 1);
-	assert_int_equal(vault.regions[0].region, 6);
+	assert_int_equal(vault.handouts.count, 1);
+	binding.epoch = 1;
+	binding.region = 6;
+	assert_int_equal(vault_make_region(&vault, tenant, &binding, 1, &fd, blobs[0], &bytes),
+		SECPOOL_E_EXISTS);
 }
 
 /* Making and destroying leaves no descriptor, mapping or secret memory behind. */

@@ -86,6 +86,30 @@ enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot)
 	return error;
 }
 
+WRAP(enum secpool_error, wraps_put_all, struct wraps *wraps, struct wraps_key *keys, size_t count);
+
+enum secpool_error __wrap_wraps_put_all(struct wraps *wraps, struct wraps_key *keys, size_t count)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_STORE);
+	error = __real_wraps_put_all(wraps, keys, count);
+	points_at(POINT_KEYMGR_STORED);
+	return error;
+}
+
+WRAP(enum secpool_error, wraps_erase_all, struct wraps *wraps, const uint64_t *slots, size_t count);
+
+enum secpool_error __wrap_wraps_erase_all(struct wraps *wraps, const uint64_t *slots, size_t count)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_ERASE);
+	error = __real_wraps_erase_all(wraps, slots, count);
+	points_at(POINT_KEYMGR_ERASED);
+	return error;
+}
+
 WRAP(enum secpool_error, regions_set_live, struct directory *directory, uint64_t region,
 	uint64_t wrap);
 
