@@ -212,14 +212,34 @@ void tpm_describe(struct tpm *tpm, char *text, size_t text_bytes)
 	snprintf(text, text_bytes, "%s", tpm->description);
 }
 
+bool tpm_is_software(const struct tpm *tpm)
+{
+	return tpm->software;
+}
+
+int tpm_descriptor(const struct tpm *tpm)
+{
+	TSS2_TCTI_POLL_HANDLE handle = {.fd = -1};
+	size_t count = 1;
+
+	if (!tpm->tcti || Tss2_Tcti_GetPollHandles(tpm->tcti, &handle, &count) || count != 1)
+		return -1;
+	return handle.fd;
+}
+
+void tpm_attestation_key_done(struct tpm *tpm)
+{
+	if (!tpm->tcti || !tpm->esys)
+		return;
+	tpm_flush(tpm, tpm->esys, &tpm->ak);
+	tpm_flush(tpm, tpm->esys, &tpm->ek);
+}
+
 void tpm_close(struct tpm *tpm)
 {
 	if (!tpm)
 		return;
-	if (tpm->tcti && tpm->esys) {
-		tpm_flush(tpm, tpm->esys, &tpm->ak);
-		tpm_flush(tpm, tpm->esys, &tpm->ek);
-	}
+	tpm_attestation_key_done(tpm);
 	tpm_drop(tpm);
 	secmem_wipe(tpm, sizeof *tpm);
 	free(tpm);

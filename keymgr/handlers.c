@@ -85,14 +85,12 @@ static enum secpool_error check_create(
 static enum secpool_error keep_key(
 	struct daemon *daemon, uint64_t region, const struct msg_enc_key_wrapped *wrapped)
 {
-	uint64_t slot = 0;
-	enum secpool_error error =
-		wraps_put(daemon->wraps, wrapped->wrapped, wrapped->wrapped_bytes, &slot);
+	enum secpool_error error = regionkeys_keep(daemon, wrapped);
 
 	if (error)
 		return error;
-	error = regions_set_live(daemon->directory, region, slot);
-	if (error && wraps_erase(daemon->wraps, slot) != SECPOOL_OK)
+	error = regions_set_live(daemon->directory, region, wrapped->slot);
+	if (error && wraps_erase(daemon->wraps, wrapped->slot) != SECPOOL_OK)
 		daemon_fail(daemon, "key-not-erased", SECPOOL_E_STORE);
 	return error;
 }

@@ -78,13 +78,11 @@ static void tell_wanted(struct daemon *daemon)
 static enum secpool_error keep_next(struct daemon *daemon, const struct regions_row *region,
 	const struct msg_enc_key_wrapped *wrapped)
 {
-	uint64_t slot = 0;
 	char reason[ERR_DETAIL_BYTES];
-	enum secpool_error error =
-		wraps_put(daemon->wraps, wrapped->wrapped, wrapped->wrapped_bytes, &slot);
+	enum secpool_error error = regionkeys_keep(daemon, wrapped);
 
 	if (!error)
-		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, slot);
+		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, wrapped->slot);
 	if (!error) {
 		/* one that its client never took */
 		error = wraps_erase(daemon->wraps, region->next_wrap);
@@ -93,7 +91,7 @@ static enum secpool_error keep_next(struct daemon *daemon, const struct regions_
 		return error;
 	}
 	msg_set_text(reason, sizeof reason, err_detail());
-	if (wraps_erase(daemon->wraps, slot) != SECPOOL_OK ||
+	if (wraps_erase(daemon->wraps, wrapped->slot) != SECPOOL_OK ||
 		regionkeys_end(daemon, region->id, wrapped->epoch, NULL) != SECPOOL_OK)
 		daemon_fail(daemon, "key-not-erased", SECPOOL_E_STORE);
 	return err_set(error, "%s", reason);

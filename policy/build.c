@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/size.h"
+#include "policy/check.h"
 #include "policy/model.h"
 
 /* Bounds of the window: above what 32-bit pointers reach, below the kernel's mmap area. */
@@ -29,6 +29,8 @@ enum {
 	/* NIST SP 800-57 part 1, 5.3.6: a key encrypts data for at most two years */
 	ROTATE_SECONDS_DEFAULT = 365 * 86400,
 	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
+	/* DESIGN.md section 4: a TPM's counter wears */
+	ANCHOR_SECONDS_DEFAULT = 300,
 	PCRS = 24,     /* TCG PC Client Platform TPM Profile 1.05, section 4.6 */
 	PCRS_MOST = 8, /* as TPM_PCRS_MOST */
 	HOST_PCR_DEFAULT = 7,
@@ -45,87 +47,8 @@ enum {
 	LATENCY_NS_MOST = 1000000000,
 };
 
-/* What is being checked: for the messages. */
-struct source {
-	const struct lines *lines;
-	const char *name;
-};
-
-/* "NAME:LINE: " and the sentence, for the value at path. */
-static enum secpool_error __attribute__((format(printf, 3, 4)))
-refuse(const struct source *source, const char *path, const char *format, ...)
-{
-	char text[ERR_DETAIL_BYTES];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	return err_set(SECPOOL_E_POLICY, "%s:%u: %s: %s", source->name,
-		lines_of(source->lines, path), path, text);
-}
-
-/* A path of formatted parts; what does not fit is cut, and then names the enclosing value. */
-static const char *__attribute__((format(printf, 2, 3)))
-path_of(char path[96], const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(path, 96, format, args);
-	va_end(args);
-	return path;
-}
-
-static enum secpool_error check_name(const struct source *source, const char *path,
-	const char *text, char name[MODEL_NAME_BYTES])
-{
-	size_t length = strlen(text);
-
-	if (length == 0 || length >= MODEL_NAME_BYTES)
-		return refuse(source, path, "a name has 1 to %d bytes", MODEL_NAME_BYTES - 1);
-	for (size_t i = 0; i < length; i++)
-		if (!isalnum((unsigned char)text[i]) && !strchr("_.-", text[i]))
-			return refuse(source, path,
-				"'%s' is no name: expected only A-Z a-z 0-9 _ . -", text);
-	memcpy(name, text, length + 1);
-	return SECPOOL_OK;
-}
-
-/* text NULL leaves *ret_value as it is. */
-static enum secpool_error check_number(const struct source *source, const char *path,
-	const char *text, uint64_t most, uint64_t *ret_value)
-{
-	unsigned long long value;
-	char *end;
-
-	if (!text)
-		return SECPOOL_OK;
-	if (!isdigit((unsigned char)text[0]))
-		return refuse(source, path, "expected a number, found '%.40s'", text);
-	value = strtoull(text, &end, 10);
-	if (*end)
-		return refuse(source, path, "expected a number, found '%.40s'", text);
-	if (strlen(text) > 19 || value > most)
-		return refuse(source, path, "expected at most %llu, found %.40s",
-			(unsigned long long)most, text);
-	*ret_value = value;
-	return SECPOOL_OK;
-}
-
-static enum secpool_error check_size(
-	const struct source *source, const char *path, const char *text, uint64_t *ret_bytes)
-{
-	char why[ERR_DETAIL_BYTES];
-
-	if (size_parse(text, ret_bytes) == SECPOOL_OK)
-		return SECPOOL_OK;
-	snprintf(why, sizeof why, "%s", err_detail());
-	return refuse(source, path, "%s", why);
-}
-
-static enum secpool_error build_window(
-	const struct source *source, const struct schema_window *from, struct policy_settings *to)
+static enum secpool_error build_window(const struct check_source *source,
+	const struct schema_window *from, struct policy_settings *to)
 {
 	enum secpool_error error;
 
@@ -139,39 +62,39 @@ static enum secpool_error build_window(
 	if (error)
 		return error;
 	if (to->window_base % WINDOW_UNIT)
-		return refuse(source, "window.base", "expected a multiple of 2M (0x200000)");
+		return check_refuse(source, "window.base", "expected a multiple of 2M (0x200000)");
 	if (to->window_bytes % WINDOW_UNIT || to->window_bytes == 0)
-		return refuse(source, "window.bytes", "expected a multiple of 2M, and not 0");
+		return check_refuse(source, "window.bytes", "expected a multiple of 2M, and not 0");
 	if (to->window_base < WINDOW_LOWEST || to->window_base >= WINDOW_END_MOST)
-		return refuse(source, "window.base", "expected 0x%llx or more, below 0x%llx",
+		return check_refuse(source, "window.base", "expected 0x%llx or more, below 0x%llx",
 			WINDOW_LOWEST, WINDOW_END_MOST);
 	if (to->window_bytes > WINDOW_END_MOST - to->window_base)
-		return refuse(source, "window.bytes", "expected an end of the window below 0x%llx",
-			WINDOW_END_MOST);
+		return check_refuse(source, "window.bytes",
+			"expected an end of the window below 0x%llx", WINDOW_END_MOST);
 	return SECPOOL_OK;
 }
 
 /* A list of PCRs; an empty one leaves *ret_mask as it is. */
-static enum secpool_error build_pcrs(const struct source *source, const char *key,
+static enum secpool_error build_pcrs(const struct check_source *source, const char *key,
 	char *const *texts, unsigned count, uint32_t *ret_mask)
 {
 	uint32_t mask = 0;
 	char path[96];
 
 	if (count > PCRS_MOST)
-		return refuse(source, key, "expected at most %d PCRs", PCRS_MOST);
+		return check_refuse(source, key, "expected at most %d PCRs", PCRS_MOST);
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t pcr = 0;
 		enum secpool_error error = check_number(
-			source, path_of(path, "%s[%u]", key, i), texts[i], PCRS - 1, &pcr);
+			source, check_path_of(path, "%s[%u]", key, i), texts[i], PCRS - 1, &pcr);
 
 		if (error)
 			return error;
 		if (pcr == 16 || pcr == 23) /* TCG PC Client Platform TPM Profile 1.05, 4.6.2 */
-			return refuse(source, path, "anyone can reset PCR %u: expected another one",
-				(unsigned)pcr);
+			return check_refuse(source, path,
+				"anyone can reset PCR %u: expected another one", (unsigned)pcr);
 		if (mask & 1u << pcr)
-			return refuse(source, path, "PCR %u is there twice", (unsigned)pcr);
+			return check_refuse(source, path, "PCR %u is there twice", (unsigned)pcr);
 		mask |= 1u << pcr;
 	}
 	if (mask)
@@ -180,8 +103,8 @@ static enum secpool_error build_pcrs(const struct source *source, const char *ke
 }
 
 /* What a device's TPM quotes. */
-static enum secpool_error build_device_pcrs(
-	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+static enum secpool_error build_device_pcrs(const struct check_source *source,
+	const struct schema_devices *from, struct policy_settings *to)
 {
 	enum secpool_error error = SECPOOL_OK;
 
@@ -190,17 +113,17 @@ static enum secpool_error build_device_pcrs(
 		error = build_pcrs(
 			source, "devices.pcrs", from->pcrs, from->pcrs_count, &to->device_pcrs);
 	if (!error && (to->device_pcrs & DEVICE_PCRS_NEEDED) != DEVICE_PCRS_NEEDED)
-		error = refuse(source, "devices.pcrs",
+		error = check_refuse(source, "devices.pcrs",
 			"expected 0 and 2 among them: they tell firmware and identity");
 	if (!error && to->device_pcrs >> DEVICE_PCRS_END)
-		error = refuse(source, "devices.pcrs",
+		error = check_refuse(source, "devices.pcrs",
 			"expected PCRs below %d: those above are a host's own", DEVICE_PCRS_END);
 	return error;
 }
 
 /* How late a device's answer may be. */
-static enum secpool_error build_bounds(
-	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+static enum secpool_error build_bounds(const struct check_source *source,
+	const struct schema_devices *from, struct policy_settings *to)
 {
 	uint64_t suspect = SUSPECT_MS_DEFAULT, gone = GONE_MS_DEFAULT;
 	enum secpool_error error = SECPOOL_OK;
@@ -212,9 +135,9 @@ static enum secpool_error build_bounds(
 		error = check_number(source, "devices.gone_after_ms", from->gone_after_ms,
 			ANSWER_MS_MOST, &gone);
 	if (!error && suspect == 0)
-		error = refuse(source, "devices.suspect_after_ms", "expected 1 or more");
+		error = check_refuse(source, "devices.suspect_after_ms", "expected 1 or more");
 	if (!error && gone <= suspect)
-		error = refuse(source,
+		error = check_refuse(source,
 			from->gone_after_ms ? "devices.gone_after_ms" : "devices.suspect_after_ms",
 			"expected gone_after_ms (%llu) above suspect_after_ms (%llu)",
 			(unsigned long long)gone, (unsigned long long)suspect);
@@ -224,8 +147,8 @@ static enum secpool_error build_bounds(
 }
 
 /* What makes a device suspect. */
-static enum secpool_error build_thresholds(
-	const struct source *source, const struct schema_devices *from, struct policy_settings *to)
+static enum secpool_error build_thresholds(const struct check_source *source,
+	const struct schema_devices *from, struct policy_settings *to)
 {
 	uint64_t tenants = SUSPECT_TENANTS_DEFAULT, faults = 0;
 	enum secpool_error error = SECPOOL_OK;
@@ -237,33 +160,38 @@ static enum secpool_error build_thresholds(
 		error = check_number(source, "devices.suspect_faults", from->suspect_faults,
 			SUSPECT_FAULTS_MOST, &faults);
 	if (!error && tenants == 0)
-		error = refuse(source, "devices.suspect_tenants", "expected 1 or more");
+		error = check_refuse(source, "devices.suspect_tenants", "expected 1 or more");
 	to->suspect_tenants = (uint32_t)tenants;
 	to->suspect_faults = (uint32_t)faults;
 	return error;
 }
 
-/* When a key is renewed by itself. */
-static enum secpool_error build_rotation(
-	const struct source *source, const struct schema_file *file, struct policy_settings *to)
+/* When a key is renewed by itself, and the key tree. */
+static enum secpool_error build_rotation(const struct check_source *source,
+	const struct schema_file *file, struct policy_settings *to)
 {
 	uint64_t seconds = ROTATE_SECONDS_DEFAULT, bytes = POLICY_ROTATE_BYTES_MOST;
+	uint64_t anchor = ANCHOR_SECONDS_DEFAULT;
 	enum secpool_error error = check_number(source, "rotate_after_seconds",
 		file->rotate_after_seconds, ROTATE_SECONDS_MOST, &seconds);
 
 	if (!error && file->rotate_after_bytes)
 		error = check_size(source, "rotate_after_bytes", file->rotate_after_bytes, &bytes);
 	if (!error && (bytes < POLICY_ROTATE_BYTES_LEAST || bytes > POLICY_ROTATE_BYTES_MOST))
-		error = refuse(source, "rotate_after_bytes",
+		error = check_refuse(source, "rotate_after_bytes",
 			"expected 64M to 128T, which is 2^43 blocks: what one key may seal can "
 			"only be made less");
+	if (!error)
+		error = check_number(source, "anchor_after_seconds", file->anchor_after_seconds,
+			SECONDS_MOST, &anchor);
+	to->anchor_after_ns = anchor * CLOCK_NS_PER_S;
 	to->rotate_after_ns = seconds * CLOCK_NS_PER_S;
 	to->rotate_after_bytes = bytes;
 	return error;
 }
 
-static enum secpool_error build_settings(
-	const struct source *source, const struct schema_file *file, struct policy_settings *to)
+static enum secpool_error build_settings(const struct check_source *source,
+	const struct schema_file *file, struct policy_settings *to)
 {
 	uint64_t version = 0, grace = GRACE_SECONDS_DEFAULT, session = SESSION_SECONDS_DEFAULT;
 	uint64_t age = AGE_SECONDS_DEFAULT;
@@ -271,7 +199,7 @@ static enum secpool_error build_settings(
 
 	error = check_number(source, "version", file->version, UINT32_MAX, &version);
 	if (!error && version != 1)
-		error = refuse(source, "version", "expected 1, the only version there is");
+		error = check_refuse(source, "version", "expected 1, the only version there is");
 	if (!error)
 		error = build_window(source, &file->window, to);
 	if (!error)
@@ -284,7 +212,7 @@ static enum secpool_error build_settings(
 		error = check_number(source, "devices.max_age_seconds",
 			file->devices->max_age_seconds, SECONDS_MOST, &age);
 	if (!error && age == 0)
-		error = refuse(source, "devices.max_age_seconds",
+		error = check_refuse(source, "devices.max_age_seconds",
 			"expected 1 or more: evidence of age 0 is never fresh");
 	if (!error)
 		error = build_bounds(source, file->devices, to);
@@ -316,52 +244,56 @@ static enum secpool_error build_settings(
 	return error;
 }
 
-static enum secpool_error build_quota(const struct source *source, size_t index,
+static enum secpool_error build_quota(const struct check_source *source, size_t index,
 	const struct schema_quota *from, struct policy_quota *to)
 {
 	enum secpool_error error;
 	char path[96];
 
-	error = check_size(
-		source, path_of(path, "tenants[%zu].quota.bytes", index), from->bytes, &to->bytes);
+	error = check_size(source, check_path_of(path, "tenants[%zu].quota.bytes", index),
+		from->bytes, &to->bytes);
 	if (!error)
-		error = check_number(source, path_of(path, "tenants[%zu].quota.regions", index),
-			from->regions, UINT32_MAX, &to->regions);
+		error = check_number(source,
+			check_path_of(path, "tenants[%zu].quota.regions", index), from->regions,
+			UINT32_MAX, &to->regions);
 	if (!error)
-		error = check_number(source, path_of(path, "tenants[%zu].quota.sessions", index),
-			from->sessions, UINT32_MAX, &to->sessions);
+		error = check_number(source,
+			check_path_of(path, "tenants[%zu].quota.sessions", index), from->sessions,
+			UINT32_MAX, &to->sessions);
 	if (!error)
-		error = check_size(source, path_of(path, "tenants[%zu].quota.local_bytes", index),
+		error = check_size(source,
+			check_path_of(path, "tenants[%zu].quota.local_bytes", index),
 			from->local_bytes, &to->local_bytes);
 	return error;
 }
 
 /* The lists protection, redundancy and on_loss of a tenant; what is left out allows the least. */
-static enum secpool_error build_modes(const struct source *source, size_t index,
+static enum secpool_error build_modes(const struct check_source *source, size_t index,
 	const struct schema_tenant *from, struct model_tenant *to)
 {
 	char path[96];
 
 	for (unsigned i = 0; i < from->protection_count; i++) {
-		path_of(path, "tenants[%zu].protection[%u]", index, i);
+		check_path_of(path, "tenants[%zu].protection[%u]", index, i);
 		if (strcmp(from->protection[i], "xts") == 0)
-			return refuse(
+			return check_refuse(
 				source, path, "xts alone is not available yet: expected xts-gmac");
 		if (strcmp(from->protection[i], "xts-gmac") != 0)
-			return refuse(source, path, "expected xts-gmac, found '%.40s'",
+			return check_refuse(source, path, "expected xts-gmac, found '%.40s'",
 				from->protection[i]);
 	}
 	to->copies_allowed = from->redundancy_count ? 0 : 1u << 1;
 	for (unsigned i = 0; i < from->redundancy_count; i++)
 		if (!model_allow_redundancy(from->redundancy[i], to))
-			return refuse(source,
-				path_of(path, "tenants[%zu].redundancy[%u]", index, i),
+			return check_refuse(source,
+				check_path_of(path, "tenants[%zu].redundancy[%u]", index, i),
 				"expected none, mirror:2 to mirror:4, ec:K+M or ec, found '%.40s'",
 				from->redundancy[i]);
 	to->on_loss_allowed = from->on_loss_count ? 0 : 1u << MSG_ON_LOSS_SIGBUS;
 	for (unsigned i = 0; i < from->on_loss_count; i++)
 		if (!model_allow_on_loss(from->on_loss[i], to))
-			return refuse(source, path_of(path, "tenants[%zu].on_loss[%u]", index, i),
+			return check_refuse(source,
+				check_path_of(path, "tenants[%zu].on_loss[%u]", index, i),
 				"expected sigbus, failover, refill, signal or kill, found '%.40s'",
 				from->on_loss[i]);
 	return SECPOOL_OK;
@@ -372,25 +304,26 @@ static void note_lines(const struct lines *lines, size_t index, struct model_ten
 {
 	char path[96];
 
-	path_of(path, "tenants[%zu]", index);
+	check_path_of(path, "tenants[%zu]", index);
 	to->lines[POLICY_RULE_TENANT] = lines_of(lines, path);
 	for (unsigned rule = POLICY_RULE_USERS; rule < POLICY_RULES; rule++)
 		if (rule != POLICY_RULE_QUOTA)
 			to->lines[rule] = lines_of_key(lines, path, policy_rule_name(rule));
 	to->lines[POLICY_RULE_QUOTA] =
-		lines_of(lines, path_of(path, "tenants[%zu].quota.bytes", index));
+		lines_of(lines, check_path_of(path, "tenants[%zu].quota.bytes", index));
 }
 
-static enum secpool_error build_tenant(const struct source *source, size_t index,
+static enum secpool_error build_tenant(const struct check_source *source, size_t index,
 	const struct schema_tenant *from, struct policy *policy)
 {
 	struct model_tenant *to = &policy->tenants[index];
 	char path[96], tenant[MODEL_NAME_BYTES];
 	enum secpool_error error;
 
-	error = check_name(source, path_of(path, "tenants[%zu].name", index), from->name, tenant);
+	error = check_name(
+		source, check_path_of(path, "tenants[%zu].name", index), from->name, tenant);
 	if (!error && model_tenant(policy, tenant))
-		error = refuse(source, path, "there are two tenants '%s'", tenant);
+		error = check_refuse(source, path, "there are two tenants '%s'", tenant);
 	if (error)
 		return error;
 	memcpy(to->name, tenant, sizeof to->name);
@@ -427,7 +360,7 @@ static bool take_hex(const char *text, size_t count, uint8_t *bytes)
 	return true;
 }
 
-static enum secpool_error build_reference(const struct source *source, size_t index,
+static enum secpool_error build_reference(const struct check_source *source, size_t index,
 	const struct schema_reference *from, struct policy *policy)
 {
 	struct model_reference *to = &policy->references[index];
@@ -435,46 +368,50 @@ static enum secpool_error build_reference(const struct source *source, size_t in
 	uint64_t pcr = 0;
 	char path[96];
 
-	error = check_name(
-		source, path_of(path, "devices.reference[%zu].name", index), from->name, to->name);
+	error = check_name(source, check_path_of(path, "devices.reference[%zu].name", index),
+		from->name, to->name);
 	if (!error)
-		error = check_number(source, path_of(path, "devices.reference[%zu].pcr", index),
-			from->pcr, PCRS - 1, &pcr);
+		error = check_number(source,
+			check_path_of(path, "devices.reference[%zu].pcr", index), from->pcr,
+			PCRS - 1, &pcr);
 	if (error)
 		return error;
 	if (!(policy->settings.device_pcrs & 1u << pcr))
-		return refuse(source, path, "PCR %u is not quoted: expected it in devices.pcrs",
-			(unsigned)pcr);
+		return check_refuse(source, path,
+			"PCR %u is not quoted: expected it in devices.pcrs", (unsigned)pcr);
 	to->pcr = (unsigned)pcr;
 	if (!take_hex(from->sha256, MODEL_PCR_BYTES, to->value))
-		return refuse(source, path_of(path, "devices.reference[%zu].sha256", index),
+		return check_refuse(source,
+			check_path_of(path, "devices.reference[%zu].sha256", index),
 			"expected %d hex digits", 2 * MODEL_PCR_BYTES);
 	policy->reference_count = index + 1;
 	return SECPOOL_OK;
 }
 
-static enum secpool_error build_known(const struct source *source, size_t index,
+static enum secpool_error build_known(const struct check_source *source, size_t index,
 	const struct schema_known *from, struct policy *policy)
 {
 	struct model_known *to = &policy->known[index];
 	enum secpool_error error;
 	char path[96];
 
-	error = check_name(source, path_of(path, "devices.known[%zu].id", index), from->id, to->id);
+	error = check_name(
+		source, check_path_of(path, "devices.known[%zu].id", index), from->id, to->id);
 	if (error)
 		return error;
-	path_of(path, "devices.known[%zu].ek", index);
+	check_path_of(path, "devices.known[%zu].ek", index);
 	if (!take_hex(from->ek, MODEL_EK_BYTES, to->ek))
-		return refuse(
+		return check_refuse(
 			source, path, "expected a TPM name of %d hex digits", 2 * MODEL_EK_BYTES);
 	/* TPM_ALG_SHA256, TPM 2.0 part 2, section 6.3 */
 	if (to->ek[0] != 0x00 || to->ek[1] != 0x0b)
-		return refuse(source, path, "expected a TPM name that begins with 000b (SHA-256)");
+		return check_refuse(
+			source, path, "expected a TPM name that begins with 000b (SHA-256)");
 	for (size_t i = 0; i < index; i++) {
 		if (strcmp(policy->known[i].id, to->id) == 0)
-			return refuse(source, path, "there are two devices '%s'", to->id);
+			return check_refuse(source, path, "there are two devices '%s'", to->id);
 		if (memcmp(policy->known[i].ek, to->ek, MODEL_EK_BYTES) == 0)
-			return refuse(source, path, "devices '%s' and '%s' have the same EK",
+			return check_refuse(source, path, "devices '%s' and '%s' have the same EK",
 				policy->known[i].id, to->id);
 	}
 	policy->known_count = index + 1;
@@ -483,7 +420,7 @@ static enum secpool_error build_known(const struct source *source, size_t index,
 
 /* Absolute: it is read by processes of which nobody says where they run. */
 static enum secpool_error build_ek_ca(
-	const struct source *source, const struct schema_devices *from, struct policy *policy)
+	const struct check_source *source, const struct schema_devices *from, struct policy *policy)
 {
 	char path[96];
 
@@ -492,7 +429,7 @@ static enum secpool_error build_ek_ca(
 		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
 	for (unsigned i = 0; i < from->ek_ca_count; i++) {
 		if (from->ek_ca[i][0] != '/')
-			return refuse(source, path_of(path, "devices.ek_ca[%u]", i),
+			return check_refuse(source, check_path_of(path, "devices.ek_ca[%u]", i),
 				"expected a file's path from / on, found '%.40s'", from->ek_ca[i]);
 		policy->ek_ca[i] = strdup(from->ek_ca[i]);
 		if (!policy->ek_ca[i])
@@ -506,7 +443,7 @@ static enum secpool_error build_ek_ca(
 /* Wide apart: what is measured of devices that are alike must not part them. */
 static const struct model_tier tiers_default[] = {{"near", 1000}, {"far", 10000}};
 
-static enum secpool_error build_tier(const struct source *source, size_t index,
+static enum secpool_error build_tier(const struct check_source *source, size_t index,
 	const struct schema_tier *from, struct policy *policy)
 {
 	struct model_tier *to = &policy->tiers[index];
@@ -514,26 +451,27 @@ static enum secpool_error build_tier(const struct source *source, size_t index,
 	enum secpool_error error;
 	char path[96];
 
-	error = check_name(
-		source, path_of(path, "devices.tiers[%zu].name", index), from->name, to->name);
+	error = check_name(source, check_path_of(path, "devices.tiers[%zu].name", index),
+		from->name, to->name);
 	if (!error && strcmp(to->name, MODEL_REST_TIER) == 0)
-		error = refuse(source, path, "'%s' is the tier of all other devices", to->name);
+		error = check_refuse(
+			source, path, "'%s' is the tier of all other devices", to->name);
 	for (size_t i = 0; i < index && !error; i++)
 		if (strcmp(policy->tiers[i].name, to->name) == 0)
-			error = refuse(source, path, "there are two tiers '%s'", to->name);
-	path_of(path, "devices.tiers[%zu].latency_ns", index);
+			error = check_refuse(source, path, "there are two tiers '%s'", to->name);
+	check_path_of(path, "devices.tiers[%zu].latency_ns", index);
 	if (!error)
 		error = check_number(
 			source, path, from->latency_ns, LATENCY_NS_MOST, &to->latency_ns);
 	if (!error && to->latency_ns <= least)
-		error = refuse(source, path, "expected more than %llu, fastest tier first",
+		error = check_refuse(source, path, "expected more than %llu, fastest tier first",
 			(unsigned long long)least);
 	policy->tier_count = index + !error;
 	return error;
 }
 
 static enum secpool_error build_tiers(
-	const struct source *source, const struct schema_devices *from, struct policy *policy)
+	const struct check_source *source, const struct schema_devices *from, struct policy *policy)
 {
 	enum secpool_error error = SECPOOL_OK;
 
@@ -549,7 +487,7 @@ static enum secpool_error build_tiers(
 
 /* Without the section no device may be used. */
 static enum secpool_error build_devices(
-	const struct source *source, const struct schema_devices *from, struct policy *policy)
+	const struct check_source *source, const struct schema_devices *from, struct policy *policy)
 {
 	enum secpool_error error = SECPOOL_OK;
 	char path[96];
@@ -564,7 +502,7 @@ static enum secpool_error build_devices(
 	if (!policy->firmware || !policy->known || !policy->references)
 		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its devices", source->name);
 	for (unsigned i = 0; i < from->firmware_count && !error; i++) {
-		error = check_name(source, path_of(path, "devices.firmware[%u]", i),
+		error = check_name(source, check_path_of(path, "devices.firmware[%u]", i),
 			from->firmware[i], policy->firmware[i]);
 		policy->firmware_count = i + !error;
 	}
@@ -580,7 +518,7 @@ static enum secpool_error build_devices(
 enum secpool_error build_policy(const struct schema_file *file, const struct lines *lines,
 	const char *name, struct policy *policy)
 {
-	struct source source = {.lines = lines, .name = name};
+	struct check_source source = {.lines = lines, .name = name};
 	enum secpool_error error = build_settings(&source, file, &policy->settings);
 
 	if (error)

@@ -64,7 +64,7 @@ struct schema_devices {
 
 struct schema_file {
 	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *patrol_bytes_per_second;
-	char *rotate_after_seconds, *rotate_after_bytes;
+	char *rotate_after_seconds, *rotate_after_bytes, *anchor_after_seconds;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */
 	struct schema_window window;

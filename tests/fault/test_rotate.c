@@ -158,7 +158,7 @@ static int many_regions(void *arg)
 
 /* ---- old ciphertext, old keys ---- */
 
-static uint8_t media[64 << 20], store[2][WRAPS_SLOT_BYTES], store_after[2][WRAPS_SLOT_BYTES];
+static uint8_t media[64 << 20], store[2][KEYFILE_SLOT_BYTES], store_after[2][KEYFILE_SLOT_BYTES];
 
 static void use_media(const char *device, bool writes)
 {
@@ -275,7 +275,7 @@ static int keymgrd_dies(void *arg)
 /* An overwritten slot begins with random bytes. */
 static bool holds_key(const uint8_t *slot)
 {
-	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= WRAPS_BYTES_MOST;
+	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= KEYFILE_SLOT_USED_MOST;
 }
 
 static int write_until_killed(void *arg)
@@ -291,7 +291,7 @@ static int write_until_killed(void *arg)
 /* The program ends while its pages move: both of its keys end with it. */
 static void test_client_dies(void)
 {
-	static uint8_t before[2][WRAPS_SLOT_BYTES];
+	static uint8_t before[2][KEYFILE_SLOT_BYTES];
 	int ready[2], keys = 0;
 	char byte;
 	pid_t pid;

@@ -60,16 +60,14 @@ enum secpool_error __wrap_extents_scrub_again(struct directory *directory, uint6
 	return __real_extents_scrub_again(directory, slot);
 }
 
-WRAP(enum secpool_error, wraps_put, struct wraps *wraps, const uint8_t *bytes, size_t count,
-	uint64_t *ret_slot);
+WRAP(enum secpool_error, wraps_put, struct wraps *wraps, const struct msg_enc_key_wrapped *wrapped);
 
-enum secpool_error __wrap_wraps_put(
-	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
+enum secpool_error __wrap_wraps_put(struct wraps *wraps, const struct msg_enc_key_wrapped *wrapped)
 {
 	enum secpool_error error;
 
 	points_at(POINT_KEYMGR_STORE);
-	error = __real_wraps_put(wraps, bytes, count, ret_slot);
+	error = __real_wraps_put(wraps, wrapped);
 	points_at(POINT_KEYMGR_STORED);
 	return error;
 }
