@@ -22,6 +22,8 @@ LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_writ
 LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
+# every step that makes something durable
+LDFLAGS_test_keystore := $(foreach f,fsync fdatasync rename unlink directory_run tpm_counter_make tpm_counter_step server_send,-Wl,--wrap=$(f))
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
