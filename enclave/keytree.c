@@ -180,7 +180,8 @@ static bool has_leaf(const struct keytree_slot *slot)
 	return slot->state == KEYTREE_LIVE || slot->state == KEYTREE_UNCLAIMED;
 }
 
-static void drop(struct keytree *tree, uint32_t slot)
+/* The slot has no leaf any more. */
+static void leave(struct keytree *tree, uint32_t slot, enum keytree_state state)
 {
 	struct keytree_slot *at = &tree->slots[slot];
 	uint32_t *link = bucket_of(tree, at->region);
@@ -188,10 +189,15 @@ static void drop(struct keytree *tree, uint32_t slot)
 	while (*link != slot + 1)
 		link = &tree->slots[*link - 1].next;
 	*link = at->next;
-	*at = (struct keytree_slot){.state = KEYTREE_DROPPED};
+	*at = (struct keytree_slot){.state = (uint8_t)state};
 	tree->nodes[slot / KEYTREE_FAN].children--;
-	tree->nodes[slot / KEYTREE_FAN].dirty = true;
 	tree->leaves--;
+}
+
+static void drop(struct keytree *tree, uint32_t slot)
+{
+	leave(tree, slot, KEYTREE_DROPPED);
+	tree->nodes[slot / KEYTREE_FAN].dirty = true;
 	tree->dropped++;
 }
 
@@ -228,8 +234,8 @@ static enum secpool_error get_slot(
 	return SECPOOL_OK;
 }
 
-/* Takes back the nodes that a leaf which was not added had made. */
-static void take_back(struct keytree *tree, const struct keytree_added *added)
+/* Takes back the nodes that were made for a leaf. */
+static void unmake_nodes(struct keytree *tree, const struct keytree_added *added)
 {
 	for (uint32_t i = added->node_count; i-- > 0;) {
 		const struct keytree_node *node = &tree->nodes[added->nodes[i]];
@@ -260,12 +266,18 @@ enum secpool_error keytree_add(struct keytree *tree, const struct wrap_label *la
 		error = wrap_seal(tree->nodes[added.slot / KEYTREE_FAN].key, label, secret,
 			secret_bytes, added.blob, &added.blob_bytes);
 	if (error) {
-		take_back(tree, &added);
+		unmake_nodes(tree, &added);
 		return error;
 	}
 	keytree_enter(tree, added.slot, label, KEYTREE_LIVE);
 	*ret_added = added;
 	return SECPOOL_OK;
+}
+
+void keytree_take_back(struct keytree *tree, const struct keytree_added *added)
+{
+	leave(tree, added->slot, KEYTREE_FREE);
+	unmake_nodes(tree, added);
 }
 
 unsigned keytree_drop(struct keytree *tree, uint64_t region, uint64_t epoch)

@@ -96,7 +96,8 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 	error = send_key(session, in, fd);
 	os_close(&fd);
 	if (error) {
-		vault_destroy_region(&requests->vault, in->region, in->epoch);
+		/* the front never hears of the nodes that were made for it */
+		vault_take_back(&requests->vault, &binding, &leaf);
 		return error;
 	}
 	answer->type = MSG_ENC_KEY_WRAPPED;

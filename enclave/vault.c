@@ -105,7 +105,7 @@ out:
 	return error;
 }
 
-void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
+static void drop_records(struct vault *vault, uint64_t region, uint64_t epoch)
 {
 	for (size_t i = vault->region_count; i-- > 0;) {
 		struct vault_region *record = &vault->regions[i];
@@ -113,5 +113,17 @@ void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
 		if (record->region == region && (epoch == 0 || record->epoch == epoch))
 			*record = vault->regions[--vault->region_count];
 	}
+}
+
+void vault_take_back(struct vault *vault, const struct pagecipher_binding *binding,
+	const struct keytree_added *leaf)
+{
+	drop_records(vault, binding->region, binding->epoch);
+	keytree_take_back(vault->tree, leaf);
+}
+
+void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
+{
+	drop_records(vault, region, epoch);
 	keytree_drop(vault->tree, region, epoch);
 }

@@ -42,6 +42,9 @@ void vault_init(struct vault *vault, struct keytree *tree);
  */
 enum secpool_error vault_make_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, struct keytree_added *ret_leaf) MUST_USE;
 
+/* The key that was just made was given to nobody: it leaves no trace. leaf: as vault_make_region gave it. */
+void vault_take_back(struct vault *vault, const struct pagecipher_binding *binding, const struct keytree_added *leaf);
+
 /*
  * Ends a region's key of an epoch, or all of its keys (epoch 0): their records and leaves go. A key of an earlier run has no record and nothing left to wipe, but its leaf.
  */

@@ -80,6 +80,7 @@ static enum secpool_error keep_next(struct daemon *daemon, const struct regions_
 {
 	char reason[ERR_DETAIL_BYTES];
 	enum secpool_error error = regionkeys_keep(daemon, wrapped);
+	uint64_t slot = error ? 0 : wrapped->slot;
 
 	if (!error)
 		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, wrapped->slot);
@@ -91,7 +92,7 @@ static enum secpool_error keep_next(struct daemon *daemon, const struct regions_
 		return error;
 	}
 	msg_set_text(reason, sizeof reason, err_detail());
-	if (wraps_erase(daemon->wraps, wrapped->slot) != SECPOOL_OK ||
+	if (wraps_erase(daemon->wraps, slot) != SECPOOL_OK ||
 		regionkeys_end(daemon, region->id, wrapped->epoch, NULL) != SECPOOL_OK)
 		daemon_fail(daemon, "key-not-erased", SECPOOL_E_STORE);
 	return err_set(error, "%s", reason);

@@ -291,6 +291,33 @@ static void claims(void **state)
 	assert_false(keytree_dirty(&tree));
 }
 
+/* What was given to nobody leaves nothing that a later leaf could lie below without its being stored. */
+static void taken_back(void **state)
+{
+	static const uint8_t secret[SECRET_BYTES] = {1};
+	const struct wrap_label label = {
+		.purpose = WRAP_REGION_KEYS, .tenant = "one", .region = 1, .epoch = 1};
+	struct keytree_added first, again;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) { /* the second time its nodes are there */
+		assert_int_equal(
+			keytree_add(&tree, &label, secret, sizeof secret, &first), SECPOOL_OK);
+		assert_int_equal(first.node_count, i == 0 ? 4 : 0);
+		keytree_take_back(&tree, &first);
+		assert_int_equal(tree.leaves, i);
+		assert_int_equal(tree.tenant_count, i);
+		assert_false(keytree_dirty(&tree));
+		assert_int_equal(
+			keytree_add(&tree, &label, secret, sizeof secret, &again), SECPOOL_OK);
+		assert_int_equal(again.node_count, first.node_count);
+		assert_int_equal(again.slot, first.slot);
+		store(&again);
+	}
+	assert_int_equal(load(&files, files.root), SECPOOL_OK);
+	assert_int_equal(tree.leaves, 2);
+}
+
 static void empty_blocks_are_anybodys(void **state)
 {
 	uint32_t first = add("one", 1, 1);
@@ -437,6 +464,7 @@ int main(void)
 		TEST(renews_paths_alone),
 		TEST(an_old_copy_opens_nothing_that_was_dropped),
 		TEST(claims),
+		TEST(taken_back),
 		TEST(empty_blocks_are_anybodys),
 		TEST(a_renewal_that_fails_changes_nothing),
 		TEST(a_model),

@@ -263,6 +263,8 @@ static void sessions_and_keys(void **state)
 	assert_int_not_equal(answer.u.reply.error, SECPOOL_OK);
 	assert_int_equal(requests.vault.region_count, 0);
 	assert_int_equal(requests.tree.leaves, 0);
+	assert_int_equal(requests.tree.tenant_count, 0);
+	assert_false(keytree_dirty(&requests.tree));
 	/* while a new generation is under way nothing changes */
 	requests.keys.anchor.pending = true;
 	assert_true(requests_serve(&requests, &request, &none, &answer));
