@@ -3,7 +3,7 @@
  * The key store and the TPM's counter through kill -9 at every durable step, and against old copies of its files.
  *
  * A "machine" is a process group of a front (the real anchor.c, wraps.c and directory.c) and an enclave (the real requests, without its sandbox), on a secpool-vtpm that outlives it. The linker puts a step() after each
- * call that makes something durable (which is before the next); at the step that is armed the whole group is killed. What was acknowledged is noted in shared memory at the moment at which a client would be told.
+ * call that makes something durable (which is before the next); at the step that is armed the whole group is killed. What was acknowledged is noted in shared memory at the moment at which a client would be told. timeout: 600
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,21 +86,9 @@ STEPPED(enum secpool_error, tpm_counter_make,
 	(struct tpm * tpm, const uint8_t *auth, uint32_t *ret_index, uint64_t *ret_value),
 	(tpm, auth, ret_index, ret_value))
 
-enum secpool_error __real_tpm_counter_step(
-	struct tpm *tpm, uint32_t index, const uint8_t *auth, uint64_t *ret_value);
-enum secpool_error __wrap_tpm_counter_step(
-	struct tpm *tpm, uint32_t index, const uint8_t *auth, uint64_t *ret_value);
-enum secpool_error __wrap_tpm_counter_step(
-	struct tpm *tpm, uint32_t index, const uint8_t *auth, uint64_t *ret_value)
-{
-	enum secpool_error error;
-
-	if (shared->crash_at_count)
-		kill(0, SIGKILL);
-	error = __real_tpm_counter_step(tpm, index, auth, ret_value);
-	step();
-	return error;
-}
+STEPPED(enum secpool_error, tpm_counter_step,
+	(struct tpm * tpm, uint32_t index, const uint8_t *auth, uint64_t *ret_value),
+	(shared->crash_at_count ? (kill(0, SIGKILL), tpm) : tpm, index, auth, ret_value))
 
 /* What the handler answers. */
 static struct msg answered;
@@ -405,11 +393,16 @@ static bool run(doing *what)
 	return WIFEXITED(status);
 }
 
+static void expect_good(bool ended)
+{
+	if (ended && shared->error)
+		fail_msg("%s: %s", err_name(shared->error), shared->text);
+}
+
 static void must(bool ended)
 {
 	assert_true(ended);
-	if (shared->error)
-		fail_msg("%s: %s", err_name(shared->error), shared->text);
+	expect_good(ended);
 }
 
 /* ---- files ---- */
@@ -459,8 +452,7 @@ static void killed_while_provisioning(void **state)
 		shell("rm -rf %s && mkdir -m 700 %s", state_dir, state_dir);
 		shared->crash_at = ++points;
 		ended = run(nothing);
-		if (ended)
-			must(ended);
+		expect_good(ended);
 		shared->crash_at = 0;
 		must(run(nothing));
 		must(run(work));
@@ -479,12 +471,10 @@ static void killed_while_working(void **state)
 	int points = 0;
 
 	(void)state;
-	must(run(work));
-	while (!ended) {
+	for (must(run(work)); !ended;) {
 		shared->crash_at = ++points;
 		ended = run(work);
-		if (ended)
-			must(ended);
+		expect_good(ended);
 		shared->crash_at = 0;
 		if (points % 8 == 0 ||
 			ended) { /* it also recovers in the next run, which may be killed in it */
