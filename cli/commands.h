@@ -60,6 +60,8 @@ int command_region_list(const struct args *args);
 int command_tenant_list(const struct args *args);
 int command_tenant_rotate(const struct args *args);
 int command_events(const struct args *args);
+int command_keystore_anchor(const struct args *args);
+int command_receipt_get(const struct args *args);
 int command_receipt_verify(const struct args *args);
 
 /*

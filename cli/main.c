@@ -61,6 +61,12 @@ static const struct command commands[] = {
 		command_tenant_rotate},
 	{NULL, "events", ARG_RUNTIME | ARG_JSON | ARG_FOLLOW, 0, "[--follow] [--json]",
 		"Shows what happened: devices, regions, losses, refusals.", command_events},
+	{"keystore", "anchor", ARG_RUNTIME, 0, "",
+		"Makes all destruction of keys until now durable; returns when no older copy of "
+		"the key store gives one back.",
+		command_keystore_anchor},
+	{"receipt", "get", ARG_RUNTIME, 1, "NUMBER",
+		"Prints a release receipt as it stands now: durable or not.", command_receipt_get},
 	{"receipt", "verify", ARG_JSON | ARG_ANCHOR, 1, "FILE [--anchor PEM] [--json]",
 		"Checks a release receipt offline and says what it states.",
 		command_receipt_verify},

@@ -5,10 +5,16 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/conn.h"
 #include "cli/table.h"
 #include "enclave/receipt.h"
+#include "lib/base/clock.h"
 #include "lib/base/os.h"
 #include "lib/base/size.h"
+#include "lib/wire/sock.h"
+
+/* How long keymgrd may take: it may be making a new generation of its keys. */
+#define ASK_NS (150 * CLOCK_NS_PER_S)
 
 enum { ANCHOR_BYTES_MOST = 65536, HEX_BYTES = 65 };
 
@@ -33,6 +39,7 @@ static void print_json(const struct receipt_facts *f, bool anchored)
 	json_object_object_add(o, "generation", json_object_new_uint64(f->generation));
 	json_object_object_add(o, "epoch", json_object_new_uint64(f->epoch));
 	json_object_object_add(o, "durable", json_object_new_boolean(f->durable));
+	json_object_object_add(o, "backup_proof", json_object_new_boolean(f->backup_proof));
 	json_object_object_add(o, "scrubbed_bytes", json_object_new_uint64(f->scrubbed_bytes));
 	json_object_object_add(
 		o, "unreachable_bytes", json_object_new_uint64(f->unreachable_bytes));
@@ -52,9 +59,15 @@ static void print_text(const struct receipt_facts *f, bool anchored)
 	printf("the receipt is genuine: its signature and its key's certificate are right\n");
 	printf("  number           %llu of this key manager\n", (unsigned long long)f->number);
 	printf("  region           %llu of tenant %s\n", (unsigned long long)f->region, f->tenant);
-	printf("  key destroyed    %s, generation %llu, epoch %llu, durable: %s\n",
+	printf("  key destroyed    %s, generation %llu, epoch %llu, durable: %s, backup-proof: "
+	       "%s\n",
 		table_format_time(f->destroyed_ns, time), (unsigned long long)f->generation,
-		(unsigned long long)f->epoch, f->durable ? "yes" : "no");
+		(unsigned long long)f->epoch, f->durable ? "yes" : "no",
+		f->backup_proof ? "yes" : "no");
+	if (!f->durable)
+		printf("                   an older copy of the key store may still give it back: "
+		       "'secpool receipt get %llu' says when none does any more\n",
+			(unsigned long long)f->number);
 	printf("  overwritten      %s, read-back: %s\n", size_format(f->scrubbed_bytes, scrubbed),
 		f->readback);
 	if (f->unreachable_bytes)
@@ -92,4 +105,27 @@ int command_receipt_verify(const struct args *args)
 	free(document);
 	free(anchor);
 	return status;
+}
+
+int command_receipt_get(const struct args *args)
+{
+	struct msg msg = {.type = MSG_RECEIPT_GET}, answer;
+	const char *text = args->words[0];
+	char *rest = NULL;
+	enum secpool_error error = SECPOOL_OK;
+	int fd = -1;
+
+	msg.u.receipt_get.number = strtoull(text, &rest, 10);
+	if (text[0] < '0' || text[0] > '9' || *rest != '\0' || msg.u.receipt_get.number == 0)
+		error = err_set(SECPOOL_E_NOT_FOUND, "'%.40s' is no receipt's number", text);
+	if (!error)
+		error = conn_open(args->runtime, "keymgr.sock", &fd);
+	if (!error)
+		error = sock_call(
+			fd, &msg, NULL, 0, MSG_RECEIPT, &answer, NULL, clock_now_ns() + ASK_NS);
+	os_close(&fd);
+	if (error)
+		return command_failed(error);
+	fputs(answer.u.receipt.document, stdout);
+	return STATUS_DONE;
 }

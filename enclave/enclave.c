@@ -167,6 +167,7 @@ static enum secpool_error wait_ready(struct enclave *enclave)
 		enclave->listener = sock_take_fd(&extra, 0);
 		enclave->pid = (pid_t)msg.u.enc_ready.pid;
 		enclave->provisioned = msg.u.enc_ready.provisioned != 0;
+		enclave->generation = msg.u.enc_ready.generation;
 	}
 	sock_close_fds(&extra);
 	return error;

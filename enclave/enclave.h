@@ -12,6 +12,7 @@
 #define SECPOOL_ENCLAVE_ENCLAVE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "lib/base/err.h"
@@ -21,7 +22,7 @@ struct enclave_options {
 	int policy_fd;            /* the policy file, opened by the starter */
 	const char *policy_name;  /* for messages */
 	const char *tpm;          /* tpm_open's `where` */
-	const char *state_dir;    /* holds root.sealed, signer.wrapped, anchor.pem */
+	const char *state_dir;    /* holds root.sealed, nodes, wraps, signer.wrapped, anchor.pem */
 	const char *socket_path;  /* the clients' socket */
 	bool store_exists;        /* the front's directory exists: then a missing root.sealed is an error, never a new root */
 };
@@ -32,6 +33,7 @@ struct enclave {
 	pid_t guardian; /* the child to wait for: it ends when the enclave ends */
 	pid_t pid;      /* the enclave */
 	bool provisioned; /* this start made a new root key */
+	uint64_t generation; /* of the key tree that was opened */
 };
 
 /*

@@ -12,6 +12,7 @@
 #include "enclave/secmem.h"
 #include "enclave/selftest.h"
 #include "lib/base/clock.h"
+#include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
@@ -33,6 +34,8 @@ static enum secpool_error shut_out(void)
 
 	if (!error)
 		error = guardian_check();
+	if (!error)
+		error = guarded_copy_install(); /* for the mapped file of wrapped keys */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	/* a sanitizer brings an allocator of its own, with an option of its own: enclave.c */
 	if (!error && mallopt(M_PERTURB, FREED_BYTE) != 1)
@@ -82,7 +85,7 @@ static enum secpool_error warm_up(const struct requests *requests)
 	static char document[MSG_RECEIPT_BYTES];
 	size_t bytes = 0;
 
-	return receipt_sign(&requests->keys.signer, &facts, document, &bytes);
+	return receipt_sign(&requests->keys.signer, &facts, 0, document, &bytes);
 }
 
 static enum secpool_error enter_sandbox(const struct requests *requests)
@@ -92,7 +95,8 @@ static enum secpool_error enter_sandbox(const struct requests *requests)
 	if (!error)
 		error = sandbox_drop_capabilities();
 	if (!error)
-		error = sandbox_enter(SANDBOX_ENCLAVE, requests->verifier.pid);
+		error = sandbox_enter(SANDBOX_ENCLAVE, requests->verifier.pid,
+			tpm_descriptor(requests->keys.anchor.tpm));
 	return error;
 }
 
@@ -108,10 +112,10 @@ static enum secpool_error start(
 	if (!error)
 		error = hostkeys_open(options->tpm, options->state_dir,
 			policy_settings(requests->policy)->host_pcrs, options->store_exists,
-			&requests->keys);
+			&requests->tree, &requests->keys);
 	if (error)
 		return error;
-	vault_init(&requests->vault, &requests->keys.root);
+	vault_init(&requests->vault, &requests->tree);
 	if (policy_settings(requests->policy)->demand_openssl)
 		requests->vault.engine = KEYPAGE_OPENSSL;
 	sessions_init(&requests->sessions, fds - OTHER_FDS);
@@ -130,6 +134,7 @@ static enum secpool_error say_ready(const struct requests *requests, int socket,
 	ready.u.enc_ready.pid = (uint32_t)getpid();
 	ready.u.enc_ready.provisioned = requests->keys.provisioned;
 	ready.u.enc_ready.secret_memory = secmem_is_secret();
+	ready.u.enc_ready.generation = requests->keys.anchor.generation;
 	return sock_send(socket, &ready, &listener, 1, clock_now_ns() + ANSWER_NS);
 }
 
@@ -183,6 +188,7 @@ _Noreturn void enclave_main_run(const struct enclave_options *options, int socke
 	verifier_stop(&requests.verifier);
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
+	keytree_done(&requests.tree);
 	hostkeys_done(&requests.keys);
 	/* no exit handlers: there is nothing to flush, and they call what the sandbox refuses */
 	_exit(error ? 1 : 0);

@@ -12,7 +12,7 @@
 
 #include "lib/base/err.h"
 
-/* Keys at a time, as many as the front's file of wrapped keys has slots (WRAPS_SLOTS_MOST); 48 MiB of the enclave's memory. */
+/* Keys at a time, as many as the front's file of wrapped keys has slots (KEYFILE_SLOTS_MOST); 48 MiB of the enclave's memory. */
 enum { HANDOUTS_MOST = 1 << 20, HANDOUTS_EPOCHS = 2 };
 
 /* epochs: ascending from the first on, 0: none. A row without a region is free. */

@@ -15,7 +15,7 @@ enum { PEM_BYTES = 512, SIGNER_DRAWS_MOST = 4 };
 
 /* One start: what is open, and what has been read. */
 struct opening {
-	struct tpm *tpm;
+	struct keytree *tree;
 	const char *state_dir;
 	uint32_t pcrs;
 	bool store_exists;
@@ -69,46 +69,17 @@ static enum secpool_error write_state(
 
 /* ---- the root key ---- */
 
-/* A new root key where the state folder holds nothing that needs the old one. */
-static enum secpool_error provision_root(struct opening *o)
+static enum secpool_error open_tree(struct opening *o, const char *where)
 {
-	uint8_t blob[TPM_BLOB_BYTES], signer[WRAP_BLOB_BYTES_MOST];
-	size_t blob_bytes = 0, signer_bytes = 0;
-	enum secpool_error error;
+	uint8_t signer[WRAP_BLOB_BYTES_MOST];
+	size_t signer_bytes = 0;
+	enum secpool_error error =
+		read_state(o, "signer.wrapped", signer, sizeof signer, &signer_bytes);
 
-	error = read_state(o, "signer.wrapped", signer, sizeof signer, &signer_bytes);
 	if (error)
 		return error;
-	if (o->store_exists || signer_bytes > 0)
-		return err_set(SECPOOL_E_STORE,
-			"%s/root.sealed is missing, but %s there needs it: put its backup back, or "
-			"move the state folder away to start anew without the old keys",
-			o->state_dir, o->store_exists ? "directory.db" : "signer.wrapped");
-	os_random(o->keys.root, WRAP_KEY_BYTES);
-	error = tpm_seal(o->tpm, o->pcrs, o->keys.root, WRAP_KEY_BYTES, blob, &blob_bytes);
-	if (!error)
-		error = write_state(o, "root.sealed", blob, blob_bytes, 0600);
-	o->keys.provisioned = !error;
-	return error;
-}
-
-static enum secpool_error open_root(struct opening *o)
-{
-	uint8_t blob[TPM_BLOB_BYTES];
-	size_t blob_bytes = 0;
-	enum secpool_error error;
-
-	o->keys.root = secmem_new(WRAP_KEY_BYTES);
-	if (!o->keys.root)
-		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for the root key");
-	error = read_state(o, "root.sealed", blob, sizeof blob, &blob_bytes);
-	if (error)
-		return error;
-	if (blob_bytes == 0)
-		return provision_root(o);
-	error = tpm_unseal(o->tpm, blob, blob_bytes, o->keys.root, WRAP_KEY_BYTES);
-	return error ? err_set(error, "%s/root.sealed: %s", o->state_dir, err_detail())
-		     : SECPOOL_OK;
+	return anchor_start(&o->keys.anchor, o->tree, where, o->state_dir, o->pcrs,
+		!o->store_exists && signer_bytes == 0, &o->keys.provisioned);
 }
 
 /* ---- the host's attestation key ---- */
@@ -156,7 +127,7 @@ static enum secpool_error open_attestation_key(struct opening *o, bool signer_ex
 			"anchor.pem to sign receipts under a new attestation key",
 			o->state_dir);
 	error = tpm_attestation_key(
-		o->tpm, blob, &blob_bytes, &o->keys.signer.ek, &o->keys.signer.ak);
+		o->keys.anchor.tpm, blob, &blob_bytes, &o->keys.signer.ek, &o->keys.signer.ak);
 	if (!error && made)
 		error = write_state(o, "host.ak", blob, blob_bytes, 0600);
 	return error ? error : write_anchor(o);
@@ -176,10 +147,11 @@ static enum secpool_error open_signing_key(struct opening *o, const uint8_t *blo
 	if (!key)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory for the signing key");
 	if (bytes > 0) {
-		error = wrap_open(o->keys.root, &label, blob, bytes, key, RECEIPT_KEY_BYTES);
+		error = wrap_open(
+			keytree_service_key(o->tree), &label, blob, bytes, key, RECEIPT_KEY_BYTES);
 		if (error)
 			error = err_set(SECPOOL_E_STORE,
-				"%s/signer.wrapped does not open under the root key: put its "
+				"%s/signer.wrapped does not open under the key tree: put its "
 				"backup back",
 				o->state_dir);
 		else
@@ -193,7 +165,8 @@ static enum secpool_error open_signing_key(struct opening *o, const uint8_t *blo
 	}
 	if (!error) {
 		o->keys.signer_ready = true;
-		error = wrap_seal(o->keys.root, &label, key, RECEIPT_KEY_BYTES, made, &made_bytes);
+		error = wrap_seal(keytree_service_key(o->tree), &label, key, RECEIPT_KEY_BYTES,
+			made, &made_bytes);
 	}
 	if (!error)
 		error = write_state(o, "signer.wrapped", made, made_bytes, 0600);
@@ -224,28 +197,29 @@ static enum secpool_error open_signer(struct opening *o)
 		return error;
 	signer->ek = ek;
 	signer->ak = ak;
-	/* region keys are bound to no counter of the TPM: an older copy of the store would open again */
-	signer->backup_proof = false;
+	/* who can copy a software TPM's state can put its counter back */
+	signer->backup_proof = !tpm_is_software(o->keys.anchor.tpm);
 	error = receipt_signer_digest(signer, digest);
 	if (!error)
-		error = tpm_quote(o->tpm, o->pcrs, digest, sizeof digest, &signer->certificate);
+		error = tpm_quote(
+			o->keys.anchor.tpm, o->pcrs, digest, sizeof digest, &signer->certificate);
 	return error;
 }
 
 enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint32_t pcrs,
-	bool store_exists, struct hostkeys *ret_keys)
+	bool store_exists, struct keytree *tree, struct hostkeys *ret_keys)
 {
-	struct opening o = {.state_dir = state_dir, .pcrs = pcrs, .store_exists = store_exists};
-	enum secpool_error error = tpm_open(where, &o.tpm);
+	struct opening o = {
+		.state_dir = state_dir, .pcrs = pcrs, .store_exists = store_exists, .tree = tree};
+	enum secpool_error error = open_tree(&o, where);
 
-	if (error)
-		return error;
-	error = open_root(&o);
 	if (!error)
 		error = open_signer(&o);
-	if (!error)
-		tpm_describe(o.tpm, o.keys.tpm, sizeof o.keys.tpm);
-	tpm_close(o.tpm);
+	if (!error) {
+		/* a TPM has room for three keys, and anchoring needs two */
+		tpm_attestation_key_done(o.keys.anchor.tpm);
+		tpm_describe(o.keys.anchor.tpm, o.keys.tpm, sizeof o.keys.tpm);
+	}
 	if (error)
 		hostkeys_done(&o.keys);
 	else
@@ -257,6 +231,6 @@ void hostkeys_done(struct hostkeys *keys)
 {
 	if (keys->signer_ready)
 		receipt_signer_done(&keys->signer);
-	secmem_free(keys->root);
+	anchor_done(&keys->anchor);
 	memset(keys, 0, sizeof *keys);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the enclave keeps in the state folder, and how it comes back at start: the root key sealed to the host's TPM (root.sealed), the TPM's attestation key
- * (host.ak, and anchor.pem for people), and the key that signs receipts (signer.wrapped, under the root key). docs/keys.md.
+ * What the enclave keeps in the state folder, and how it comes back at start: the key tree under its sealed root (anchor.h), the TPM's attestation key
+ * (host.ak, and anchor.pem for people), and the key that signs receipts (signer.wrapped, under the tree's service node). docs/keys.md.
  *
  * A root key is made only where there is nothing that an earlier one could have protected. Runs before the sandbox.
  * Threads: one.
@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "enclave/anchor.h"
 #include "enclave/receipt.h"
 #include "enclave/tpm.h"
 #include "lib/base/err.h"
@@ -19,7 +20,7 @@
 enum { HOSTKEYS_TPM_TEXT_BYTES = 128 };
 
 struct hostkeys {
-	uint8_t *root; /* secret, WRAP_KEY_BYTES, from secmem_new */
+	struct anchor anchor; /* its TPM stays open */
 	struct receipt_signer signer;
 	bool signer_ready;
 	bool provisioned; /* the root key was made now */
@@ -27,12 +28,12 @@ struct hostkeys {
 };
 
 /*
- * Opens the TPM at `where`, unseals or makes the root key, loads or makes the rest, and closes the TPM. pcrs: SHA-256 PCRs a new root key is sealed to.
+ * Opens the TPM at `where`, opens or makes the key tree (all zero before), loads or makes the rest. pcrs: SHA-256 PCRs that roots are sealed to.
  * store_exists: the front's directory exists.
- * Errors: SECPOOL_E_STORE (root.sealed is missing though something was protected by it, or a file is damaged), SECPOOL_E_TPM, SECPOOL_E_NO_LOCKED_MEMORY,
- * SECPOOL_E_CRYPTO, SECPOOL_E_SYSTEM. *ret_keys is then untouched; a root key that was sealed in this call may stay on disk, and opens at the next start.
+ * Errors: those of anchor_start; SECPOOL_E_STORE (a file is damaged), SECPOOL_E_TPM, SECPOOL_E_NO_LOCKED_MEMORY,
+ * SECPOOL_E_CRYPTO, SECPOOL_E_SYSTEM. *ret_keys is then untouched; a store that was made in this call may stay on disk, and opens at the next start.
  */
-enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint32_t pcrs, bool store_exists, struct hostkeys *ret_keys) MUST_USE;
+enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint32_t pcrs, bool store_exists, struct keytree *tree, struct hostkeys *ret_keys) MUST_USE;
 
 /* Wipes; allowed on one that is all zero. */
 void hostkeys_done(struct hostkeys *keys);

@@ -99,11 +99,9 @@ static bool plain_name(const char *name)
 	return true;
 }
 
-/*
- * The part that is signed: a JSON object on one line, with its keys in this order. Keys are not bound to a counter of the TPM, so "durable" and
- * "backup-proof" are "no" whatever the anchor is.
- */
-static void add_body(struct text *text, const struct msg_enc_receipt *facts)
+/* The part that is signed: a JSON object on one line, with its keys in this order. */
+static void add_body(struct text *text, const struct receipt_signer *signer,
+	const struct msg_enc_receipt *facts, bool durable)
 {
 	char previous[2 * RECEIPT_DIGEST_BYTES + 1];
 
@@ -116,8 +114,9 @@ static void add_body(struct text *text, const struct msg_enc_receipt *facts)
 		facts->region, facts->bytes, facts->copies, facts->epoch);
 	add(text, ",\"released_ns\":%" PRIu64 ",\"key_destroyed_ns\":%" PRIu64, facts->released_ns,
 		facts->destroyed_ns);
-	add(text, ",\"generation\":%" PRIu64 ",\"durable\":\"no\",\"backup-proof\":\"no\"",
-		facts->generation);
+	add(text, ",\"generation\":%" PRIu64 ",\"durable\":\"%s\",\"backup-proof\":\"%s\"",
+		facts->generation, durable ? "yes" : "no",
+		durable && signer->backup_proof ? "yes" : "no");
 	add(text, ",\"overwritten_bytes\":%" PRIu64 ",\"unreachable_bytes\":%" PRIu64,
 		facts->scrubbed_bytes, facts->unreachable_bytes);
 	add(text, ",\"readback\":\"%s\",\"clients\":\"%s\"}",
@@ -162,7 +161,7 @@ static void add_document(struct text *text, const struct receipt_signer *signer,
 }
 
 enum secpool_error receipt_sign(const struct receipt_signer *signer,
-	const struct msg_enc_receipt *facts, char *text, size_t *ret_bytes)
+	const struct msg_enc_receipt *facts, uint64_t generation, char *text, size_t *ret_bytes)
 {
 	char body_text[RECEIPT_DOCUMENT_BYTES], whole_text[RECEIPT_DOCUMENT_BYTES];
 	struct text body = {.at = body_text}, whole = {.at = whole_text};
@@ -172,7 +171,7 @@ enum secpool_error receipt_sign(const struct receipt_signer *signer,
 
 	if (error)
 		return error;
-	add_body(&body, facts);
+	add_body(&body, signer, facts, facts->generation > 0 && facts->generation <= generation);
 	error = ecdsa_spki(signer->key, spki);
 	if (error)
 		return error;

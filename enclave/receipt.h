@@ -22,7 +22,7 @@ struct receipt_signer {
 	void *key; /* EVP_PKEY, secret memory */
 	struct tpm_public ek, ak;
 	struct tpm_quote certificate;
-	bool backup_proof; /* false: the anchor is a software TPM, or keys are not bound to counters */
+	bool backup_proof; /* false: the anchor is a software TPM, whose counter a copy of its state file puts back */
 };
 
 /* What receipt_verify found, for showing. */
@@ -33,7 +33,9 @@ struct receipt_facts {
 	char tenant[MSG_NAME_BYTES];
 	char readback[32], client[32];
 	uint64_t scrubbed_bytes, unreachable_bytes;
-	bool durable;
+	uint64_t bytes, copies, released_ns;
+	bool durable; /* the key tree has had this generation: no older copy of the store gives the key back */
+	bool backup_proof; /* and the TPM's counter can't be put back either */
 	uint8_t previous[32], digest[32]; /* SHA-256 of the one before; of this one */
 	char ak_fingerprint[65];          /* hex SHA-256 of the attestation key (PEM's DER) */
 };
@@ -48,11 +50,15 @@ enum secpool_error receipt_signer_digest(const struct receipt_signer *signer, ui
 /* SHA-256 of a document without the line ends behind it: what the next receipt carries as `previous`. Errors: SECPOOL_E_CRYPTO. */
 enum secpool_error receipt_digest(const char *text, size_t bytes, uint8_t ret_digest[RECEIPT_DIGEST_BYTES]) MUST_USE;
 
+/* enum msg_readback and enum msg_client_end for a receipt's word; 0 for another. */
+uint32_t receipt_readback_number(const char *word);
+uint32_t receipt_client_number(const char *word);
+
 /*
- * Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES); *ret_bytes is without the NUL. Runs no parser.
+ * Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES); *ret_bytes is without the NUL. Runs no parser. generation: the key tree's now; the destruction is durable when facts->generation is not after it.
  * Errors: SECPOOL_E_INVALID (facts that can't be stated), SECPOOL_E_LIMIT (too long), SECPOOL_E_CRYPTO. text is then untouched.
  */
-enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, char *text, size_t *ret_bytes) MUST_USE;
+enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, uint64_t generation, char *text, size_t *ret_bytes) MUST_USE;
 
 /*
  * Checks signature and certificate. anchor_pem: the host's attestation key as the operator knows it (PEM); NULL: the chain ends in the

@@ -304,7 +304,7 @@ static bool copy_text(struct json_object *object, const char *name, char *to, si
 static enum secpool_error read_body(const char *body, struct receipt_facts *facts)
 {
 	struct json_object *object = parse_object(body, strlen(body));
-	char durable[8];
+	char durable[8], proof[8];
 	bool good = object && number_of(object, "region", &facts->region) &&
 		    number_of(object, "number", &facts->number) &&
 		    number_of(object, "generation", &facts->generation) &&
@@ -315,18 +315,35 @@ static enum secpool_error read_body(const char *body, struct receipt_facts *fact
 		    copy_text(object, "tenant", facts->tenant, sizeof facts->tenant) &&
 		    copy_text(object, "readback", facts->readback, sizeof facts->readback) &&
 		    copy_text(object, "clients", facts->client, sizeof facts->client) &&
-		    copy_text(object, "durable", durable, sizeof durable);
+		    number_of(object, "bytes", &facts->bytes) &&
+		    number_of(object, "copies", &facts->copies) &&
+		    number_of(object, "epoch", &facts->epoch) &&
+		    number_of(object, "released_ns", &facts->released_ns) &&
+		    copy_text(object, "durable", durable, sizeof durable) &&
+		    copy_text(object, "backup-proof", proof, sizeof proof);
 
-	/* receipts of before there was rotation do not say it */
-	if (good && !json_object_object_get_ex(object, "epoch", NULL))
-		facts->epoch = 1;
-	else
-		good = good && number_of(object, "epoch", &facts->epoch);
 	json_object_put(object);
 	if (!good)
 		return not_a_receipt("its body is malformed");
 	facts->durable = strcmp(durable, "yes") == 0;
+	facts->backup_proof = strcmp(proof, "yes") == 0;
 	return SECPOOL_OK;
+}
+
+uint32_t receipt_readback_number(const char *word)
+{
+	for (uint32_t i = MSG_READBACK_MATCHED; receipt_readback_name(i); i++)
+		if (strcmp(word, receipt_readback_name(i)) == 0)
+			return i;
+	return 0;
+}
+
+uint32_t receipt_client_number(const char *word)
+{
+	for (uint32_t i = MSG_CLIENT_ACKNOWLEDGED; receipt_client_name(i); i++)
+		if (strcmp(word, receipt_client_name(i)) == 0)
+			return i;
+	return 0;
 }
 
 enum secpool_error receipt_verify(

@@ -9,9 +9,6 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
-_Static_assert(sizeof((struct msg_enc_session_open *)0)->wrapped == VAULT_TENANT_BLOB_BYTES, "");
-_Static_assert(sizeof((struct msg_enc_key_wrapped *)0)->wrapped == WRAP_BLOB_BYTES_MOST, "");
-
 static enum secpool_error session_open(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
@@ -24,30 +21,23 @@ static enum secpool_error session_open(struct requests *requests, const struct m
 	uint64_t handle = 0;
 	enum secpool_error error;
 
-	if (in->wrapped_bytes > sizeof in->wrapped)
-		return err_set(SECPOOL_E_INVALID, "a wrapped key of %u bytes", in->wrapped_bytes);
 	/* the kernel's word, not the front's */
 	error = sock_peer(extra->fds[0], &peer);
 	if (!error)
 		error = policy_may_be_tenant(
 			requests->policy, in->tenant, peer.uid, peer.gid, &quota);
-	if (!error)
-		error = vault_open_tenant(&requests->vault, in->tenant, in->wrapped,
-			in->wrapped_bytes, &session.tenant);
 	if (error)
 		return error;
+	MSG_SET(session.tenant, in->tenant);
 	session.uid = peer.uid;
 	session.pid = peer.pid;
 	error = sessions_open(&requests->sessions, &session, &extra->fds[0], &handle);
 	if (error)
 		return error;
-	const struct vault_tenant *tenant = &requests->vault.tenants[session.tenant];
 	answer->type = MSG_ENC_SESSION_OPENED;
 	out->session = handle;
 	out->uid = peer.uid;
 	out->pid = (uint32_t)peer.pid;
-	out->wrapped_bytes = (uint32_t)tenant->wrapped_bytes;
-	memcpy(out->wrapped, tenant->wrapped, tenant->wrapped_bytes);
 	return SECPOOL_OK;
 }
 
@@ -57,96 +47,6 @@ static enum secpool_error session_close(struct requests *requests, const struct 
 	(void)extra;
 	(void)answer;
 	return sessions_close(&requests->sessions, request->u.enc_session_close.session);
-}
-
-/* Each device that lanes are placed on must have evidence that is fresh now. */
-static enum secpool_error check_devices(
-	const struct requests *requests, const struct msg_enc_key_create *in)
-{
-	struct verdicts_device device;
-	char id[MSG_NAME_BYTES];
-	enum secpool_error error = SECPOOL_OK;
-
-	if (in->device_count == 0 || in->device_count > MSG_LANES_MAX)
-		return err_set(SECPOOL_E_INVALID, "a region on %u devices", in->device_count);
-	for (uint32_t i = 0; i < in->device_count && !error; i++) {
-		memcpy(id, in->devices + i * sizeof id, sizeof id);
-		id[sizeof id - 1] = '\0';
-		error = verdicts_fresh(&requests->verdicts, id, clock_now_ns(), &device);
-	}
-	return error;
-}
-
-/* To the client, which checks the sender's credentials. Never waits for one that does not read. */
-static enum secpool_error send_key(
-	const struct session *session, const struct msg_enc_key_create *in, int fd)
-{
-	struct msg msg = {.type = MSG_REGION_KEY};
-	enum secpool_error error;
-
-	msg.u.region_key.region = in->region;
-	msg.u.region_key.epoch = in->epoch;
-	msg.u.region_key.page_bytes = in->page_bytes;
-	msg.u.region_key.protection = MSG_PROTECTION_XTS_GMAC;
-	error = sock_send(session->socket, &msg, &fd, 1, 0);
-	/* codes that say whose fault it is: the client's, not the enclave's or the front's */
-	if (error == SECPOOL_E_TIMEOUT)
-		return err_set(SECPOOL_E_BUSY,
-			"process %d does not read its socket: its key can't be sent", session->pid);
-	if (error == SECPOOL_E_DAEMON_GONE)
-		return err_set(SECPOOL_E_CLOSED,
-			"process %d has closed its socket: its key can't be sent", session->pid);
-	return error;
-}
-
-static enum secpool_error key_create(struct requests *requests, const struct msg *request,
-	struct sock_extra *extra, struct msg *answer)
-{
-	const struct msg_enc_key_create *in = &request->u.enc_key_create;
-	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
-	const struct pagecipher_binding binding = {in->region, in->epoch, in->page_bytes};
-	const struct session *session = NULL;
-	enum secpool_error error;
-	size_t bytes = 0;
-	int fd = -1;
-
-	(void)extra;
-	error = sessions_get(&requests->sessions, in->session, clock_now_ns(), &session);
-	if (!error)
-		error = check_devices(requests, in);
-	if (!error)
-		error = vault_make_region(&requests->vault, session->tenant, &binding,
-			MSG_PROTECTION_XTS_GMAC, &fd, out->wrapped, &bytes);
-	if (error)
-		return error;
-	error = send_key(session, in, fd);
-	os_close(&fd);
-	if (error) {
-		vault_destroy_region(&requests->vault, in->region, in->epoch);
-		secmem_wipe(out->wrapped, sizeof out->wrapped);
-		return error;
-	}
-	answer->type = MSG_ENC_KEY_WRAPPED;
-	out->region = in->region;
-	out->epoch = in->epoch;
-	out->wrapped_bytes = (uint32_t)bytes;
-	return SECPOOL_OK;
-}
-
-static enum secpool_error key_destroy(struct requests *requests, const struct msg *request,
-	struct sock_extra *extra, struct msg *answer)
-{
-	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
-	const struct msg_enc_key_destroy *in = &request->u.enc_key_destroy;
-
-	(void)extra;
-	if (in->region == 0)
-		return err_set(SECPOOL_E_INVALID, "a region without a number");
-	answer->type = MSG_ENC_KEY_DESTROYED;
-	out->region = in->region;
-	out->generation = vault_destroy_region(&requests->vault, in->region, in->epoch);
-	out->destroyed_ns = clock_calendar_ns();
-	return SECPOOL_OK;
 }
 
 static enum secpool_error receipt(struct requests *requests, const struct msg *request,
@@ -162,7 +62,8 @@ static enum secpool_error receipt(struct requests *requests, const struct msg *r
 			"a receipt for region %llu, whose key was not destroyed",
 			(unsigned long long)facts->region);
 	answer->type = MSG_RECEIPT;
-	return receipt_sign(&requests->keys.signer, facts, answer->u.receipt.document, &bytes);
+	return receipt_sign(&requests->keys.signer, facts, requests->keys.anchor.generation,
+		answer->u.receipt.document, &bytes);
 }
 
 static enum secpool_error status(struct requests *requests, const struct msg *request,
@@ -174,7 +75,9 @@ static enum secpool_error status(struct requests *requests, const struct msg *re
 	(void)extra;
 	answer->type = MSG_ENC_STATUS_REPLY;
 	out->sessions = requests->sessions.count;
-	out->generation = requests->vault.generation;
+	out->generation = requests->keys.anchor.generation;
+	out->leaves = requests->tree.leaves;
+	out->dropped = requests->tree.dropped;
 	out->secret_memory = secmem_is_secret();
 	out->sandboxed = 1; /* requests are served in the sandbox only: REQUESTS_SERVING */
 	MSG_SET(out->tpm, requests->keys.tpm);
@@ -203,8 +106,12 @@ static const struct row {
 } rows[] = {
 	{MSG_ENC_SESSION_OPEN, IN(SERVING), 1, session_open},
 	{MSG_ENC_SESSION_CLOSE, IN(SERVING), 0, session_close},
-	{MSG_ENC_KEY_CREATE, IN(SERVING), 0, key_create},
-	{MSG_ENC_KEY_DESTROY, IN(SERVING), 0, key_destroy},
+	{MSG_ENC_KEY_CREATE, IN(SERVING), 0, requests_key_create},
+	{MSG_ENC_KEY_DESTROY, IN(SERVING), 0, requests_key_destroy},
+	{MSG_ENC_LEAF_CLAIM, IN(SERVING), 0, requests_leaf_claim},
+	{MSG_ENC_LEAF_DROP, IN(SERVING), 0, requests_leaf_drop},
+	{MSG_ENC_ANCHOR_SEAL, IN(SERVING), 1, requests_anchor_seal},
+	{MSG_ENC_ANCHOR_END, IN(SERVING), 0, requests_anchor_end},
 	{MSG_ATTEST_BEGIN, IN(SERVING), 0, requests_attest_begin},
 	{MSG_ATTEST_EVIDENCE, IN(SERVING), 0, requests_attest_evidence},
 	{MSG_ENC_DEVICE_CHECK, IN(SERVING), 0, requests_device_check},

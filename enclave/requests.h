@@ -32,8 +32,9 @@ enum requests_state {
 struct requests {
 	enum requests_state state;
 	const struct policy *policy; /* borrowed */
-	struct hostkeys keys;        /* its root is moved into the vault */
-	struct vault vault;
+	struct hostkeys keys;
+	struct keytree tree;
+	struct vault vault;          /* over the tree */
 	struct sessions sessions;
 	struct verdicts verdicts;
 	struct verifier verifier;
@@ -53,6 +54,14 @@ bool requests_serve(struct requests *requests, const struct msg *request, struct
 
 /* Makes answer a REPLY with this error and the thread's detail. */
 void requests_refuse(struct msg *answer, enum secpool_error error);
+
+/* The handlers of the key tree (requests_tree.c). */
+enum secpool_error requests_key_create(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_key_destroy(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_leaf_claim(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_leaf_drop(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_anchor_seal(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_anchor_end(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 
 /* The handlers of attestation (requests_attest.c), as the table calls them. */
 enum secpool_error requests_attest_begin(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;

@@ -51,6 +51,7 @@ static const struct rule rules[] = {
 	{CALL(recvmsg), SERVERS, 0, {}},
 	{CALL(sendmsg), SERVERS, 0, {}},
 	{CALL(ppoll), SERVERS, 0, {}}, /* waits for them, with deadlines */
+	{CALL(poll), ENCLAVE, 0, {}},  /* the same for the TPM's answer */
 	{CALL(close), ENCLAVE, 0, {}}, /* a client's socket, a key's descriptor */
 	/* who a client is: SO_PEERCRED, read by the enclave itself */
 	{CALL(getsockopt), ENCLAVE, 2, {IS(1, SOL_SOCKET), IS(2, SO_PEERCRED)}},
@@ -103,7 +104,20 @@ static enum secpool_error seccomp_error(int result, const char *what)
 	return os_error("seccomp: %s", what);
 }
 
-static enum secpool_error add_rules(scmp_filter_ctx filter, enum sandbox_role role, pid_t verifier)
+/* The TPM's socket or device, and nothing else by these calls. */
+static int add_tpm(scmp_filter_ctx filter, int tpm)
+{
+	static const int calls[] = {CALL(sendto), CALL(recvfrom), CALL(read), CALL(write)};
+	const struct scmp_arg_cmp args[] = {IS(0, tpm)};
+	int result = 0;
+
+	for (size_t i = 0; i < sizeof calls / sizeof *calls && result == 0; i++)
+		result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, calls[i], 1, args);
+	return result;
+}
+
+static enum secpool_error add_rules(
+	scmp_filter_ctx filter, enum sandbox_role role, pid_t verifier, int tpm)
 {
 	int result = 0;
 
@@ -115,10 +129,12 @@ static enum secpool_error add_rules(scmp_filter_ctx filter, enum sandbox_role ro
 		const struct scmp_arg_cmp args[] = {IS(0, verifier), IS(1, SIGKILL)};
 		result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, CALL(kill), 2, args);
 	}
+	if (result == 0 && role == SANDBOX_ENCLAVE && tpm >= 0)
+		result = add_tpm(filter, tpm);
 	return result == 0 ? SECPOOL_OK : seccomp_error(result, "adding a rule");
 }
 
-enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier)
+enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	enum secpool_error error = SECPOOL_E_INTERNAL;
@@ -126,7 +142,7 @@ enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier)
 
 	if (!filter)
 		return err_set(SECPOOL_E_NO_MEMORY, "seccomp: no memory for the filter");
-	error = add_rules(filter, role, verifier);
+	error = add_rules(filter, role, verifier, tpm);
 	if (error)
 		goto out;
 	/* a call by another architecture's table is killed too: it would be judged by the wrong numbers */

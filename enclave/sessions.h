@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/wire/msg.h"
 
 enum { SESSIONS_MOST = 16384 };
 
@@ -18,7 +19,7 @@ struct session {
 	bool used;
 	uint32_t generation;
 	int socket; /* the client's, owned */
-	size_t tenant; /* index in the vault */
+	char tenant[MSG_NAME_BYTES];
 	uint32_t uid;
 	int32_t pid;
 	uint64_t expires_ns; /* clock_now_ns; 0: without end */

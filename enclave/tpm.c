@@ -212,22 +212,42 @@ void tpm_describe(struct tpm *tpm, char *text, size_t text_bytes)
 	snprintf(text, text_bytes, "%s", tpm->description);
 }
 
+bool tpm_is_software(const struct tpm *tpm)
+{
+	return tpm->software;
+}
+
+int tpm_descriptor(const struct tpm *tpm)
+{
+	TSS2_TCTI_POLL_HANDLE handle = {.fd = -1};
+	size_t count = 1;
+
+	if (!tpm->tcti || Tss2_Tcti_GetPollHandles(tpm->tcti, &handle, &count) || count != 1)
+		return -1;
+	return handle.fd;
+}
+
+void tpm_attestation_key_done(struct tpm *tpm)
+{
+	if (!tpm->tcti || !tpm->esys)
+		return;
+	tpm_flush(tpm, tpm->esys, &tpm->ak);
+	tpm_flush(tpm, tpm->esys, &tpm->ek);
+}
+
 void tpm_close(struct tpm *tpm)
 {
 	if (!tpm)
 		return;
-	if (tpm->tcti && tpm->esys) {
-		tpm_flush(tpm, tpm->esys, &tpm->ak);
-		tpm_flush(tpm, tpm->esys, &tpm->ek);
-		/*
-		 * A TPM behind a socket has no kernel that would tell it of a power loss to
-		 * come (TPM 2.0 part 3, 9.4). It may be used again without a start; a refusal
-		 * changes nothing, since all that is ours in it was written.
-		 */
-		if (!tpm->device)
-			(void)Esys_Shutdown(
-				tpm->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_SU_CLEAR);
-	}
+	tpm_attestation_key_done(tpm);
+	/*
+	 * A TPM behind a socket has no kernel that would tell it of a power loss to
+	 * come (TPM 2.0 part 3, 9.4). It may be used again without a start; a refusal
+	 * changes nothing, since all that is ours in it was written.
+	 */
+	if (tpm->tcti && tpm->esys && !tpm->device)
+		(void)Esys_Shutdown(
+			tpm->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_SU_CLEAR);
 	tpm_drop(tpm);
 	secmem_wipe(tpm, sizeof *tpm);
 	free(tpm);

@@ -9,6 +9,7 @@
 #ifndef SECPOOL_ENCLAVE_TPM_H
 #define SECPOOL_ENCLAVE_TPM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,17 +32,43 @@ enum secpool_error tpm_open(const char *where, struct tpm **ret_tpm) MUST_USE;
  */
 void tpm_close(struct tpm *tpm);
 
-/*
- * Seals up to 128 bytes (TPM 2.0 part 2, MAX_SYM_DATA) under the SRK with TPM2_PolicyPCR (part 3, 23.7) over the SHA-256 PCRs in the mask as they are now. blob (TPM_BLOB_BYTES) is
- * self-contained: SRK name, PCR mask, public and private area.
- */
-enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
+/* A counter in the TPM's NV memory, and the values of it at which something sealed opens. */
+struct tpm_counter {
+	uint32_t index;       /* NV index, from tpm_counter_make */
+	uint64_t first, last; /* both included */
+};
+
+enum { TPM_COUNTER_AUTH_BYTES = 32 };
 
 /*
- * Gives back exactly secret_bytes (to secret memory).
- * Errors: SECPOOL_E_TPM with its reason: another TPM (SRK differs), PCRs changed, blob changed, out of reach.
+ * Makes a counter at an unused index of the owner's range (TPM 2.0 part 1, NV counters: it only grows, and one that is made again where another was goes on above the highest value that any had), and counts once.
+ * auth: what counting needs from now on, secret; reading needs nothing. noDA. Errors: SECPOOL_E_TPM; an index that was made may stay.
  */
-enum secpool_error tpm_unseal(struct tpm *tpm, const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
+enum secpool_error tpm_counter_make(struct tpm *tpm, const uint8_t auth[TPM_COUNTER_AUTH_BYTES], uint32_t *ret_index, uint64_t *ret_value) MUST_USE;
+
+/* Its value, as the TPM says it on a salted session. Errors: SECPOOL_E_NOT_FOUND (no such counter), SECPOOL_E_TPM. */
+enum secpool_error tpm_counter_read(struct tpm *tpm, uint32_t index, uint64_t *ret_value) MUST_USE;
+
+/* Counts once, on a salted session that auth is the key of, and reads. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_TPM: it may have counted, or not. */
+enum secpool_error tpm_counter_step(struct tpm *tpm, uint32_t index, const uint8_t auth[TPM_COUNTER_AUTH_BYTES], uint64_t *ret_value) MUST_USE;
+
+/*
+ * Seals up to 128 bytes under the SRK with PolicyPCR over the SHA-256 PCRs in the mask as they are now, and PolicyNV of the counter (NULL: none). blob (TPM_BLOB_BYTES) is
+ * self-contained but for the counter: SRK name, PCR mask, public and private area.
+ */
+enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const struct tpm_counter *counter, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;
+
+/*
+ * Gives back exactly secret_bytes (to secret memory). counter: as at sealing.
+ * Errors: SECPOOL_E_TPM with its reason: another TPM (SRK differs), PCRs changed, the counter is at another value, blob changed, out of reach.
+ */
+enum secpool_error tpm_unseal(struct tpm *tpm, const struct tpm_counter *counter, const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
+
+/* Whether it is a software TPM by its own account (TPM2_PT_VENDOR_STRING_1 of libtpms): whoever can copy its state file can put its counters back. False for one that can't be told from hardware. */
+bool tpm_is_software(const struct tpm *tpm);
+
+/* The connection's descriptor, -1 after it was dropped: for a filter of system calls. */
+int tpm_descriptor(const struct tpm *tpm);
 
 /* Extends a PCR of the SHA-256 bank with the SHA-256 of text. */
 enum secpool_error tpm_extend(struct tpm *tpm, unsigned pcr, const char *text) MUST_USE;
@@ -71,6 +98,9 @@ struct tpm_quote {
  * tpm_close. blob (TPM_BLOB_BYTES) may be stored anywhere.
  */
 enum secpool_error tpm_attestation_key(struct tpm *tpm, uint8_t *blob, size_t *blob_bytes, struct tpm_public *ret_ek, struct tpm_public *ret_ak) MUST_USE;
+
+/* Ends the attestation key's use before tpm_close: it is not loaded any more. */
+void tpm_attestation_key_done(struct tpm *tpm);
 
 /*
  * The EK certificate that the TPM keeps (TCG EK Credential Profile 2.5, section 2.2.1): NV index 0x01c0000a, of the ECC P-256 EK, else 0x01c00002, of the RSA-2048 EK (template L-1). tpm_attestation_key then makes the

@@ -25,6 +25,9 @@ struct tpm {
 	ESYS_TR ek, ak;	    /* ESYS_TR_NONE: not loaded; the EK is only while it is used */
 	bool ek_rsa;	    /* the EK is RSA-2048, as its certificate is: tpm_ek_certificate */
 	bool device;	    /* /dev/tpmrm0: it has a resource manager */
+	bool software;	    /* it says so itself: libtpms, behind secpool-vtpm or swtpm */
+	bool srk_pinned;    /* srk_name is of the SRK that sealed or unsealed here */
+	uint8_t srk_name[TPM_NAME_BYTES];
 	char where[TPM_WHERE_BYTES];
 	char description[TPM_DESCRIPTION_BYTES];
 };

@@ -142,7 +142,7 @@ static enum secpool_error check_bank(struct tpm *tpm)
 /* That it is a TPM 2.0, and who made it. */
 static enum secpool_error identify(struct tpm *tpm)
 {
-	uint32_t family = 0, vendor = 0, major = 0, minor = 0;
+	uint32_t family = 0, vendor = 0, kind = 0, major = 0, minor = 0;
 	enum secpool_error error = property_of(tpm, TPM2_PT_FAMILY_INDICATOR, &family);
 	char name[5] = "";
 
@@ -151,11 +151,14 @@ static enum secpool_error identify(struct tpm *tpm)
 	if (!error)
 		error = property_of(tpm, TPM2_PT_MANUFACTURER, &vendor);
 	if (!error)
+		error = property_of(tpm, TPM2_PT_VENDOR_STRING_1, &kind);
+	if (!error)
 		error = property_of(tpm, TPM2_PT_FIRMWARE_VERSION_1, &major);
 	if (!error)
 		error = property_of(tpm, TPM2_PT_FIRMWARE_VERSION_2, &minor);
 	if (error)
 		return error;
+	tpm->software = !tpm->device || kind >> 16 == 0x5357; /* "SW" */
 	for (unsigned i = 0; i < 4; i++) {
 		char c = (char)(vendor >> (24 - 8 * i));
 		name[i] = c > ' ' && c < 0x7f ? c : '\0';

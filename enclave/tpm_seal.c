@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Sealing under the SRK. Each call has an ESYS context of its own, freed at its end: tpm2-tss
- * keeps copies of a command's parameters in it, the secret among them.
- */
-#include "enclave/tpm_context.h"
+/* Sealing under the SRK, to PCRs and to values of a counter. */
+#include "enclave/tpm_work.h"
 
 #include <openssl/crypto.h>
 #include <string.h>
@@ -18,66 +15,7 @@
  */
 enum { SEALED_MOST = 128, UNSEAL_TRIES = 4 };
 
-/* One seal or unseal. */
-struct work {
-	struct tpm *tpm;
-	ESYS_CONTEXT *esys;
-	ESYS_TR srk, session, object;
-	uint8_t srk_name[TPM_NAME_BYTES];
-};
-
-static enum secpool_error work_begin(struct work *work, struct tpm *tpm)
-{
-	TPM2B_PUBLIC *area = NULL;
-	enum secpool_error error = tpm_usable(tpm);
-	TSS2_RC rc;
-
-	*work = (struct work){
-		.tpm = tpm, .srk = ESYS_TR_NONE, .session = ESYS_TR_NONE, .object = ESYS_TR_NONE};
-	if (error)
-		return error;
-	rc = Esys_Initialize(&work->esys, tpm->tcti, NULL);
-	if (rc)
-		return tpm_failed(tpm, rc, "Esys_Initialize");
-	error = tpm_make_primary(tpm, work->esys, ESYS_TR_RH_OWNER, false,
-		TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA, NULL, &work->srk, &area);
-	if (error)
-		return error;
-	Esys_Free(area);
-	return tpm_name_of(tpm, work->esys, work->srk, work->srk_name);
-}
-
-static void work_end(struct work *work)
-{
-	tpm_flush(work->tpm, work->esys, &work->object);
-	tpm_flush(work->tpm, work->esys, &work->session);
-	tpm_flush(work->tpm, work->esys, &work->srk);
-	if (work->esys)
-		Esys_Finalize(&work->esys);
-}
-
-/*
- * A session salted by the SRK (an unsalted one can be decrypted by who reads the bus), with
- * parameters encrypted in the ways that attributes name.
- */
-static enum secpool_error start_session(struct work *work, TPM2_SE type, TPMA_SESSION attributes)
-{
-	const TPMT_SYM_DEF aes = {
-		.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB};
-	TSS2_RC rc;
-
-	rc = Esys_StartAuthSession(work->esys, work->srk, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
-		ESYS_TR_NONE, NULL, type, &aes, TPM2_ALG_SHA256, &work->session);
-	if (rc) {
-		work->session = ESYS_TR_NONE;
-		return tpm_failed(work->tpm, rc, "TPM2_StartAuthSession");
-	}
-	attributes |= TPMA_SESSION_CONTINUESESSION;
-	rc = Esys_TRSess_SetAttributes(work->esys, work->session, attributes, 0xff);
-	return rc ? tpm_failed(work->tpm, rc, "session attributes") : SECPOOL_OK;
-}
-
-static enum secpool_error add_pcr_policy(struct work *work, uint32_t pcrs)
+static enum secpool_error add_pcr_policy(struct tpm_work *work, uint32_t pcrs)
 {
 	const TPML_PCR_SELECTION selection = tpm_pcr_selection(pcrs);
 	const TPM2B_DIGEST as_they_are = {.size = 0};
@@ -87,15 +25,55 @@ static enum secpool_error add_pcr_policy(struct work *work, uint32_t pcrs)
 	return rc ? tpm_failed(work->tpm, rc, "TPM2_PolicyPCR") : SECPOOL_OK;
 }
 
-/* The policy digest for these PCRs as they are now, from a trial session. */
-static enum secpool_error trial_policy(struct work *work, uint32_t pcrs, TPM2B_DIGEST *ret_policy)
+static enum secpool_error compare_counter(
+	struct tpm_work *work, ESYS_TR counter, uint64_t value, TPM2_EO operation)
 {
-	enum secpool_error error = start_session(work, TPM2_SE_TRIAL, 0);
+	TPM2B_OPERAND operand = {.size = sizeof value};
+	TSS2_RC rc;
+
+	for (unsigned i = 0; i < sizeof value; i++)
+		operand.buffer[i] = (BYTE)(value >> (56 - 8 * i));
+	rc = Esys_PolicyNV(work->esys, ESYS_TR_RH_OWNER, counter, work->session, ESYS_TR_PASSWORD,
+		ESYS_TR_NONE, ESYS_TR_NONE, &operand, 0, operation);
+	if (rc == TPM2_RC_POLICY)
+		return err_set(SECPOOL_E_TPM,
+			"the TPM's counter has another value than the " SEAL_WHAT
+			" was sealed to: it was rolled back, put back the newest");
+	return rc ? tpm_failed(work->tpm, rc, "TPM2_PolicyNV") : SECPOOL_OK;
+}
+
+/* The counter is at one of its values (TPM 2.0 part 3, section 23.9). */
+static enum secpool_error add_counter_policy(
+	struct tpm_work *work, const struct tpm_counter *counter)
+{
+	ESYS_TR object = ESYS_TR_NONE;
+	enum secpool_error error = tpm_work_counter(work, counter->index, &object);
+
+	if (!error)
+		error = compare_counter(work, object, counter->first, TPM2_EO_UNSIGNED_GE);
+	if (!error)
+		error = compare_counter(work, object, counter->last, TPM2_EO_UNSIGNED_LE);
+	return error;
+}
+
+static enum secpool_error add_policy(
+	struct tpm_work *work, uint32_t pcrs, const struct tpm_counter *counter)
+{
+	enum secpool_error error = add_pcr_policy(work, pcrs);
+
+	return error || !counter ? error : add_counter_policy(work, counter);
+}
+
+/* The policy digest for these PCRs as they are now, from a trial session. */
+static enum secpool_error trial_policy(struct tpm_work *work, uint32_t pcrs,
+	const struct tpm_counter *counter, TPM2B_DIGEST *ret_policy)
+{
+	enum secpool_error error = tpm_work_session(work, TPM2_SE_TRIAL, 0);
 	TPM2B_DIGEST *digest = NULL;
 	TSS2_RC rc;
 
 	if (!error)
-		error = add_pcr_policy(work, pcrs);
+		error = add_policy(work, pcrs, counter);
 	if (error)
 		return error;
 	rc = Esys_PolicyGetDigest(
@@ -108,7 +86,7 @@ static enum secpool_error trial_policy(struct work *work, uint32_t pcrs, TPM2B_D
 	return SECPOOL_OK;
 }
 
-static enum secpool_error create_sealed(struct work *work, const TPM2B_DIGEST *policy,
+static enum secpool_error create_sealed(struct tpm_work *work, const TPM2B_DIGEST *policy,
 	const void *secret, size_t secret_bytes, struct tpm_blob *ret_blob)
 {
 	const TPM2B_DATA outside = {.size = 0};
@@ -146,36 +124,44 @@ static enum secpool_error create_sealed(struct work *work, const TPM2B_DIGEST *p
 	return SECPOOL_OK;
 }
 
-enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const void *secret, size_t secret_bytes,
-	uint8_t *blob, size_t *ret_blob_bytes)
+/* From now on this connection is to that TPM and no other. */
+static void pin(struct tpm_work *work)
+{
+	memcpy(work->tpm->srk_name, work->srk_name, TPM_NAME_BYTES);
+	work->tpm->srk_pinned = true;
+}
+
+enum secpool_error tpm_seal(struct tpm *tpm, uint32_t pcrs, const struct tpm_counter *counter,
+	const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes)
 {
 	struct tpm_blob made = {.magic = SEAL_MAGIC, .number = pcrs};
 	enum secpool_error error = tpm_check_pcrs(pcrs, TPM_PCRS);
 	TPM2B_DIGEST policy;
-	struct work work;
+	struct tpm_work work;
 
 	if (error)
 		return error;
 	if (secret_bytes == 0 || secret_bytes > SEALED_MOST)
 		return err_set(SECPOOL_E_INVALID, "%zu bytes can't be sealed: 1 to %d can",
 			secret_bytes, SEALED_MOST);
-	error = work_begin(&work, tpm);
+	error = tpm_work_begin(&work, tpm);
 	if (!error)
-		error = trial_policy(&work, pcrs, &policy);
+		error = trial_policy(&work, pcrs, counter, &policy);
 	if (!error)
-		error = start_session(
+		error = tpm_work_session(
 			&work, TPM2_SE_HMAC, TPMA_SESSION_DECRYPT | TPMA_SESSION_ENCRYPT);
 	if (!error)
 		error = create_sealed(&work, &policy, secret, secret_bytes, &made);
 	if (!error) {
 		memcpy(made.parent, work.srk_name, TPM_NAME_BYTES);
 		error = tpm_blob_put(&made, SEAL_WHAT, blob, ret_blob_bytes);
+		pin(&work);
 	}
-	work_end(&work);
+	tpm_work_end(&work);
 	return error;
 }
 
-static enum secpool_error load_sealed(struct work *work, const struct tpm_blob *blob)
+static enum secpool_error load_sealed(struct tpm_work *work, const struct tpm_blob *blob)
 {
 	TSS2_RC rc;
 
@@ -186,8 +172,10 @@ static enum secpool_error load_sealed(struct work *work, const struct tpm_blob *
 			work->tpm->where);
 	rc = Esys_Load(work->esys, work->srk, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE,
 		&blob->private_area, &blob->public_area, &work->object);
-	if (!rc)
+	if (!rc) {
+		pin(work);
 		return SECPOOL_OK;
+	}
 	work->object = ESYS_TR_NONE;
 	if (tpm_plain_code(rc) == TPM2_RC_INTEGRITY)
 		return err_set(SECPOOL_E_TPM, "the " SEAL_WHAT " was changed since it was sealed");
@@ -195,15 +183,15 @@ static enum secpool_error load_sealed(struct work *work, const struct tpm_blob *
 }
 
 /* One attempt; *ret_again: a PCR that does not concern us changed between two commands. */
-static enum secpool_error unseal_once(
-	struct work *work, uint32_t pcrs, void *ret_secret, size_t secret_bytes, bool *ret_again)
+static enum secpool_error unseal_once(struct tpm_work *work, uint32_t pcrs,
+	const struct tpm_counter *counter, void *ret_secret, size_t secret_bytes, bool *ret_again)
 {
-	enum secpool_error error = start_session(work, TPM2_SE_POLICY, TPMA_SESSION_ENCRYPT);
+	enum secpool_error error = tpm_work_session(work, TPM2_SE_POLICY, TPMA_SESSION_ENCRYPT);
 	TPM2B_SENSITIVE_DATA *data = NULL;
 	TSS2_RC rc;
 
 	if (!error)
-		error = add_pcr_policy(work, pcrs);
+		error = add_policy(work, pcrs, counter);
 	if (error)
 		return error;
 	rc = Esys_Unseal(
@@ -227,26 +215,27 @@ static enum secpool_error unseal_once(
 	return error;
 }
 
-enum secpool_error tpm_unseal(struct tpm *tpm, const uint8_t *blob, size_t blob_bytes,
-	void *ret_secret, size_t secret_bytes)
+enum secpool_error tpm_unseal(struct tpm *tpm, const struct tpm_counter *counter,
+	const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes)
 {
 	struct tpm_blob sealed;
 	enum secpool_error error = tpm_blob_get(blob, blob_bytes, SEAL_MAGIC, SEAL_WHAT, &sealed);
 	bool again = true;
-	struct work work;
+	struct tpm_work work;
 
 	if (error)
 		return error;
 	error = tpm_check_pcrs(sealed.number, TPM_PCRS);
 	if (error)
 		return err_set(SECPOOL_E_TPM, "the " SEAL_WHAT " is damaged: %s", err_detail());
-	error = work_begin(&work, tpm);
+	error = tpm_work_begin(&work, tpm);
 	if (!error)
 		error = load_sealed(&work, &sealed);
 	for (unsigned i = 0; i < UNSEAL_TRIES && again && (!error || i > 0); i++) {
 		again = false;
-		error = unseal_once(&work, sealed.number, ret_secret, secret_bytes, &again);
+		error = unseal_once(
+			&work, sealed.number, counter, ret_secret, secret_bytes, &again);
 	}
-	work_end(&work);
+	tpm_work_end(&work);
 	return error;
 }

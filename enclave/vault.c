@@ -8,128 +8,17 @@
 #include "enclave/secmem.h"
 #include "lib/base/os.h"
 
-void vault_init(struct vault *vault, uint8_t **root)
+void vault_init(struct vault *vault, struct keytree *tree)
 {
 	memset(vault, 0, sizeof *vault);
-	vault->root = *root;
-	*root = NULL;
+	vault->tree = tree;
 }
 
 void vault_done(struct vault *vault)
 {
-	for (size_t i = 0; i < vault->tenant_count; i++)
-		secmem_free(vault->tenants[i].key);
-	secmem_free(vault->root);
 	handouts_done(&vault->handouts);
 	memset(vault, 0, sizeof *vault);
 }
-
-static void label_tenant(struct wrap_label *label, const char *name)
-{
-	memset(label, 0, sizeof *label);
-	label->purpose = WRAP_TENANT_KEY;
-	MSG_SET(label->tenant, name);
-}
-
-static enum secpool_error no_memory(void)
-{
-	return err_set(SECPOOL_E_NO_LOCKED_MEMORY,
-		"the enclave's secret memory is used up: raise RLIMIT_MEMLOCK (LimitMEMLOCK=)");
-}
-
-/* The key in wrapped, or a new one and what wraps it, into an unused entry. */
-static enum secpool_error fill_tenant(struct vault *vault, struct vault_tenant *entry,
-	const char *name, const uint8_t *wrapped, size_t wrapped_bytes)
-{
-	uint8_t blob[WRAP_BLOB_BYTES_MOST];
-	size_t blob_bytes = 0;
-	enum secpool_error error = SECPOOL_E_INTERNAL;
-	struct wrap_label label;
-	uint8_t *key = secmem_new(WRAP_KEY_BYTES);
-
-	if (!key)
-		return no_memory();
-	label_tenant(&label, name);
-	if (wrapped_bytes > 0) {
-		error = wrap_open(vault->root, &label, wrapped, wrapped_bytes, key, WRAP_KEY_BYTES);
-		if (error) {
-			err_set(error,
-				"tenant %s: its stored wrapping key does not open under this root "
-				"key",
-				name);
-			goto out;
-		}
-		memcpy(blob, wrapped, wrapped_bytes);
-		blob_bytes = wrapped_bytes;
-	} else {
-		os_random(key, WRAP_KEY_BYTES);
-		error = wrap_seal(vault->root, &label, key, WRAP_KEY_BYTES, blob, &blob_bytes);
-		if (!error && blob_bytes > sizeof entry->wrapped)
-			error = err_set(SECPOOL_E_INTERNAL, "a tenant's wrapped key is too long");
-		if (error)
-			goto out;
-	}
-	memset(entry, 0, sizeof *entry);
-	MSG_SET(entry->name, name);
-	memcpy(entry->wrapped, blob, blob_bytes);
-	entry->wrapped_bytes = blob_bytes;
-	entry->key = key;
-	key = NULL;
-out:
-	secmem_free(key);
-	return error;
-}
-
-/* The front may offer a key for a tenant that is open already: it must be the same. */
-static enum secpool_error check_same(const struct vault *vault, const struct vault_tenant *held,
-	const uint8_t *wrapped, size_t wrapped_bytes)
-{
-	struct wrap_label label;
-	enum secpool_error error;
-	uint8_t *key;
-
-	if (wrapped_bytes == 0)
-		return SECPOOL_OK;
-	key = secmem_new(WRAP_KEY_BYTES);
-	if (!key)
-		return no_memory();
-	label_tenant(&label, held->name);
-	error = wrap_open(vault->root, &label, wrapped, wrapped_bytes, key, WRAP_KEY_BYTES);
-	if (error || CRYPTO_memcmp(key, held->key, WRAP_KEY_BYTES) != 0)
-		error = err_set(SECPOOL_E_KEY_GONE,
-			"tenant %s: the stored wrapping key is not the one in use", held->name);
-	secmem_free(key);
-	return error;
-}
-
-enum secpool_error vault_open_tenant(struct vault *vault, const char *name, const uint8_t *wrapped,
-	size_t wrapped_bytes, size_t *ret_tenant)
-{
-	enum secpool_error error;
-	size_t i;
-
-	if (name[0] == '\0' || wrapped_bytes > VAULT_TENANT_BLOB_BYTES)
-		return err_set(
-			SECPOOL_E_INVALID, "a tenant without a name, or its key is too long");
-	for (i = 0; i < vault->tenant_count; i++)
-		if (strcmp(vault->tenants[i].name, name) == 0)
-			break;
-	if (i < vault->tenant_count) {
-		error = check_same(vault, &vault->tenants[i], wrapped, wrapped_bytes);
-	} else if (i == VAULT_TENANTS_MOST) {
-		error = err_set(SECPOOL_E_LIMIT, "tenant %s: more than %d tenants are open", name,
-			(int)VAULT_TENANTS_MOST);
-	} else {
-		error = fill_tenant(vault, &vault->tenants[i], name, wrapped, wrapped_bytes);
-		if (!error)
-			vault->tenant_count++;
-	}
-	if (!error)
-		*ret_tenant = i;
-	return error;
-}
-
-/* ---- region keys ---- */
 
 static enum secpool_error check_region(
 	struct vault *vault, const struct pagecipher_binding *binding)
@@ -157,9 +46,9 @@ static void draw_keys(struct region_keys *keys)
 	os_random(keys->tag, sizeof keys->tag);
 }
 
-enum secpool_error vault_make_region(struct vault *vault, size_t tenant,
-	const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, uint8_t *blob,
-	size_t *ret_blob_bytes)
+enum secpool_error vault_make_region(struct vault *vault, const char *tenant,
+	const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd,
+	struct keytree_added *ret_leaf)
 {
 	struct wrap_label label = {.purpose = WRAP_REGION_KEYS,
 		.region = binding->region,
@@ -168,27 +57,25 @@ enum secpool_error vault_make_region(struct vault *vault, size_t tenant,
 	enum secpool_error error = check_region(vault, binding);
 	struct region_keys *keys = NULL;
 	void *page = NULL;
-	size_t bytes = 0;
 	int fd = -1;
 
 	if (error)
 		return error;
-	if (tenant >= vault->tenant_count)
-		return err_set(SECPOOL_E_INTERNAL, "a session without its tenant's key");
-	MSG_SET(label.tenant, vault->tenants[tenant].name);
+	MSG_SET(label.tenant, tenant);
 	keys = secmem_new(sizeof *keys);
 	if (!keys)
-		return no_memory();
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY,
+			"the enclave's secret memory is used up: raise RLIMIT_MEMLOCK "
+			"(LimitMEMLOCK=)");
 	draw_keys(keys);
 	error = secmem_new_shared(&fd, &page);
 	if (error)
 		goto out;
-	error = wrap_seal(vault->tenants[tenant].key, &label, keys, sizeof *keys, blob, &bytes);
+	error = keytree_add(vault->tree, &label, keys, sizeof *keys, ret_leaf);
 	if (error)
 		goto out;
 	keypage_put(page, binding, protection, vault->engine, keys);
 	handouts_add(&vault->handouts, binding->region, binding->epoch);
-	*ret_blob_bytes = bytes;
 	*ret_fd = fd;
 	fd = -1;
 out:
@@ -198,10 +85,17 @@ out:
 	return error;
 }
 
-uint64_t vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
+void vault_take_back(struct vault *vault, const struct pagecipher_binding *binding,
+	const struct keytree_added *leaf)
+{
+	handouts_remove(&vault->handouts, binding->region, binding->epoch);
+	keytree_take_back(vault->tree, leaf);
+}
+
+void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
 {
 	handouts_remove(&vault->handouts, region, epoch);
-	return ++vault->generation;
+	keytree_drop(vault->tree, region, epoch);
 }
 
 bool vault_has_region(const struct vault *vault, uint64_t region)

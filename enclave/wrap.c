@@ -91,3 +91,68 @@ out:
 	secmem_free(opened);
 	return error;
 }
+
+/* The record in a blob, in new secret memory; the caller frees it. */
+static enum secpool_error open_record(const uint8_t *key, const uint8_t *blob, size_t blob_bytes,
+	uint8_t **ret_record, size_t *ret_bytes)
+{
+	enum secpool_error error = SECPOOL_E_INTERNAL;
+	uint8_t *record = NULL;
+	size_t bytes = 0;
+
+	if (blob_bytes == 0 || blob_bytes > WRAP_BLOB_BYTES_MOST)
+		return err_set(SECPOOL_E_KEY_GONE, "a wrapped key of %zu bytes", blob_bytes);
+	record = secmem_new(WRAP_BLOB_BYTES_MOST);
+	if (!record)
+		return err_set(SECPOOL_E_NO_LOCKED_MEMORY, "no secret memory to unwrap a key in");
+	error = kwp_open(key, blob, blob_bytes, record, &bytes);
+	if (!error && (bytes <= LABEL_BYTES || bytes > RECORD_BYTES_MOST))
+		error = err_set(SECPOOL_E_KEY_GONE, "a wrapped key does not open");
+	if (error) {
+		secmem_free(record);
+		return error;
+	}
+	*ret_record = record;
+	*ret_bytes = bytes;
+	return SECPOOL_OK;
+}
+
+enum secpool_error wrap_read_label(
+	const uint8_t *key, const uint8_t *blob, size_t blob_bytes, struct wrap_label *ret_label)
+{
+	struct wrap_label label;
+	struct buf_reader r = {.count = 0};
+	uint8_t *record = NULL;
+	enum secpool_error error = open_record(key, blob, blob_bytes, &record, &r.count);
+
+	if (error)
+		return error;
+	r.bytes = record;
+	label.purpose = (enum wrap_purpose)buf_get_number(&r, 4);
+	buf_get(&r, label.tenant, sizeof label.tenant);
+	label.region = buf_get_number(&r, 8);
+	label.epoch = buf_get_number(&r, 8);
+	label.page_bytes = buf_get_number(&r, 8);
+	if (r.failed || label.tenant[sizeof label.tenant - 1] != '\0')
+		error = err_set(SECPOOL_E_KEY_GONE, "a wrapped key does not open");
+	else
+		*ret_label = label;
+	secmem_free(record);
+	return error;
+}
+
+enum secpool_error wrap_move(const uint8_t *key, const uint8_t *new_key, const uint8_t *blob,
+	size_t blob_bytes, uint8_t *new_blob)
+{
+	uint8_t *record = NULL;
+	size_t bytes = 0, moved = 0;
+	enum secpool_error error = open_record(key, blob, blob_bytes, &record, &bytes);
+
+	if (error)
+		return error;
+	error = kwp_seal(new_key, record, bytes, new_blob, &moved);
+	if (!error && moved != blob_bytes)
+		error = err_set(SECPOOL_E_INTERNAL, "a wrapped key changed its length");
+	secmem_free(record);
+	return error;
+}

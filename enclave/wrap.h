@@ -14,7 +14,7 @@
 
 enum { WRAP_KEY_BYTES = 32, WRAP_BLOB_BYTES_MOST = 320, WRAP_TENANT_BYTES = 64 };
 
-enum wrap_purpose { WRAP_TENANT_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3 };
+enum wrap_purpose { WRAP_NODE_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3 };
 
 /* What is wrapped beside the key, and compared after unwrapping. Fields that a purpose does not use are 0. */
 struct wrap_label {
@@ -36,5 +36,16 @@ enum secpool_error wrap_seal(const uint8_t *key, const struct wrap_label *label,
  * Errors: SECPOOL_E_KEY_GONE (wrong key, changed blob, other label or length: not told apart).
  */
 enum secpool_error wrap_open(const uint8_t *key, const struct wrap_label *label, const uint8_t *blob, size_t blob_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
+
+/*
+ * What a blob under key is for. Errors: SECPOOL_E_KEY_GONE (wrong key, changed blob, not a record of wrap_seal), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_CRYPTO.
+ */
+enum secpool_error wrap_read_label(const uint8_t *key, const uint8_t *blob, size_t blob_bytes, struct wrap_label *ret_label) MUST_USE;
+
+/*
+ * The same record, label and secret, under another key. new_blob: WRAP_BLOB_BYTES_MOST bytes; it is as long as blob.
+ * Errors: as wrap_read_label.
+ */
+enum secpool_error wrap_move(const uint8_t *key, const uint8_t *new_key, const uint8_t *blob, size_t blob_bytes, uint8_t *new_blob) MUST_USE;
 
 #endif

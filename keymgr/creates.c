@@ -196,33 +196,25 @@ static void make_keys(struct creates *creates)
 	}
 }
 
-/* The wrapped keys are on the disk before the regions are live. */
+/* The wrapped keys are on the disk before the regions are live; all that were made, for the nodes that came with one may be above others' leaves. */
 static void store_keys(struct creates *creates)
 {
-	struct wraps_key keys[CREATES_BATCH];
+	const struct msg_enc_key_wrapped *keys[CREATES_BATCH];
 	size_t count = 0;
 	enum secpool_error error;
 
-	for (size_t i = 0; i < creates->count; i++) {
-		struct create *create = &creates->rows[i];
-
-		if (!is_left(create))
-			continue;
-		keys[count] = (struct wraps_key){
-			.bytes = create->wrapped.wrapped, .count = create->wrapped.wrapped_bytes};
-		count++;
-	}
+	for (size_t i = 0; i < creates->count; i++)
+		if (creates->rows[i].wrapped.slot != 0)
+			keys[count++] = &creates->rows[i].wrapped;
 	if (count == 0)
 		return;
-	error = wraps_put_all(creates->daemon->wraps, keys, count);
+	error = regionkeys_keep(creates->daemon, keys, count);
 	if (error) {
 		fail_all(creates, error);
 		return;
 	}
-	count = 0;
 	for (size_t i = 0; i < creates->count; i++)
-		if (!creates->rows[i].error)
-			creates->rows[i].wrap = keys[count++].slot;
+		creates->rows[i].wrap = creates->rows[i].wrapped.slot;
 }
 
 static enum secpool_error make_live(struct creates *creates)

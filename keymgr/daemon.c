@@ -11,9 +11,15 @@
 enum secpool_error daemon_ask(
 	struct daemon *daemon, struct msg *request, int fd, uint32_t want, struct msg *ret_answer)
 {
+	return daemon_ask_within(daemon, ASK_NS, request, fd, want, ret_answer);
+}
+
+enum secpool_error daemon_ask_within(struct daemon *daemon, uint64_t wait_ns, struct msg *request,
+	int fd, uint32_t want, struct msg *ret_answer)
+{
 	struct msg answer;
 	enum secpool_error error = sock_exchange(daemon->enclave, request, &fd, fd >= 0 ? 1 : 0,
-		want, &answer, NULL, clock_now_ns() + ASK_NS);
+		want, &answer, NULL, clock_now_ns() + wait_ns);
 
 	if (error) {
 		daemon_fail(daemon, "enclave-gone", error);

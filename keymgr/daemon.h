@@ -18,6 +18,7 @@ struct parts;
 struct policy;
 struct directory;
 struct wraps;
+struct anchor;
 struct server;
 struct devices;
 struct sessions;
@@ -32,6 +33,7 @@ struct daemon {
 	const struct policy *policy;
 	struct directory *directory;
 	struct wraps *wraps;
+	struct anchor *anchor;
 	struct server *server;
 	struct devices *devices;
 	struct sessions *sessions;
@@ -43,6 +45,7 @@ struct daemon {
 	int enclave;     /* the socket to the enclave */
 	pid_t enclave_pid;
 	bool provisioned; /* the enclave made a new root key at this start */
+	uint64_t generation; /* of the key tree */
 	int faultfd;      /* /dev/userfaultfd, or -1 */
 	uint64_t start_ns;
 	struct parts *parts; /* main.c's own */
@@ -54,6 +57,9 @@ struct daemon {
  */
 enum secpool_error daemon_ask(struct daemon *daemon, struct msg *request, int fd, uint32_t want,
 	struct msg *ret_answer) MUST_USE;
+
+/* The same for what the enclave's TPM takes part in: it may take longer. */
+enum secpool_error daemon_ask_within(struct daemon *daemon, uint64_t wait_ns, struct msg *request, int fd, uint32_t want, struct msg *ret_answer) MUST_USE;
 
 /* Ends the loop with status 1 after an error that leaves the daemon unable to keep its promises. */
 void daemon_fail(struct daemon *daemon, const char *event, enum secpool_error error);

@@ -42,7 +42,7 @@ static const char settings_sql[] = "PRAGMA journal_mode = WAL;"
 				   "PRAGMA trusted_schema = OFF;";
 
 static const char schema_sql[] =
-	"CREATE TABLE tenants (name TEXT PRIMARY KEY, wrapped BLOB NOT NULL);"
+	"CREATE TABLE anchor (id INTEGER PRIMARY KEY CHECK (id = 1), sealed INTEGER NOT NULL);"
 	"CREATE TABLE devices (slot INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
 	"  media INTEGER NOT NULL, bytes INTEGER NOT NULL, domain TEXT NOT NULL, ek BLOB,"
 	"  state INTEGER NOT NULL, boot TEXT NOT NULL, file_dev INTEGER NOT NULL,"

@@ -4,7 +4,7 @@
  * at any moment. This is the only file that knows SQLite; others ask with SQL text and values.
  *
  * Every change is made between directory_begin and directory_finish, so that it happens whole or not at all. What is
- * in here is a hint for places and the tenants' wrapped keys; no key byte is readable in it. What was deleted may stay in the file and
+ * in here is a hint for places; no key is in it. What was deleted may stay in the file and
  * its log: what must go for good (the regions' wrapped keys) is in wraps.h.
  * Threads: one (the loop's).
  */

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "keymgr/anchor.h"
 #include "keymgr/creates.h"
 #include "keymgr/devclaims.h"
 #include "keymgr/drain.h"
@@ -10,6 +11,7 @@
 #include "keymgr/handlers.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/lists.h"
+#include "keymgr/receipts.h"
 #include "keymgr/reports.h"
 #include "keymgr/rotate.h"
 #include "keymgr/session.h"
@@ -110,6 +112,8 @@ static const struct row {
 	{MSG_REGION_PROGRESS, CLIENT, SESSION, true, session_handle_progress},
 	{MSG_LIST, ADMIN, READY, false, handle_list},
 	{MSG_TENANT_ROTATE, ADMIN, READY, false, rotate_handle_tenant},
+	{MSG_KEYSTORE_ANCHOR, ADMIN, READY, false, anchor_handle_now},
+	{MSG_RECEIPT_GET, ADMIN, READY, false, receipts_handle_get},
 	{MSG_DEVICE_ENROL, ADMIN, READY, false, devclaims_handle_enrol},
 	{MSG_ATTEST_BEGIN, HOTPLUG, READY, false, hotplug_handle_begin},
 	{MSG_ATTEST_EVIDENCE, HOTPLUG, READY, false, hotplug_handle_evidence},

@@ -76,8 +76,10 @@ static bool status_row(const struct status *status, uint64_t index, struct msg_s
 		put_row(row, "enclave", "pid %d", daemon->enclave_pid);
 		break;
 	case 3:
-		put_row(row, "root key", "%s",
-			daemon->provisioned ? "made at this start" : "unsealed by the TPM");
+		put_row(row, "root key", "%s, generation %llu; destroyed since: %llu keys",
+			daemon->provisioned ? "made at this start" : "unsealed by the TPM",
+			(unsigned long long)status->enclave.generation,
+			(unsigned long long)status->enclave.dropped);
 		break;
 	case 4:
 		put_row(row, "secret memory", "%s",

@@ -4,7 +4,7 @@
 #include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/rotate.h"
-#include "keymgr/wraps.h"
+#include "keymgr/regionkeys.h"
 
 /* Regions that are done with one wait for the disk. */
 enum { AT_ONCE = 64 };
@@ -26,7 +26,7 @@ static enum secpool_error destroy_some(struct daemon *daemon, const struct devic
 		slots[2 * i + 1] = rows[i].next_wrap;
 	}
 	if (!error)
-		error = wraps_erase_all(daemon->wraps, slots, 2 * count);
+		error = regionkeys_erase(daemon, slots, 2 * count);
 	for (size_t i = 0; i < count && !error; i++) {
 		struct events_about about = {.device = device->id,
 			.tenant = rows[i].tenant,

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "enclave/enclave.h"
+#include "keymgr/anchor.h"
 #include "keymgr/creates.h"
 #include "keymgr/daemon.h"
 #include "keymgr/devices.h"
@@ -305,6 +306,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 	if (!error)
 		error = events_new(daemon, &daemon->events);
 	if (!error)
+		error = anchor_new(daemon, parts->arguments.state_dir, &daemon->anchor);
+	if (!error)
 		error = session_new_table(&daemon->sessions);
 	if (!error)
 		error = owners_new(&daemon->owners);
@@ -335,6 +338,7 @@ static void stop_parts(struct daemon *daemon)
 	devices_free(daemon->devices);
 	owners_free(daemon->owners);
 	session_free_table(daemon->sessions);
+	anchor_free(daemon->anchor);
 	events_free(daemon->events);
 	wraps_close(daemon->wraps);
 	directory_close(daemon->directory);
@@ -359,7 +363,7 @@ static enum secpool_error harden(void)
 
 static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 {
-	char store[PATH_MAX], wraps[PATH_MAX];
+	char store[PATH_MAX];
 	enum secpool_error error = harden();
 
 	if (!error)
@@ -367,15 +371,13 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	if (!error)
 		error = join(store, parts->arguments.state_dir, "directory.db");
 	if (!error)
-		error = join(wraps, parts->arguments.state_dir, "wraps");
-	if (!error)
 		error = start_enclave(parts, store);
 	if (!error)
 		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
 	if (!error)
 		error = directory_open(store, &daemon->directory);
 	if (!error)
-		error = wraps_open(wraps, daemon->directory, &daemon->wraps);
+		error = wraps_open(parts->arguments.state_dir, daemon->directory, &daemon->wraps);
 	if (error)
 		return error;
 	/* for clients that may not open it themselves; without it they use what the kernel gives them */
@@ -385,6 +387,7 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	daemon->enclave = parts->enclave.socket;
 	daemon->enclave_pid = parts->enclave.pid;
 	daemon->provisioned = parts->enclave.provisioned;
+	daemon->generation = parts->enclave.generation;
 	return drop_privileges();
 }
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/regionkeys.h"
 
+#include "keymgr/anchor.h"
 #include "keymgr/directory.h"
 #include "keymgr/extents.h"
 #include "keymgr/session.h"
+#include "keymgr/wraps.h"
 
 /* The ids of the devices that a region has places on, as many as the message has fields; the front has checked all of them. */
 static enum secpool_error name_devices(
@@ -43,7 +45,8 @@ enum secpool_error regionkeys_make(struct server_connection *connection,
 		error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_WRAPPED, &answer);
 	if (!error &&
 		(wrapped->wrapped_bytes == 0 || wrapped->wrapped_bytes > sizeof wrapped->wrapped ||
-			wrapped->region != region->id || wrapped->epoch != epoch))
+			wrapped->region != region->id || wrapped->epoch != epoch ||
+			wrapped->slot == 0))
 		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for region %llu",
 			(unsigned long long)region->id);
 	if (!error)
@@ -58,5 +61,37 @@ enum secpool_error regionkeys_end(
 
 	request.u.enc_key_destroy.region = region;
 	request.u.enc_key_destroy.epoch = epoch;
+	anchor_wanted(daemon);
 	return daemon_ask(daemon, &request, -1, MSG_ENC_KEY_DESTROYED, ret_answer);
+}
+
+enum secpool_error regionkeys_keep(
+	struct daemon *daemon, const struct msg_enc_key_wrapped *const *keys, size_t count)
+{
+	enum secpool_error error = wraps_put_all(daemon->wraps, keys, count);
+	bool nodes = false;
+
+	for (size_t i = 0; i < count; i++)
+		nodes = nodes || keys[i]->node_count > 0;
+	if (error && nodes)
+		daemon_fail(daemon, "key-tree-not-stored", error);
+	return error;
+}
+
+enum secpool_error regionkeys_erase(struct daemon *daemon, const uint64_t *slots, size_t count)
+{
+	struct msg request = {.type = MSG_ENC_LEAF_DROP};
+	struct msg_enc_leaf_drop *drop = &request.u.enc_leaf_drop;
+	enum secpool_error error = SECPOOL_OK;
+
+	for (size_t i = 0; i < count && !error; i++) {
+		if (slots[i] != 0)
+			drop->slots[drop->count++] = slots[i];
+		if (drop->count == MSG_LEAVES_MAX || (i + 1 == count && drop->count > 0)) {
+			error = daemon_ask(daemon, &request, -1, MSG_REPLY, NULL);
+			drop->count = 0;
+		}
+	}
+	anchor_wanted(daemon);
+	return error ? error : wraps_erase_all(daemon->wraps, slots, count);
 }

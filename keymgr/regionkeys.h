@@ -14,7 +14,16 @@
 enum secpool_error regionkeys_make(struct server_connection *connection, const struct regions_row *region, uint64_t epoch, struct msg_enc_key_wrapped *ret_wrapped) MUST_USE;
 
 /*
+ * Stores what regionkeys_make gave, all or none: it is on the disk when this returns. Errors: SECPOOL_E_STORE; the daemon ends where nodes of the key tree can't be stored, since later keys would lie below them.
+ */
+enum secpool_error regionkeys_keep(struct daemon *daemon, const struct msg_enc_key_wrapped *const *keys, size_t count) MUST_USE;
+
+/* Overwrites what is stored in the slots, and lets the enclave forget it: its program may go on with the key. Errors: SECPOOL_E_STORE. */
+enum secpool_error regionkeys_erase(struct daemon *daemon, const uint64_t *slots, size_t count) MUST_USE;
+
+/*
  * Ends the enclave's handle on the key of an epoch, or on all (epoch 0). One that it does not hold (it was started anew) is gone as well: its only copy was the wrapped one. ret_answer: ENC_KEY_DESTROYED, may be NULL.
+ * It becomes durable with the next generation of the key tree (anchor.h).
  */
 enum secpool_error regionkeys_end(struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer) MUST_USE;
 

@@ -69,13 +69,12 @@ static void tell_wanted(struct daemon *daemon)
 static enum secpool_error keep_next(struct daemon *daemon, const struct regions_row *region,
 	const struct msg_enc_key_wrapped *wrapped)
 {
-	uint64_t slot = 0;
 	char reason[ERR_DETAIL_BYTES];
-	enum secpool_error error =
-		wraps_put(daemon->wraps, wrapped->wrapped, wrapped->wrapped_bytes, &slot);
+	enum secpool_error error = regionkeys_keep(daemon, &wrapped, 1);
+	uint64_t slot = error ? 0 : wrapped->slot;
 
 	if (!error)
-		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, slot);
+		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, wrapped->slot);
 	if (!error) {
 		/* one that its client never took */
 		error = wraps_erase(daemon->wraps, region->next_wrap);

@@ -234,51 +234,17 @@ static enum secpool_error check_quota(const struct server_connection *connection
 	return SECPOOL_OK;
 }
 
-static enum secpool_error find_tenant_key(
-	struct daemon *daemon, const char *tenant, struct msg_enc_session_open *open)
-{
-	struct directory_rows *rows = NULL;
-	enum secpool_error error =
-		directory_query(daemon->directory, "SELECT wrapped FROM tenants WHERE name = ?1",
-			DIRECTORY_VALUES(DIRECTORY_T(tenant)), &rows);
-
-	if (!error && directory_next(rows, &error)) {
-		open->wrapped_bytes =
-			(uint32_t)directory_get_bytes(rows, 0, open->wrapped, sizeof open->wrapped);
-		/* a stored key that can't be read must never lead to a new one */
-		if (open->wrapped_bytes == 0)
-			error = err_set(SECPOOL_E_STORE,
-				"the stored key of tenant %s is damaged: restore the state folder",
-				tenant);
-	}
-	directory_done(rows);
-	return error;
-}
-
-/* Asks the enclave, and stores the tenant's wrapped key when it is new. */
 static enum secpool_error open_in_enclave(struct server_connection *connection, const char *tenant,
 	struct msg_enc_session_opened *ret_opened)
 {
-	struct daemon *daemon = connection->daemon;
 	struct msg request = {.type = MSG_ENC_SESSION_OPEN}, answer;
-	struct msg_enc_session_opened *opened = &answer.u.enc_session_opened;
 	enum secpool_error error;
 
 	MSG_SET(request.u.enc_session_open.tenant, tenant);
-	error = find_tenant_key(daemon, tenant, &request.u.enc_session_open);
+	error = daemon_ask(
+		connection->daemon, &request, connection->fd, MSG_ENC_SESSION_OPENED, &answer);
 	if (!error)
-		error = daemon_ask(
-			daemon, &request, connection->fd, MSG_ENC_SESSION_OPENED, &answer);
-	if (error)
-		return error;
-	if (opened->wrapped_bytes == 0 || opened->wrapped_bytes > sizeof opened->wrapped)
-		error = err_set(SECPOOL_E_INTERNAL, "the enclave gave no key for %s", tenant);
-	else if (request.u.enc_session_open.wrapped_bytes == 0)
-		error = directory_run(daemon->directory,
-			"INSERT INTO tenants (name, wrapped) VALUES (?1, ?2)",
-			DIRECTORY_VALUES(DIRECTORY_T(tenant),
-				DIRECTORY_B(opened->wrapped, opened->wrapped_bytes)));
-	*ret_opened = *opened;
+		*ret_opened = answer.u.enc_session_opened;
 	return error;
 }
 

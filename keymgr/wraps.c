@@ -2,83 +2,63 @@
 #include "keymgr/wraps.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/os.h"
+#include "lib/wire/msg.h"
 
 struct wraps {
-	int fd;
-	char *path;
-	size_t count;		     /* slots that the file has */
-	size_t lowest;		     /* none below is free */
-	bool used[WRAPS_SLOTS_MOST]; /* [slot - 1] */
+	int fd, nodes_fd;
+	char path[PATH_MAX], nodes_path[PATH_MAX];
+	size_t count;		       /* slots that the file has */
+	bool used[KEYFILE_SLOTS_MOST]; /* [slot - 1] */
 };
 
 /* What the system said, as a failure of the store. */
-static enum secpool_error store_error(const struct wraps *wraps, enum secpool_error error)
+static enum secpool_error store_error(const char *path, enum secpool_error error)
 {
-	char reason[ERR_DETAIL_BYTES];
+	return err_set(SECPOOL_E_STORE, "%.100s: %.120s", path, error ? err_detail() : "");
+}
 
-	strncpy(reason, error ? err_detail() : "", sizeof reason - 1);
-	reason[sizeof reason - 1] = '\0';
-	return err_set(SECPOOL_E_STORE, "%.100s: %.120s", wraps->path, reason);
+static enum secpool_error sync_file(int fd, const char *path)
+{
+	return fdatasync(fd) == 0 ? SECPOOL_OK : store_error(path, os_error("fdatasync"));
 }
 
 static enum secpool_error write_slot(
-	struct wraps *wraps, uint64_t slot, const uint8_t bytes[WRAPS_SLOT_BYTES])
+	struct wraps *wraps, uint64_t slot, const uint8_t bytes[KEYFILE_SLOT_BYTES])
 {
-	ssize_t done;
+	enum secpool_error error = keyfile_write_slot(wraps->fd, (uint32_t)(slot - 1), bytes);
 
-	do
-		done = pwrite(
-			wraps->fd, bytes, WRAPS_SLOT_BYTES, (off_t)((slot - 1) * WRAPS_SLOT_BYTES));
-	while (done < 0 && os_interrupted());
-	if (done < 0)
-		return store_error(wraps, os_error("write"));
-	if (done != WRAPS_SLOT_BYTES)
-		return err_set(SECPOOL_E_STORE, "%s: no space is left: make room on its disk",
-			wraps->path);
-	return SECPOOL_OK;
-}
-
-static enum secpool_error sync_file(struct wraps *wraps)
-{
-	if (fdatasync(wraps->fd) != 0)
-		return store_error(wraps, os_error("fdatasync"));
-	return SECPOOL_OK;
+	return error ? store_error(wraps->path, error) : SECPOOL_OK;
 }
 
 static enum secpool_error overwrite(struct wraps *wraps, uint64_t slot)
 {
-	uint8_t bytes[WRAPS_SLOT_BYTES];
+	uint8_t bytes[KEYFILE_SLOT_BYTES];
 
 	os_random(bytes, sizeof bytes);
 	return write_slot(wraps, slot, bytes);
 }
 
-static enum secpool_error open_file(struct wraps *wraps)
+static enum secpool_error open_file(const char *path, int *ret_fd, size_t *ret_bytes)
 {
-	enum secpool_error error;
 	struct stat status;
 
-	if (access(wraps->path, F_OK) != 0) {
-		error = os_write_file_durable(wraps->path, "", 0, 0600);
-		if (error)
-			return store_error(wraps, error);
-	}
-	wraps->fd = open(wraps->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (wraps->fd < 0)
-		return store_error(wraps, os_error("open"));
-	if (fstat(wraps->fd, &status) != 0)
-		return store_error(wraps, os_error("stat"));
-	/* a last slot that was cut short by a crash is overwritten whole */
-	wraps->count = ((size_t)status.st_size + WRAPS_SLOT_BYTES - 1) / WRAPS_SLOT_BYTES;
-	if (!S_ISREG(status.st_mode) || wraps->count > WRAPS_SLOTS_MOST)
+	*ret_fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (*ret_fd < 0)
+		return store_error(path, os_error("open"));
+	if (fstat(*ret_fd, &status) != 0)
+		return store_error(path, os_error("stat"));
+	if (!S_ISREG(status.st_mode))
 		return err_set(SECPOOL_E_STORE,
-			"%s is no file of wrapped keys: restore the state folder", wraps->path);
+			"%.120s is no file of the key store: restore the state folder", path);
+	*ret_bytes = (size_t)status.st_size;
 	return SECPOOL_OK;
 }
 
@@ -105,25 +85,38 @@ static enum secpool_error keep_named(struct wraps *wraps, struct directory *dire
 	return error;
 }
 
+static enum secpool_error open_files(struct wraps *wraps, const char *state_dir)
+{
+	size_t bytes = 0, nodes_bytes = 0;
+	enum secpool_error error;
+
+	if (snprintf(wraps->path, PATH_MAX, "%s/" KEYFILE_WRAPS, state_dir) >= PATH_MAX ||
+		snprintf(wraps->nodes_path, PATH_MAX, "%s/" KEYFILE_NODES, state_dir) >= PATH_MAX)
+		return err_set(SECPOOL_E_LIMIT, "the state folder's path is too long");
+	error = open_file(wraps->path, &wraps->fd, &bytes);
+	if (!error)
+		error = open_file(wraps->nodes_path, &wraps->nodes_fd, &nodes_bytes);
+	/* a last slot that was cut short by a crash is overwritten whole */
+	wraps->count = (bytes + KEYFILE_SLOT_BYTES - 1) / KEYFILE_SLOT_BYTES;
+	if (!error && wraps->count > KEYFILE_SLOTS_MOST)
+		error = err_set(SECPOOL_E_STORE,
+			"%.120s is no file of the key store: restore the state folder",
+			wraps->path);
+	return error;
+}
+
 enum secpool_error wraps_open(
-	const char *path, struct directory *directory, struct wraps **ret_wraps)
+	const char *state_dir, struct directory *directory, struct wraps **ret_wraps)
 {
 	struct wraps *wraps = calloc(1, sizeof *wraps);
 	enum secpool_error error = SECPOOL_E_INTERNAL;
 
 	if (!wraps)
-		return err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);
-	wraps->fd = -1;
-	wraps->path = strdup(path);
-	error = wraps->path ? open_file(wraps)
-			    : err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", path);
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: out of memory", state_dir);
+	wraps->fd = wraps->nodes_fd = -1;
+	error = open_files(wraps, state_dir);
 	if (!error)
 		error = keep_named(wraps, directory);
-	for (size_t i = 0; i < wraps->count && !error; i++)
-		if (!wraps->used[i])
-			error = overwrite(wraps, i + 1);
-	if (!error)
-		error = sync_file(wraps);
 	if (error)
 		wraps_close(wraps);
 	else
@@ -136,83 +129,96 @@ void wraps_close(struct wraps *wraps)
 	if (!wraps)
 		return;
 	os_close(&wraps->fd);
-	free(wraps->path);
+	os_close(&wraps->nodes_fd);
 	free(wraps);
 }
 
-/* Into a free slot, not yet on the disk. On error key->slot is 0, or the slot that may hold a part of it. */
-static enum secpool_error put_one(struct wraps *wraps, struct wraps_key *key)
+static enum secpool_error check_places(
+	const struct wraps *wraps, const struct msg_enc_key_wrapped *wrapped)
 {
-	uint8_t slot_bytes[WRAPS_SLOT_BYTES];
-	const bool *unused;
-	size_t at;
+	bool good = wrapped->slot > 0 && wrapped->slot <= KEYFILE_SLOTS_MOST &&
+		    !wraps->used[wrapped->slot - 1] && wrapped->wrapped_bytes > 0 &&
+		    wrapped->wrapped_bytes <= sizeof wrapped->wrapped &&
+		    wrapped->node_count <= sizeof wrapped->nodes / sizeof *wrapped->nodes;
 
-	if (key->count == 0 || key->count > WRAPS_BYTES_MOST)
-		return err_set(SECPOOL_E_INVALID, "%zu bytes are no wrapped key", key->count);
-	unused = memchr(wraps->used + wraps->lowest, false, WRAPS_SLOTS_MOST - wraps->lowest);
-	if (!unused)
-		return err_set(SECPOOL_E_LIMIT, "%s holds the keys of %d regions already",
-			wraps->path, (int)WRAPS_SLOTS_MOST);
-	at = (size_t)(unused - wraps->used);
-	wraps->lowest = at;
-	os_random(slot_bytes, sizeof slot_bytes);
-	for (unsigned i = 0; i < WRAPS_HEAD_BYTES; i++)
-		slot_bytes[i] = (uint8_t)(key->count >> (8 * i));
-	memcpy(slot_bytes + WRAPS_HEAD_BYTES, key->bytes, key->count);
-	wraps->used[at] = true;
-	if (at >= wraps->count)
-		wraps->count = at + 1;
-	key->slot = at + 1;
-	return write_slot(wraps, at + 1, slot_bytes);
+	for (uint32_t i = 0; good && i < wrapped->node_count; i++)
+		good = wrapped->nodes[i] < KEYFILE_NODES_MOST;
+	return good ? SECPOOL_OK
+		    : err_set(SECPOOL_E_INVALID, "%.120s has no place %llu for a key of %u bytes",
+			      wraps->path, (unsigned long long)wrapped->slot,
+			      wrapped->wrapped_bytes);
+}
+
+static enum secpool_error put_nodes(struct wraps *wraps, const struct msg_enc_key_wrapped *key)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (uint32_t i = 0; i < key->node_count && !error; i++)
+		error = keyfile_write_node(wraps->nodes_fd, (uint32_t)key->nodes[i],
+			key->records + (size_t)i * KEYFILE_NODE_BYTES);
+	return error ? store_error(wraps->nodes_path, error) : SECPOOL_OK;
+}
+
+/* Nodes first, on the disk before the slots below them. */
+static enum secpool_error write_keys(
+	struct wraps *wraps, const struct msg_enc_key_wrapped *const *keys, size_t count)
+{
+	uint8_t slot_bytes[KEYFILE_SLOT_BYTES];
+	enum secpool_error error = SECPOOL_OK;
+	bool nodes = false;
+
+	for (size_t i = 0; i < count && !error; i++) {
+		nodes = nodes || keys[i]->node_count > 0;
+		error = put_nodes(wraps, keys[i]);
+	}
+	if (!error && nodes)
+		error = sync_file(wraps->nodes_fd, wraps->nodes_path);
+	for (size_t i = 0; i < count && !error; i++) {
+		keyfile_put_slot(slot_bytes, keys[i]->wrapped, keys[i]->wrapped_bytes);
+		error = write_slot(wraps, keys[i]->slot, slot_bytes);
+	}
+	return error ? error : sync_file(wraps->fd, wraps->path);
 }
 
 /* The keys go from where they may be; when not even that works, the slots stay taken. */
-static void take_back(struct wraps *wraps, const struct wraps_key *keys, size_t count)
+static void take_back(
+	struct wraps *wraps, const struct msg_enc_key_wrapped *const *keys, size_t count)
 {
 	enum secpool_error error = SECPOOL_OK;
 
 	for (size_t i = 0; i < count && !error; i++)
-		if (keys[i].slot != 0)
-			error = overwrite(wraps, keys[i].slot);
+		error = overwrite(wraps, keys[i]->slot);
 	if (!error)
-		error = sync_file(wraps);
-	for (size_t i = 0; i < count && !error; i++) {
-		if (keys[i].slot == 0)
-			continue;
-		wraps->used[keys[i].slot - 1] = false;
-		if (keys[i].slot - 1 < wraps->lowest)
-			wraps->lowest = keys[i].slot - 1;
-	}
+		error = sync_file(wraps->fd, wraps->path);
+	for (size_t i = 0; i < count && !error; i++)
+		wraps->used[keys[i]->slot - 1] = false;
 }
 
-enum secpool_error wraps_put_all(struct wraps *wraps, struct wraps_key *keys, size_t count)
+enum secpool_error wraps_put_all(
+	struct wraps *wraps, const struct msg_enc_key_wrapped *const *keys, size_t count)
 {
 	char reason[ERR_DETAIL_BYTES];
 	enum secpool_error error = SECPOOL_OK;
-	size_t done = 0;
+	size_t taken = 0;
 
-	while (done < count && !error) {
-		keys[done].slot = 0;
-		error = put_one(wraps, &keys[done++]);
+	while (taken < count) {
+		uint64_t slot = keys[taken]->slot;
+
+		error = check_places(wraps, keys[taken]);
+		if (error)
+			break;
+		wraps->used[slot - 1] = true;
+		if (slot > wraps->count)
+			wraps->count = slot;
+		taken++;
 	}
 	if (!error)
-		error = sync_file(wraps);
+		error = write_keys(wraps, keys, count);
 	if (!error)
 		return SECPOOL_OK;
 	memcpy(reason, err_detail(), sizeof reason);
-	take_back(wraps, keys, done);
+	take_back(wraps, keys, taken);
 	return err_set(error, "%.255s", reason);
-}
-
-enum secpool_error wraps_put(
-	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
-{
-	struct wraps_key key = {.bytes = bytes, .count = count};
-	enum secpool_error error = wraps_put_all(wraps, &key, 1);
-
-	if (!error)
-		*ret_slot = key.slot;
-	return error;
 }
 
 enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, size_t count)
@@ -231,13 +237,10 @@ enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, s
 			error = overwrite(wraps, slots[i]);
 	}
 	if (!error && erased > 0)
-		error = sync_file(wraps);
+		error = sync_file(wraps->fd, wraps->path);
 	for (size_t i = 0; i < count && !error; i++) {
-		if (slots[i] == 0)
-			continue;
-		wraps->used[slots[i] - 1] = false;
-		if (slots[i] - 1 < wraps->lowest)
-			wraps->lowest = slots[i] - 1;
+		if (slots[i] != 0)
+			wraps->used[slots[i] - 1] = false;
 	}
 	return error;
 }
@@ -245,4 +248,37 @@ enum secpool_error wraps_erase_all(struct wraps *wraps, const uint64_t *slots, s
 enum secpool_error wraps_erase(struct wraps *wraps, uint64_t slot)
 {
 	return wraps_erase_all(wraps, &slot, 1);
+}
+
+static bool is_zero(const uint8_t bytes[KEYFILE_SLOT_BYTES])
+{
+	uint8_t any = 0;
+
+	for (size_t i = 0; i < KEYFILE_SLOT_BYTES; i++)
+		any |= bytes[i];
+	return any == 0;
+}
+
+enum secpool_error wraps_erase_unnamed(struct wraps *wraps)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (size_t i = 0; i < wraps->count && !error; i++) {
+		uint8_t bytes[KEYFILE_SLOT_BYTES] = {0};
+		ssize_t count;
+
+		if (wraps->used[i])
+			continue;
+		count = pread(wraps->fd, bytes, sizeof bytes, (off_t)(i * KEYFILE_SLOT_BYTES));
+		if (count < 0)
+			error = store_error(wraps->path, os_error("read"));
+		else if (count < KEYFILE_SLOT_BYTES || !is_zero(bytes))
+			error = overwrite(wraps, i + 1);
+	}
+	return error ? error : sync_file(wraps->fd, wraps->path);
+}
+
+enum secpool_error wraps_apply(struct wraps *wraps, const struct keyfile_root *root)
+{
+	return keyfile_apply(root, wraps->nodes_fd, wraps->fd);
 }

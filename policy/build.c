@@ -23,6 +23,8 @@ enum {
 	/* NIST SP 800-57 part 1, 5.3.6: a key encrypts data for at most two years */
 	ROTATE_SECONDS_DEFAULT = 365 * 86400,
 	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
+	/* DESIGN.md section 4: a TPM's counter wears */
+	ANCHOR_SECONDS_DEFAULT = 300,
 	HOST_PCR_DEFAULT = 7,
 	REBALANCE_PERCENT_DEFAULT = 10,
 };
@@ -59,6 +61,7 @@ static enum secpool_error build_rotation(const struct value_source *source,
 	const struct schema_file *file, struct policy_settings *to)
 {
 	uint64_t seconds = ROTATE_SECONDS_DEFAULT, bytes = POLICY_ROTATE_BYTES_MOST;
+	uint64_t anchor = ANCHOR_SECONDS_DEFAULT;
 	enum secpool_error error = value_number(source, "rotate_after_seconds",
 		file->rotate_after_seconds, ROTATE_SECONDS_MOST, &seconds);
 
@@ -68,6 +71,10 @@ static enum secpool_error build_rotation(const struct value_source *source,
 		error = value_refuse(source, "rotate_after_bytes",
 			"expected 64M to 128T, which is 2^43 blocks: what one key may seal can "
 			"only be made less");
+	if (!error)
+		error = value_number(source, "anchor_after_seconds", file->anchor_after_seconds,
+			VALUE_SECONDS_MOST, &anchor);
+	to->anchor_after_ns = anchor * CLOCK_NS_PER_S;
 	to->rotate_after_ns = seconds * CLOCK_NS_PER_S;
 	to->rotate_after_bytes = bytes;
 	return error;

@@ -66,7 +66,7 @@ struct schema_devices {
 
 struct schema_file {
 	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *rebalance_bytes_per_second, *rebalance_percent, *patrol_bytes_per_second;
-	char *rotate_after_seconds, *rotate_after_bytes;
+	char *rotate_after_seconds, *rotate_after_bytes, *anchor_after_seconds;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */
 	struct schema_window window;

@@ -28,6 +28,8 @@ LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_writ
 LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
+# every step that makes something durable
+LDFLAGS_test_keystore := $(foreach f,fsync fdatasync rename unlink directory_run tpm_counter_make tpm_counter_step server_send,-Wl,--wrap=$(f))
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
@@ -53,7 +55,7 @@ $(eval $(call program,secpool-torture,tests/torture/torture.c,torture secpool en
 
 # and the daemons, with points at which the torture stops them, in a folder of their own beside a secpool that starts those
 TORTURE_DAEMONS := $(addprefix $(B)/tests/torture/,secpool secpool-vtpm secpool-keymgrd secpool-hotplugd)
-KEYMGRD_WRAPS   := $(call wraps,extents_take extents_fill extents_move extents_moved extents_scrub_again wraps_put wraps_put_all wraps_erase wraps_erase_all regions_set_live regions_release regions_add_scrubbed regions_finish overwrite_range \
+KEYMGRD_WRAPS   := $(call wraps,extents_take extents_fill extents_move extents_moved extents_scrub_again wraps_put_all wraps_erase wraps_erase_all regions_set_live regions_release regions_add_scrubbed regions_finish overwrite_range \
 	hotplug_handle_begin hotplug_handle_evidence epochs_want epochs_begin epochs_end)
 HOTPLUGD_WRAPS  := $(call wraps,attest_start attest_answer notify_state device_drain)
 DAEMON_POINTS   := tests/torture/daemons/points_keymgrd.c tests/torture/daemons/points_hotplugd.c

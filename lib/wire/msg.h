@@ -18,13 +18,13 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 7 };
+enum { MSG_VERSION = 8 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
 
 /* Capacities of the arrays in msg.def. */
-enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RENEW_MAX = 32, MSG_RECEIPT_BYTES = 4096 };
+enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RENEW_MAX = 32, MSG_RECEIPT_BYTES = 4096, MSG_LEAVES_MAX = 128 };
 
 /* A region's lanes: copies of a mirror; data and parity of an erasure code (DESIGN.md section 4, issue 4). */
 enum { MSG_COPIES_MAX = 4, MSG_LANES_MAX = 16, MSG_PARITY_MAX = 4 };

@@ -186,12 +186,12 @@ static inline void load_plug(const char *device)
 /* ---- the key store, from outside ---- */
 
 /* The first slots of wrapped keys. */
-static inline void load_read_store(size_t count, uint8_t slots[][WRAPS_SLOT_BYTES])
+static inline void load_read_store(size_t count, uint8_t slots[][KEYFILE_SLOT_BYTES])
 {
 	int fd = open(support_path("state/wraps"), O_RDONLY | O_CLOEXEC);
 
 	SUPPORT_CHECK(fd >= 0);
-	SUPPORT_CHECK(read(fd, slots, count * WRAPS_SLOT_BYTES) == (ssize_t)(count * WRAPS_SLOT_BYTES));
+	SUPPORT_CHECK(read(fd, slots, count * KEYFILE_SLOT_BYTES) == (ssize_t)(count * KEYFILE_SLOT_BYTES));
 	close(fd);
 }
 
@@ -199,7 +199,7 @@ static inline void load_read_store(size_t count, uint8_t slots[][WRAPS_SLOT_BYTE
 static inline size_t load_count_in_state(const uint8_t *slot)
 {
 	enum { NEEDLE_BYTES = 64 };
-	const uint8_t *needle = slot + WRAPS_HEAD_BYTES;
+	const uint8_t *needle = slot + KEYFILE_SLOT_HEAD_BYTES;
 	DIR *folder = opendir(support_path("state"));
 	struct dirent *entry;
 	size_t found = 0;

@@ -10,7 +10,7 @@ enum { PAGES = 1024, LOCAL_BYTES = 4 << 20, SLOTS = 3 };
 /* DESIGN.md section 6; said, and held to ten times as much on a busy machine */
 #define PROMISED_NS (100 * CLOCK_NS_PER_MS)
 
-static uint8_t before[SLOTS][WRAPS_SLOT_BYTES], after[SLOTS][WRAPS_SLOT_BYTES];
+static uint8_t before[SLOTS][KEYFILE_SLOT_BYTES], after[SLOTS][KEYFILE_SLOT_BYTES];
 
 struct destroyed {
 	uint64_t lost_ns, longest_ns; /* from the device's loss */
@@ -80,7 +80,7 @@ static void check_store(void)
 		support_fail("no key was destroyed");
 	load_read_store(SLOTS, after);
 	for (int i = 0; i < SLOTS; i++) {
-		bool differs = memcmp(before[i], after[i], WRAPS_SLOT_BYTES) !=
+		bool differs = memcmp(before[i], after[i], KEYFILE_SLOT_BYTES) !=
 			       0; /* lint: memcmp of public bytes */
 		size_t found = load_count_in_state(before[i]);
 		changed += differs;

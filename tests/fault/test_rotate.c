@@ -158,7 +158,7 @@ static int many_regions(void *arg)
 
 /* ---- old ciphertext, old keys ---- */
 
-static uint8_t media[64 << 20], store[2][WRAPS_SLOT_BYTES], store_after[2][WRAPS_SLOT_BYTES];
+static uint8_t media[64 << 20], store[2][KEYFILE_SLOT_BYTES], store_after[2][KEYFILE_SLOT_BYTES];
 
 static void use_media(const char *device, bool writes)
 {
@@ -187,6 +187,15 @@ static unsigned count_refused(void)
 	return refused;
 }
 
+/* What regions before have left of the key store is erased for good, and the first slots are free again. */
+static void free_slots(void)
+{
+	char text[512];
+
+	if (support_cli(text, sizeof text, "keystore", "anchor", NULL) != 0)
+		support_fail("keystore anchor: %s", text);
+}
+
 /* The bytes are the same before and after, and only the key is another: what was copied before opens no more. */
 static int old_is_refused(void *arg)
 {
@@ -194,6 +203,7 @@ static int old_is_refused(void *arg)
 	char device[8];
 
 	(void)arg;
+	free_slots();
 	pool = support_open("alpha", LOCAL_BYTES);
 	region = make_single();
 	for (size_t i = 0; i < PAGES; i++) {
@@ -275,7 +285,7 @@ static int keymgrd_dies(void *arg)
 /* An overwritten slot begins with random bytes. */
 static bool holds_key(const uint8_t *slot)
 {
-	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= WRAPS_BYTES_MOST;
+	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= KEYFILE_SLOT_USED_MOST;
 }
 
 static int write_until_killed(void *arg)
@@ -291,11 +301,12 @@ static int write_until_killed(void *arg)
 /* The program ends while its pages move: both of its keys end with it. */
 static void test_client_dies(void)
 {
-	static uint8_t before[2][WRAPS_SLOT_BYTES];
+	static uint8_t before[2][KEYFILE_SLOT_BYTES];
 	int ready[2], keys = 0;
 	char byte;
 	pid_t pid;
 
+	free_slots();
 	SUPPORT_CHECK(pipe(ready) == 0);
 	pid = support_fork(write_until_killed, ready);
 	close(ready[1]);

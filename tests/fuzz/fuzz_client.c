@@ -48,6 +48,7 @@ static void *answer_all(void *arg)
 {
 	struct sock_extra extra;
 	struct msg request;
+	uint64_t slot = 0;
 
 	for (;;) {
 		struct msg answer = {.type = MSG_REPLY};
@@ -60,7 +61,6 @@ static void *answer_all(void *arg)
 			opened->session = 7;
 			opened->uid = getuid();
 			opened->pid = (uint32_t)getpid();
-			opened->wrapped_bytes = 40;
 		} else if (request.type == MSG_ENC_KEY_DESTROY) {
 			answer.type = MSG_ENC_KEY_DESTROYED;
 		} else if (request.type == MSG_ENC_KEY_CREATE) {
@@ -68,6 +68,7 @@ static void *answer_all(void *arg)
 			answer.u.enc_key_wrapped.region = request.u.enc_key_create.region;
 			answer.u.enc_key_wrapped.epoch = request.u.enc_key_create.epoch;
 			answer.u.enc_key_wrapped.wrapped_bytes = 40;
+			answer.u.enc_key_wrapped.slot = slot++ % KEYFILE_SLOTS_MOST + 1;
 		} else if (request.type != MSG_ENC_SESSION_CLOSE) {
 			answer.u.reply.error = SECPOOL_E_UNSUPPORTED;
 		}
@@ -99,8 +100,7 @@ static void start(void)
 	atexit(clean_up);
 	snprintf(path, sizeof path, "%s/directory.db", folder);
 	require(directory_open(path, &front.directory) == SECPOOL_OK);
-	snprintf(path, sizeof path, "%s/wraps", folder);
-	require(wraps_open(path, front.directory, &front.wraps) == SECPOOL_OK);
+	require(wraps_open(folder, front.directory, &front.wraps) == SECPOOL_OK);
 	require(os_process_find(getpid(), &self) == SECPOOL_OK);
 	require(policy_load_text(policy_text, strlen(policy_text), "fuzz", &policy) == SECPOOL_OK);
 	front.policy = policy;

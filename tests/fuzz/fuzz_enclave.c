@@ -46,16 +46,27 @@ static void start(void)
 	require(sock_pair(client) == SECPOOL_OK);
 }
 
+/* No leaf is read again: none is renewed. */
+static bool no_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
+{
+	(void)arg;
+	(void)slot;
+	(void)bytes;
+	return false;
+}
+
 /* As it is after a client's session was opened, and d0 and d1 attested. */
 static void begin(void)
 {
-	uint8_t *root = secmem_new(WRAP_KEY_BYTES), ek[QUOTE_NAME_BYTES] = {1};
+	uint8_t *root = secmem_new(WRAP_KEY_BYTES), ek[QUOTE_NAME_BYTES] = {1},
+		record[KEYFILE_NODE_BYTES];
 	struct msg request = {.type = MSG_ENC_SESSION_OPEN, .number = 1}, answer;
 	struct sock_extra extra = {.fd_count = 1};
 
 	require(root);
 	os_random(root, WRAP_KEY_BYTES);
-	vault_init(&requests.vault, &root);
+	require(keytree_new(&requests.tree, &root, no_slot, NULL, record) == SECPOOL_OK);
+	vault_init(&requests.vault, &requests.tree);
 	sessions_init(&requests.sessions, SESSIONS);
 	memset(&requests.verdicts, 0, sizeof requests.verdicts);
 	requests.state = REQUESTS_SERVING;
@@ -81,6 +92,7 @@ static void end(void)
 	require(requests.vault.handouts.regions <= requests.vault.handouts.count);
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
+	keytree_done(&requests.tree);
 	/* keys that were sent: each is a key for a region that was asked for, and nothing else came */
 	while (sock_receive(client[1], &key, &extra, 0) == SECPOOL_OK) {
 		require(key.type == MSG_REGION_KEY && extra.fd_count == 1);

@@ -223,8 +223,8 @@ static inline int hostile_front(const struct hostile_user *user, unsigned socket
 	return hostile.fronts[hostile_index(user)][socket];
 }
 
-/* A session of the user's connection as this tenant, with a wrapped key (its length may be a lie). ret_opened may be NULL. */
-static inline enum secpool_error hostile_open(const struct hostile_user *user, unsigned socket, const char *tenant, const uint8_t *wrapped, size_t wrapped_bytes, struct msg *ret_opened)
+/* A session of the user's connection as this tenant. ret_opened may be NULL. */
+static inline enum secpool_error hostile_open(const struct hostile_user *user, unsigned socket, const char *tenant, struct msg *ret_opened)
 {
 	struct msg open = {.type = MSG_ENC_SESSION_OPEN}, answer;
 	struct msg_enc_session_open *in = &open.u.enc_session_open;
@@ -232,9 +232,6 @@ static inline enum secpool_error hostile_open(const struct hostile_user *user, u
 	enum secpool_error error;
 
 	MSG_SET(in->tenant, tenant);
-	in->wrapped_bytes = (uint32_t)wrapped_bytes;
-	if (wrapped)
-		memcpy(in->wrapped, wrapped, wrapped_bytes < sizeof in->wrapped ? wrapped_bytes : sizeof in->wrapped);
 	error = sock_call(hostile.rig->enclave.socket, &open, &fd, 1, MSG_ENC_SESSION_OPENED, &answer, NULL, clock_now_ns() + RIG_WAIT_NS);
 	if (!error)
 		SUPPORT_CHECK(answer.u.enc_session_opened.uid == user->uid);

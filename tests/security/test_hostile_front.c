@@ -21,49 +21,45 @@ static struct rig_device device;
 
 /* ---- keys of open sessions, and no others ---- */
 
-/* A tenant's wrapping key opens as that tenant's and as nothing else's, and no other wrapped key opens as one. */
-static void wrapped_keys_are_of_one_tenant(void **state)
+/* A stored key is claimed as what it was wrapped as, and no answer to that has a key in it; what the front says of slots moves no key. */
+static void leaves_are_claimed_by_their_labels(void **state)
 {
-	const struct hostile_user *theirs = hostile_user(0), *third = hostile_user(1);
-	struct msg opened, other, key;
-	uint8_t blob[VAULT_TENANT_BLOB_BYTES + 64];
-	size_t bytes;
+	const struct hostile_user *theirs = hostile_user(0);
+	struct msg opened, key, claim = {.type = MSG_ENC_LEAF_CLAIM},
+				drop = {.type = MSG_ENC_LEAF_DROP};
+	struct msg_enc_leaf_claim *in = &claim.u.enc_leaf_claim;
+	uint64_t slot;
 
 	(void)state;
-	rig_ok(hostile_open(theirs, 0, "theirs", NULL, 0, &opened), "theirs");
+	rig_ok(hostile_open(theirs, 0, "theirs", &opened), "theirs");
 	rig_ok(hostile_key(&opened, 1, 1, &key), "a key");
-	const uint8_t *right = opened.u.enc_session_opened.wrapped;
-	bytes = opened.u.enc_session_opened.wrapped_bytes;
-	/* another tenant's, before that has one and after; a region's, the receipt signer's, the sealed root */
-	assert_int_equal(hostile_open(third, 0, "third", right, bytes, NULL), SECPOOL_E_KEY_GONE);
-	rig_ok(hostile_open(third, 0, "third", NULL, 0, &other), "third");
-	assert_int_equal(hostile_open(third, 1, "third", right, bytes, NULL), SECPOOL_E_KEY_GONE);
-	assert_int_equal(hostile_open(theirs, 1, "theirs", key.u.enc_key_wrapped.wrapped,
-				 key.u.enc_key_wrapped.wrapped_bytes, NULL),
-		SECPOOL_E_KEY_GONE);
-	bytes = hostile_state_file("signer.wrapped", blob, VAULT_TENANT_BLOB_BYTES);
-	assert_int_equal(hostile_open(theirs, 1, "theirs", blob, bytes, NULL), SECPOOL_E_KEY_GONE);
-	bytes = hostile_state_file("root.sealed", blob, VAULT_TENANT_BLOB_BYTES);
-	assert_int_equal(hostile_open(theirs, 1, "theirs", blob, bytes, NULL), SECPOOL_E_KEY_GONE);
-	/* the right one changed in each byte, and cut */
-	bytes = opened.u.enc_session_opened.wrapped_bytes;
-	for (size_t i = 0; i < bytes; i++) {
-		memcpy(blob, right, bytes);
-		blob[i] ^= (uint8_t)(1u << (i % 8));
-		assert_int_equal(
-			hostile_open(theirs, 1, "theirs", blob, bytes, NULL), SECPOOL_E_KEY_GONE);
+	hostile_expect_keys(theirs, 1);
+	slot = key.u.enc_key_wrapped.slot;
+	const uint64_t wrong[][3] = {
+		{slot, 1, 2}, {slot, 2, 1}, {slot + 1, 1, 1}, {0, 1, 1}, {UINT64_MAX, 1, 1}};
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		in->count = 1;
+		in->slots[0] = wrong[i][0];
+		in->regions[0] = wrong[i][1];
+		in->epochs[0] = wrong[i][2];
+		assert_int_not_equal(rig_ask(&rig, &claim, MSG_ENC_LEAVES, NULL), SECPOOL_OK);
 	}
-	for (size_t cut = 1; cut < bytes; cut += 7)
-		assert_int_equal(
-			hostile_open(theirs, 1, "theirs", right, cut, NULL), SECPOOL_E_KEY_GONE);
-	assert_int_equal(
-		hostile_open(theirs, 1, "theirs", right, VAULT_TENANT_BLOB_BYTES + 1, NULL),
-		SECPOOL_E_INVALID);
-	/* the control: it does open as what it is */
-	rig_ok(hostile_open(theirs, 1, "theirs", right, bytes, &other), "the right one");
-	rig_ok(hostile_key(&other, 2, 1, NULL), "and gives keys");
-	hostile_expect_keys(theirs, 2);
-	hostile_expect_keys(third, 0);
+	in->count = MSG_LEAVES_MAX + 1;
+	assert_int_equal(rig_ask(&rig, &claim, MSG_ENC_LEAVES, NULL), SECPOOL_E_INVALID);
+	drop.u.enc_leaf_drop.count = MSG_LEAVES_MAX + 1;
+	assert_int_equal(rig_ask(&rig, &drop, MSG_REPLY, NULL), SECPOOL_E_INVALID);
+	drop.u.enc_leaf_drop.count = 1;
+	drop.u.enc_leaf_drop.slots[0] = UINT64_MAX;
+	assert_int_equal(rig_ask(&rig, &drop, MSG_REPLY, NULL), SECPOOL_E_INVALID);
+	/* what was dropped is not made again for a claim, nor given to anybody */
+	drop.u.enc_leaf_drop.slots[0] = slot;
+	rig_ok(rig_ask(&rig, &drop, MSG_REPLY, NULL), "drop");
+	in->count = 1;
+	in->slots[0] = slot;
+	in->regions[0] = in->epochs[0] = 1;
+	assert_int_not_equal(rig_ask(&rig, &claim, MSG_ENC_LEAVES, NULL), SECPOOL_OK);
+	hostile_expect_keys(theirs, 0);
+	hostile_expect_keys(hostile_user(1), 0);
 }
 
 /* Every user's socket as every tenant: only the kernel's word counts. */
@@ -77,8 +73,8 @@ static void sockets_are_their_users(void **state)
 		const struct hostile_user *user = hostile_user(u);
 		for (unsigned t = 0; t < sizeof tenants / sizeof *tenants; t++) {
 			bool may = user->tenant && strcmp(user->tenant, tenants[t]) == 0;
-			enum secpool_error error = hostile_open(
-				user, u % HOSTILE_SOCKETS, tenants[t], NULL, 0, &opened);
+			enum secpool_error error =
+				hostile_open(user, u % HOSTILE_SOCKETS, tenants[t], &opened);
 			if (t >= 3)
 				assert_int_equal(error, SECPOOL_E_UNKNOWN_TENANT);
 			else
@@ -87,8 +83,8 @@ static void sockets_are_their_users(void **state)
 		if (!user->tenant)
 			continue;
 		/* one socket twice: two sessions, whose keys go to the one process */
-		rig_ok(hostile_open(user, 0, user->tenant, NULL, 0, &opened), "once");
-		rig_ok(hostile_open(user, 0, user->tenant, NULL, 0, &again), "twice");
+		rig_ok(hostile_open(user, 0, user->tenant, &opened), "once");
+		rig_ok(hostile_open(user, 0, user->tenant, &again), "twice");
 		assert_int_not_equal(
 			opened.u.enc_session_opened.session, again.u.enc_session_opened.session);
 		rig_ok(hostile_key(&opened, 10 + 2 * u, 1, NULL), "its key");
@@ -153,13 +149,13 @@ static void only_open_sessions_get_keys(void **state)
 	uint64_t handle;
 
 	(void)state;
-	rig_ok(hostile_open(theirs, 0, "theirs", NULL, 0, &opened), "open");
-	rig_ok(hostile_open(theirs, 1, "theirs", NULL, 0, &closed), "open");
+	rig_ok(hostile_open(theirs, 0, "theirs", &opened), "open");
+	rig_ok(hostile_open(theirs, 1, "theirs", &closed), "open");
 	close_it.u.enc_session_close.session = closed.u.enc_session_opened.session;
 	rig_ok(rig_ask(&rig, &close_it, MSG_REPLY, NULL), "close");
 	assert_int_equal(hostile_key(&closed, 30, 1, NULL), SECPOOL_E_SESSION_EXPIRED);
 	/* another session in its place does not answer to the old handle */
-	rig_ok(hostile_open(hostile_user(1), 0, "third", NULL, 0, NULL), "third");
+	rig_ok(hostile_open(hostile_user(1), 0, "third", NULL), "third");
 	assert_int_equal(hostile_key(&closed, 30, 1, NULL), SECPOOL_E_SESSION_EXPIRED);
 	handle = opened.u.enc_session_opened.session;
 	for (unsigned bit = 0; bit < 64; bit++) {
@@ -189,8 +185,8 @@ static void labels_are_checked(void **state)
 	struct msg_enc_key_create *in = &create.u.enc_key_create;
 
 	(void)state;
-	rig_ok(hostile_open(theirs, 0, "theirs", NULL, 0, &mine), "open");
-	rig_ok(hostile_open(third, 0, "third", NULL, 0, &other), "open");
+	rig_ok(hostile_open(theirs, 0, "theirs", &mine), "open");
+	rig_ok(hostile_open(third, 0, "third", &other), "open");
 	rig_ok(hostile_key(&mine, 40, 2, NULL), "a region");
 	/* the same region and epoch, or an older one, in whichever session; two keys at most */
 	assert_int_equal(hostile_key(&other, 40, 2, NULL), SECPOOL_E_EXISTS);
@@ -237,7 +233,7 @@ static void receipts_need_destruction(void **state)
 	struct msg_enc_receipt *facts = &receipt.u.enc_receipt;
 
 	(void)state;
-	rig_ok(hostile_open(hostile_user(0), 0, "theirs", NULL, 0, &opened), "open");
+	rig_ok(hostile_open(hostile_user(0), 0, "theirs", &opened), "open");
 	rig_ok(hostile_key(&opened, 50, 1, NULL), "a key");
 	rig_ok(hostile_key(&opened, 50, 2, NULL), "its next");
 	facts->region = 50;
@@ -291,7 +287,7 @@ static void begin_again(void)
 	hostile.ended = false;
 	rig_ok(rig_attest(&rig, &device, NULL), "attest");
 	hostile_connect();
-	rig_ok(hostile_open(hostile_user(0), 0, "theirs", NULL, 0, &opened), "session");
+	rig_ok(hostile_open(hostile_user(0), 0, "theirs", &opened), "session");
 	rig_ok(hostile_key(&opened, 60, 1, NULL), "key");
 	hostile_expect_keys(hostile_user(0), 1);
 }
@@ -377,21 +373,17 @@ struct held {
 	bool open;
 };
 
-static void open_some(struct held *held, const uint8_t *wrapped, size_t wrapped_bytes)
+static void open_some(struct held *held)
 {
 	static const char *const tenants[] = {"mine", "theirs", "third"};
 	const char *tenant = tenants[draw(3)];
 	unsigned user = draw(HOSTILE_USERS);
 	bool may = hostile_user(user)->tenant && strcmp(hostile_user(user)->tenant, tenant) == 0;
-	bool with = draw(3) == 0;
-	enum secpool_error error = hostile_open(hostile_user(user), draw(HOSTILE_SOCKETS), tenant,
-		wrapped, with ? wrapped_bytes : 0, &held->opened);
+	enum secpool_error error =
+		hostile_open(hostile_user(user), draw(HOSTILE_SOCKETS), tenant, &held->opened);
 
-	/* the wrapped key that it shows is that of "theirs" */
 	if (!may)
 		assert_int_equal(error, SECPOOL_E_DENIED);
-	else if (with && strcmp(tenant, "theirs") != 0)
-		assert_int_equal(error, SECPOOL_E_KEY_GONE);
 	else
 		rig_ok(error, "session");
 	if (!error)
@@ -408,7 +400,7 @@ static void anything_goes(void **state)
 
 	(void)state;
 	memset(held, 0, sizeof held);
-	rig_ok(hostile_open(hostile_user(0), 0, "theirs", NULL, 0, &first), "first");
+	rig_ok(hostile_open(hostile_user(0), 0, "theirs", &first), "first");
 	for (unsigned step = 0; step < STEPS; step++) {
 		struct held *one = &held[draw(SESSIONS_KEPT)];
 		memset(&request, 0, sizeof request);
@@ -417,8 +409,7 @@ static void anything_goes(void **state)
 		case 1:
 		case 2:
 			if (!one->open)
-				open_some(one, first.u.enc_session_opened.wrapped,
-					first.u.enc_session_opened.wrapped_bytes);
+				open_some(one);
 			break;
 		case 3:
 			request.type = MSG_ENC_SESSION_CLOSE;
@@ -485,7 +476,7 @@ static int end(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(wrapped_keys_are_of_one_tenant, start, end),
+		cmocka_unit_test_setup_teardown(leaves_are_claimed_by_their_labels, start, end),
 		cmocka_unit_test_setup_teardown(sockets_are_their_users, start, end),
 		cmocka_unit_test_setup_teardown(other_descriptors_are_no_clients, start, end),
 		cmocka_unit_test_setup_teardown(only_open_sessions_get_keys, start, end),

@@ -154,18 +154,18 @@ static size_t count_state(const struct support_needle *needle)
 /* The client's region has its wrapped key in the one slot of a new file. */
 static void learn_wrapped(void)
 {
-	uint8_t slot[WRAPS_SLOT_BYTES];
+	uint8_t slot[KEYFILE_SLOT_BYTES];
 	FILE *file = fopen(support_path("state/wraps"), "re");
 	size_t bytes;
 
 	SUPPORT_CHECK(file && fread(slot, sizeof slot, 1, file) == 1);
 	fclose(file);
 	bytes = slot[0] + 256u * slot[1];
-	SUPPORT_CHECK(bytes >= 96 && bytes <= WRAPS_BYTES_MOST && !slot[2] && !slot[3]);
+	SUPPORT_CHECK(bytes >= 96 && bytes <= KEYFILE_SLOT_USED_MOST && !slot[2] && !slot[3]);
 	shared->wrapped.bytes =
 		bytes < sizeof shared->wrapped.masked ? bytes : sizeof shared->wrapped.masked;
 	for (size_t i = 0; i < shared->wrapped.bytes; i++)
-		shared->wrapped.masked[i] = slot[WRAPS_HEAD_BYTES + i] ^ SUPPORT_MASK;
+		shared->wrapped.masked[i] = slot[KEYFILE_SLOT_HEAD_BYTES + i] ^ SUPPORT_MASK;
 }
 
 static void search_state(void)

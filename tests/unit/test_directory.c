@@ -19,6 +19,14 @@
 static char folder[64], path[96];
 static struct directory *directory;
 
+/* A table of the test's own: a text that may not repeat, and bytes. */
+static enum secpool_error make_table(void)
+{
+	return directory_run(directory,
+		"CREATE TABLE IF NOT EXISTS tenants (name TEXT PRIMARY KEY, wrapped BLOB NOT NULL)",
+		DIRECTORY_VALUES());
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -26,7 +34,7 @@ static int set_up(void **state)
 	if (!mkdtemp(folder))
 		return -1;
 	snprintf(path, sizeof path, "%s/directory.db", folder);
-	return directory_open(path, &directory) == SECPOOL_OK ? 0 : -1;
+	return directory_open(path, &directory) || make_table() ? -1 : 0;
 }
 
 static int tear_down(void **state)

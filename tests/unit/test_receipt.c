@@ -76,7 +76,7 @@ static size_t sign(char text[RECEIPT_DOCUMENT_BYTES])
 	struct msg_enc_receipt facts = facts_of_test();
 	size_t bytes = 0;
 
-	assert_int_equal(receipt_sign(&signer, &facts, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_sign(&signer, &facts, 11, text, &bytes), SECPOOL_OK);
 	assert_int_equal(strlen(text), bytes);
 	return bytes;
 }
@@ -122,6 +122,39 @@ static void test_says_what_it_may(void **state)
 	assert_non_null(strstr(text, "\\\"durable\\\":\\\"no\\\""));
 	assert_non_null(strstr(text, "\\\"backup-proof\\\":\\\"no\\\""));
 	assert_null(strstr(text, "erased"));
+}
+
+/* Durable from its generation on, and proof against backups only where the TPM is no software. */
+static void test_says_what_is_durable(void **state)
+{
+	struct msg_enc_receipt given = facts_of_test();
+	struct receipt_facts facts;
+	char text[RECEIPT_DOCUMENT_BYTES];
+	size_t bytes = 0;
+
+	(void)state;
+	for (uint64_t generation = 11; generation < 14; generation++)
+		for (unsigned proof = 0; proof < 2; proof++) {
+			signer.backup_proof = proof != 0;
+			assert_int_equal(receipt_sign(&signer, &given, generation, text, &bytes),
+				SECPOOL_OK);
+			assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
+			assert_int_equal(facts.durable, generation >= 12);
+			assert_int_equal(facts.backup_proof, generation >= 12 && proof);
+			assert_int_equal(facts.generation, 12);
+			assert_true(facts.bytes == given.bytes && facts.copies == given.copies &&
+				    facts.released_ns == given.released_ns);
+		}
+	signer.backup_proof = false;
+	given.generation = 0;
+	assert_int_equal(receipt_sign(&signer, &given, 99, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
+	assert_false(facts.durable);
+	assert_int_equal(receipt_readback_number("matched"), MSG_READBACK_MATCHED);
+	assert_int_equal(receipt_readback_number("unreachable"), MSG_READBACK_UNREACHABLE);
+	assert_int_equal(receipt_readback_number("erased"), 0);
+	assert_int_equal(receipt_client_number("dead"), MSG_CLIENT_DEAD);
+	assert_int_equal(receipt_client_number(""), 0);
 }
 
 static void refused(const char *text, size_t bytes, const char *anchor, enum secpool_error error)
@@ -233,7 +266,7 @@ static void test_certificate_of_another_key(void **state)
 	other.ek = signer.ek;
 	other.ak = signer.ak;
 	other.certificate = signer.certificate;
-	assert_int_equal(receipt_sign(&other, &facts, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_sign(&other, &facts, 11, text, &bytes), SECPOOL_OK);
 	refused(text, bytes, NULL, SECPOOL_E_INTEGRITY);
 	receipt_signer_done(&other);
 }
@@ -247,7 +280,7 @@ static void test_sign_refuses(void **state)
 
 	(void)state;
 #define REFUSED(who, error)                                                                        \
-	assert_int_equal(receipt_sign(who, &facts, text, &bytes), error);                          \
+	assert_int_equal(receipt_sign(who, &facts, 11, text, &bytes), error);                      \
 	assert_string_equal(text, "untouched");                                                    \
 	assert_int_equal(bytes, 3)
 	facts = good, strcpy(facts.tenant, "a\"b");
@@ -293,6 +326,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_signed_and_verified),
 		cmocka_unit_test(test_says_what_it_may),
+		cmocka_unit_test(test_says_what_is_durable),
 		cmocka_unit_test(test_anchor),
 		cmocka_unit_test(test_changed),
 		cmocka_unit_test(test_replaced_parts),

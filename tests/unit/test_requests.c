@@ -42,6 +42,10 @@ static const struct {
 	{MSG_ENC_DEVICE_ENROL, 0},
 	{MSG_ENC_DEVICE_KNOWN, 0},
 	{MSG_ENC_RECEIPT, 0},
+	{MSG_ENC_LEAF_CLAIM, 0},
+	{MSG_ENC_LEAF_DROP, 0},
+	{MSG_ENC_ANCHOR_SEAL, 1},
+	{MSG_ENC_ANCHOR_END, 0},
 	{MSG_ENC_STATUS, 0},
 	{MSG_ENC_STOP, 0},
 };
@@ -55,14 +59,24 @@ static const uint32_t all_types[] = {
 static struct requests requests;
 static struct policy *policy;
 
+static bool no_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
+{
+	(void)arg;
+	(void)slot;
+	(void)bytes;
+	return false;
+}
+
 static int set_up(void **state)
 {
-	uint8_t *root = secmem_new(WRAP_KEY_BYTES);
+	uint8_t *root = secmem_new(WRAP_KEY_BYTES), record[KEYFILE_NODE_BYTES];
 
 	(void)state;
 	memset(&requests, 0, sizeof requests);
 	os_random(root, WRAP_KEY_BYTES);
-	vault_init(&requests.vault, &root);
+	if (keytree_new(&requests.tree, &root, no_slot, NULL, record))
+		return 1;
+	vault_init(&requests.vault, &requests.tree);
 	sessions_init(&requests.sessions, 4);
 	requests.verifier.socket = -1;
 	requests.policy = policy;
@@ -75,6 +89,7 @@ static int tear_down(void **state)
 	(void)state;
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
+	keytree_done(&requests.tree);
 	return 0;
 }
 
@@ -200,6 +215,9 @@ static void empty_requests(void **state)
 		{MSG_ENC_DEVICE_ENROL, SECPOOL_E_NOT_FOUND},
 		{MSG_ENC_DEVICE_KNOWN, SECPOOL_E_INVALID},
 		{MSG_ENC_RECEIPT, SECPOOL_E_INVALID},
+		{MSG_ENC_LEAF_DROP, SECPOOL_OK},
+		{MSG_ENC_ANCHOR_SEAL, SECPOOL_E_INVALID},
+		{MSG_ENC_ANCHOR_END, SECPOOL_OK},
 	};
 	struct msg answer;
 
@@ -219,8 +237,7 @@ static void empty_requests(void **state)
 	assert_int_equal(answer.type, MSG_ENC_STATUS_REPLY);
 }
 
-static enum secpool_error open_session(
-	const char *tenant, uint32_t wrapped_bytes, struct msg *answer)
+static enum secpool_error open_session(const char *tenant, struct msg *answer)
 {
 	struct msg request = {.type = MSG_ENC_SESSION_OPEN};
 	struct sock_extra extra = {.fd_count = 1};
@@ -229,7 +246,6 @@ static enum secpool_error open_session(
 	assert_int_equal(sock_pair(ends), SECPOOL_OK);
 	extra.fds[0] = ends[0];
 	MSG_SET(request.u.enc_session_open.tenant, tenant);
-	request.u.enc_session_open.wrapped_bytes = wrapped_bytes;
 	assert_true(requests_serve(&requests, &request, &extra, answer));
 	os_close(&ends[1]);
 	return answer->type == MSG_REPLY ? answer->u.reply.error : SECPOOL_OK;
@@ -243,10 +259,9 @@ static void sessions_and_keys(void **state)
 	uint8_t ek_name[QUOTE_NAME_BYTES] = {1};
 
 	(void)state;
-	assert_int_equal(open_session("mine", 257, &opened), SECPOOL_E_INVALID);
-	assert_int_equal(open_session("other", 0, &opened), SECPOOL_E_UNKNOWN_TENANT);
-	assert_int_equal(requests.vault.tenant_count, 0);
-	assert_int_equal(open_session("mine", 0, &opened), SECPOOL_OK);
+	assert_int_equal(open_session("other", &opened), SECPOOL_E_UNKNOWN_TENANT);
+	assert_int_equal(requests.sessions.count, 0);
+	assert_int_equal(open_session("mine", &opened), SECPOOL_OK);
 	assert_int_equal(opened.u.enc_session_opened.uid, getuid());
 	assert_int_equal(opened.u.enc_session_opened.pid, getpid());
 	const struct verdicts_proof proof = {
@@ -274,10 +289,18 @@ static void sessions_and_keys(void **state)
 	assert_int_equal(answer.type, MSG_REPLY);
 	assert_int_not_equal(answer.u.reply.error, SECPOOL_OK);
 	assert_int_equal(requests.vault.handouts.count, 0);
+	assert_int_equal(requests.tree.leaves, 0);
+	assert_int_equal(requests.tree.tenant_count, 0);
+	assert_false(keytree_dirty(&requests.tree));
+	/* while a new generation is under way nothing changes */
+	requests.keys.anchor.pending = true;
+	assert_true(requests_serve(&requests, &request, &none, &answer));
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_BUSY);
+	requests.keys.anchor.pending = false;
 }
 
-/* Generations rise by one with each destruction, also of a region of an earlier run. */
-static void destruction_counts(void **state)
+/* What is destroyed, also a region of an earlier run, becomes durable with the next generation. */
+static void destruction_has_its_generation(void **state)
 {
 	struct msg answer, request = {.type = MSG_ENC_KEY_DESTROY};
 	struct sock_extra none = {.fd_count = 0};
@@ -285,10 +308,11 @@ static void destruction_counts(void **state)
 
 	(void)state;
 	for (uint64_t i = 1; i < 4; i++) {
+		requests.keys.anchor.generation = i;
 		request.u.enc_key_destroy.region = 40 + i;
 		assert_true(requests_serve(&requests, &request, &none, &answer));
 		assert_int_equal(answer.type, MSG_ENC_KEY_DESTROYED);
-		assert_int_equal(answer.u.enc_key_destroyed.generation, i);
+		assert_int_equal(answer.u.enc_key_destroyed.generation, i + 1);
 		assert_int_equal(answer.u.enc_key_destroyed.region, 40 + i);
 		assert_true(answer.u.enc_key_destroyed.destroyed_ns >= before);
 	}
@@ -301,7 +325,7 @@ int main(void)
 		cmocka_unit_test(page_shows_the_table),
 		cmocka_unit_test_setup_teardown(empty_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sessions_and_keys, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(destruction_counts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(destruction_has_its_generation, set_up, tear_down),
 	};
 	int status;
 

@@ -41,7 +41,7 @@ static const char policy_text[] =
 static struct {
 	int sockets[2];
 	pthread_t thread;
-	_Atomic uint32_t uid_off_by, opened, closed, wrapped_seen;
+	_Atomic uint32_t uid_off_by, opened, closed;
 } enclave;
 
 static struct daemon daemon_;
@@ -49,20 +49,17 @@ static struct policy *policy;
 static char folder[64], path[96];
 static int listener = -1;
 
-static void answer_open(const struct msg *request, struct sock_extra *extra, struct msg *answer)
+static void answer_open(struct sock_extra *extra, struct msg *answer)
 {
 	struct msg_enc_session_opened *out = &answer->u.enc_session_opened;
 	struct sock_peer peer = {0};
 
 	if (extra->fd_count == 1 && sock_peer(extra->fds[0], &peer) != SECPOOL_OK)
 		return;
-	enclave.wrapped_seen = request->u.enc_session_open.wrapped_bytes;
 	answer->type = MSG_ENC_SESSION_OPENED;
 	out->session = 100 + ++enclave.opened;
 	out->uid = peer.uid + enclave.uid_off_by;
 	out->pid = (uint32_t)peer.pid;
-	out->wrapped_bytes = 40;
-	memset(out->wrapped, 0x77, 40);
 }
 
 static void *answer_all(void *arg)
@@ -79,7 +76,7 @@ static void *answer_all(void *arg)
 			return NULL;
 		answer.number = request.number;
 		if (request.type == MSG_ENC_SESSION_OPEN)
-			answer_open(&request, &extra, &answer);
+			answer_open(&extra, &answer);
 		else if (request.type == MSG_ENC_SESSION_CLOSE)
 			enclave.closed++;
 		else
@@ -97,7 +94,7 @@ static int set_up(void **state)
 
 	(void)state;
 	daemon_ = (struct daemon){.faultfd = -1, .start_ns = clock_now_ns()};
-	enclave.uid_off_by = enclave.opened = enclave.closed = enclave.wrapped_seen = 0;
+	enclave.uid_off_by = enclave.opened = enclave.closed = 0;
 	snprintf(folder, sizeof folder, "/tmp/secpool-session-XXXXXX");
 	if (!mkdtemp(folder) || sock_pair(enclave.sockets) != SECPOOL_OK ||
 		sd_event_new(&daemon_.loop) < 0 ||
@@ -203,15 +200,13 @@ static void run_for_a_moment(void)
 		assert_true(sd_event_run(daemon_.loop, 1000) >= 0);
 }
 
-static void test_open_stores_the_tenants_key_once(void **state)
+static void test_open_and_close(void **state)
 {
 	struct os_process process;
-	uint64_t count = 0;
 	int first, second;
 
 	(void)state;
 	assert_int_equal(open_session("mine", 1 << 20, &first), SECPOOL_OK);
-	assert_int_equal(enclave.wrapped_seen, 0);
 	assert_int_equal(session_count(daemon_.sessions, "mine"), 1);
 	assert_int_equal(session_count(daemon_.sessions, "theirs"), 0);
 	assert_int_equal(os_process_find(getpid(), &process), SECPOOL_OK);
@@ -219,12 +214,6 @@ static void test_open_stores_the_tenants_key_once(void **state)
 	process.start_ticks++;
 	assert_false(session_of_process(daemon_.sessions, &process));
 	assert_int_equal(open_session("mine", 1 << 20, &second), SECPOOL_OK);
-	assert_int_equal(enclave.wrapped_seen, 40);
-	assert_int_equal(directory_number(daemon_.directory,
-				 "SELECT COUNT(*) FROM tenants WHERE LENGTH(wrapped) = 40",
-				 DIRECTORY_VALUES(), &count),
-		SECPOOL_OK);
-	assert_int_equal(count, 1);
 	close(first);
 	run_for_a_moment();
 	assert_int_equal(session_count(daemon_.sessions, NULL), 1);
@@ -270,21 +259,6 @@ static void test_an_enclave_that_sees_another_peer_is_not_believed(void **state)
 	assert_int_equal(open_session("mine", 1, &fd), SECPOOL_E_INTERNAL);
 	assert_int_equal(session_count(daemon_.sessions, NULL), 0);
 	assert_int_equal(enclave.closed, 1);
-	close(fd);
-}
-
-static void test_a_damaged_stored_key_is_never_replaced(void **state)
-{
-	int fd;
-
-	(void)state;
-	assert_int_equal(
-		directory_run(daemon_.directory,
-			"INSERT INTO tenants (name, wrapped) VALUES ('mine', ZEROBLOB(4000))",
-			DIRECTORY_VALUES()),
-		SECPOOL_OK);
-	assert_int_equal(open_session("mine", 1, &fd), SECPOOL_E_STORE);
-	assert_int_equal(enclave.opened, 0);
 	close(fd);
 }
 
@@ -552,11 +526,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_open_stores_the_tenants_key_once),
+		TEST(test_open_and_close),
 		TEST(test_refusals_leave_no_session),
 		TEST(test_quota_of_sessions),
 		TEST(test_an_enclave_that_sees_another_peer_is_not_believed),
-		TEST(test_a_damaged_stored_key_is_never_replaced),
 		TEST(test_walks_are_told_apart),
 		TEST(test_a_session_reaches_its_own_live_regions_only),
 		TEST(test_close_names_its_own_session),

@@ -37,7 +37,7 @@ static bool is_open(int fd)
 
 static uint64_t open_one(uint64_t expires_ns, uint32_t uid)
 {
-	const struct session session = {.expires_ns = expires_ns, .uid = uid, .tenant = 5};
+	const struct session session = {.expires_ns = expires_ns, .uid = uid, .tenant = "five"};
 	int fd = memfd_create("client", MFD_CLOEXEC);
 	uint64_t handle = 0;
 
@@ -55,7 +55,7 @@ static void session_lives_and_ends(void **state)
 	(void)state;
 	assert_int_equal(sessions_get(&sessions, handle, 99, &session), SECPOOL_OK);
 	assert_int_equal(session->uid, 7);
-	assert_int_equal(session->tenant, 5);
+	assert_string_equal(session->tenant, "five");
 	int fd = session->socket;
 	assert_true(is_open(fd));
 	session = NULL;

@@ -198,12 +198,13 @@ static void expect_gone(struct tpm *tpm)
 	uint64_t start_ns = clock_now_ns();
 	size_t bytes = 4711;
 
-	assert_int_equal(tpm_seal(tpm, PCRS, SECRET, SECRET_BYTES, blob, &bytes), SECPOOL_E_TPM);
+	assert_int_equal(
+		tpm_seal(tpm, PCRS, NULL, SECRET, SECRET_BYTES, blob, &bytes), SECPOOL_E_TPM);
 	assert_int_equal(bytes, 4711);
 	assert_int_equal(tpm_extend(tpm, 1, "x"), SECPOOL_E_TPM);
 	assert_non_null(strstr(err_detail(), "open it again"));
 	memset(blob, 0, sizeof blob);
-	assert_int_equal(tpm_unseal(tpm, blob, 100, got, SECRET_BYTES), SECPOOL_E_TPM);
+	assert_int_equal(tpm_unseal(tpm, NULL, blob, 100, got, SECRET_BYTES), SECPOOL_E_TPM);
 	assert_true(clock_now_ns() - start_ns < NS_LIMIT_S * CLOCK_NS_PER_S);
 	tpm_close(tpm);
 }

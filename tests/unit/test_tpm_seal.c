@@ -27,12 +27,13 @@ static void seal_checks_arguments(void **state)
 	struct tpm *tpm = open_tpm();
 
 	(void)state;
-	assert_int_equal(tpm_seal(tpm, PCRS, SECRET, 0, blob, &bytes), SECPOOL_E_INVALID);
-	assert_int_equal(tpm_seal(tpm, PCRS, many, 129, blob, &bytes), SECPOOL_E_INVALID);
-	assert_int_equal(tpm_seal(tpm, 0, SECRET, 32, blob, &bytes), SECPOOL_E_INVALID);
-	assert_int_equal(tpm_seal(tpm, 1u << 24, SECRET, 32, blob, &bytes), SECPOOL_E_INVALID);
+	assert_int_equal(tpm_seal(tpm, PCRS, NULL, SECRET, 0, blob, &bytes), SECPOOL_E_INVALID);
+	assert_int_equal(tpm_seal(tpm, PCRS, NULL, many, 129, blob, &bytes), SECPOOL_E_INVALID);
+	assert_int_equal(tpm_seal(tpm, 0, NULL, SECRET, 32, blob, &bytes), SECPOOL_E_INVALID);
+	assert_int_equal(
+		tpm_seal(tpm, 1u << 24, NULL, SECRET, 32, blob, &bytes), SECPOOL_E_INVALID);
 	assert_int_equal(bytes, 4711);
-	assert_int_equal(tpm_seal(tpm, PCRS, many, 128, blob, &bytes), SECPOOL_OK);
+	assert_int_equal(tpm_seal(tpm, PCRS, NULL, many, 128, blob, &bytes), SECPOOL_OK);
 	tpm_close(tpm);
 }
 
@@ -80,11 +81,13 @@ static void flipped_blob_refuses(void **state)
 	(void)state;
 	for (size_t at = 0; at < bytes; at += at < 64 ? 1 : 3) {
 		blob[at] ^= (uint8_t)(1u << (at % 8));
-		assert_int_equal(tpm_unseal(tpm, blob, bytes, got, SECRET_BYTES), SECPOOL_E_TPM);
+		assert_int_equal(
+			tpm_unseal(tpm, NULL, blob, bytes, got, SECRET_BYTES), SECPOOL_E_TPM);
 		blob[at] ^= (uint8_t)(1u << (at % 8));
 	}
 	for (size_t cut = 0; cut < bytes; cut += 5)
-		assert_int_equal(tpm_unseal(tpm, blob, cut, got, SECRET_BYTES), SECPOOL_E_TPM);
+		assert_int_equal(
+			tpm_unseal(tpm, NULL, blob, cut, got, SECRET_BYTES), SECPOOL_E_TPM);
 	expect_unsealed(tpm, blob, bytes);
 	tpm_close(tpm);
 }

@@ -86,7 +86,7 @@ static void test_open_refuses(void **state)
 		refused(key, &label, blob, bytes, 32, SECPOOL_E_KEY_GONE);
 		blob[i] ^= 0x80;
 	}
-	other = label, other.purpose = WRAP_TENANT_KEY;
+	other = label, other.purpose = WRAP_NODE_KEY;
 	refused(key, &other, blob, bytes, 32, SECPOOL_E_KEY_GONE);
 	other = label, strcpy(other.tenant, "alic");
 	refused(key, &other, blob, bytes, 32, SECPOOL_E_KEY_GONE);

@@ -32,7 +32,7 @@ static int set_up(void **state)
 	snprintf(store, sizeof store, "%s/directory.db", folder);
 	if (directory_open(store, &directory) != SECPOOL_OK)
 		return -1;
-	return wraps_open(path, directory, &wraps) == SECPOOL_OK ? 0 : -1;
+	return wraps_open(folder, directory, &wraps) == SECPOOL_OK ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -45,12 +45,39 @@ static int tear_down(void **state)
 	return os_remove_tree(folder) == SECPOOL_OK ? 0 : -1;
 }
 
+/* As the enclave gives it; node 3 comes with it. */
+static struct msg_enc_key_wrapped wrapped_of(const void *key, size_t bytes, uint64_t slot)
+{
+	struct msg_enc_key_wrapped wrapped = {.region = 1,
+		.epoch = 1,
+		.slot = slot,
+		.node_count = 1,
+		.nodes = {3},
+		.wrapped_bytes = (uint32_t)bytes};
+
+	memset(wrapped.records, 0x4e, KEYFILE_NODE_BYTES);
+	memcpy(wrapped.wrapped, key,
+		bytes < sizeof wrapped.wrapped ? bytes : sizeof wrapped.wrapped);
+	return wrapped;
+}
+
+static enum secpool_error put_one(const struct msg_enc_key_wrapped *key)
+{
+	return wraps_put_all(wraps, &key, 1);
+}
+
+static enum secpool_error put_at(const void *key, size_t bytes, uint64_t slot)
+{
+	const struct msg_enc_key_wrapped wrapped = wrapped_of(key, bytes, slot);
+
+	return put_one(&wrapped);
+}
+
 static uint64_t put(const char *key)
 {
-	uint64_t slot = 0;
+	static uint64_t slot;
 
-	assert_int_equal(wraps_put(wraps, (const uint8_t *)key, strlen(key), &slot), SECPOOL_OK);
-	assert_true(slot > 0);
+	assert_int_equal(put_at(key, strlen(key), ++slot), SECPOOL_OK);
 	return slot;
 }
 
@@ -61,7 +88,7 @@ static bool is_there(const char *key)
 	bool found;
 
 	assert_int_equal(os_read_file(path, 1 << 24, &text, &bytes), SECPOOL_OK);
-	assert_int_equal(bytes % WRAPS_SLOT_BYTES, 0);
+	assert_int_equal(bytes % KEYFILE_SLOT_BYTES, 0);
 	found = memmem(text, bytes, key, strlen(key)) != NULL;
 	free(text);
 	return found;
@@ -82,7 +109,8 @@ static void reopen(void)
 {
 	wraps_close(wraps);
 	wraps = NULL;
-	assert_int_equal(wraps_open(path, directory, &wraps), SECPOOL_OK);
+	assert_int_equal(wraps_open(folder, directory, &wraps), SECPOOL_OK);
+	assert_int_equal(wraps_erase_unnamed(wraps), SECPOOL_OK);
 }
 
 static void test_an_erased_key_is_nowhere(void **state)
@@ -101,26 +129,25 @@ static void test_an_erased_key_is_nowhere(void **state)
 	assert_false(is_there("WRAPPED-KEY-OF-THE-FIRST"));
 	assert_true(is_there("WRAPPED-KEY-OF-THE-SECOND"));
 	/* its slot is used again, and nothing of the longer key is left behind the shorter one */
-	assert_int_equal(put("short"), first);
+	assert_int_equal(put_at("short", 5, first), SECPOOL_OK);
 	assert_int_equal(wraps_erase(wraps, second), SECPOOL_OK);
 	assert_false(is_there("WRAPPED-KEY"));
 	assert_int_equal(wraps_erase(wraps, 0), SECPOOL_OK);
 }
 
-static void test_the_lowest_free_slot_is_taken(void **state)
+static void test_nodes_come_first(void **state)
 {
-	uint64_t slots[5];
+	char nodes[96], *text = NULL;
+	size_t bytes = 0;
 
 	(void)state;
-	for (size_t i = 0; i < 5; i++) {
-		slots[i] = put("key");
-		assert_int_equal(slots[i], i + 1);
-	}
-	assert_int_equal(wraps_erase(wraps, 4), SECPOOL_OK);
-	assert_int_equal(wraps_erase(wraps, 2), SECPOOL_OK);
-	assert_int_equal(wraps_erase_all(wraps, (const uint64_t[]){5, 0, 3}, 3), SECPOOL_OK);
-	for (uint64_t slot = 2; slot <= 6; slot++)
-		assert_int_equal(put("key"), slot);
+	put("key");
+	snprintf(nodes, sizeof nodes, "%s/nodes", folder);
+	assert_int_equal(os_read_file(nodes, 1 << 24, &text, &bytes), SECPOOL_OK);
+	assert_int_equal(bytes, 4 * KEYFILE_NODE_BYTES);
+	assert_int_equal(text[3 * KEYFILE_NODE_BYTES], 0x4e);
+	assert_int_equal(text[bytes - 1], 0x4e);
+	free(text);
 }
 
 static void test_what_no_region_names_is_overwritten_at_the_start(void **state)
@@ -134,7 +161,7 @@ static void test_what_no_region_names_is_overwritten_at_the_start(void **state)
 	reopen();
 	assert_false(is_there("KEY-OF-A-CRASHED-RELEASE"));
 	assert_true(is_there("KEY-OF-A-LIVE-REGION"));
-	assert_int_equal(put("another"), left);
+	assert_int_equal(put_at("another", 7, left), SECPOOL_OK);
 	assert_true(is_there("KEY-OF-A-LIVE-REGION"));
 	assert_int_equal(wraps_erase(wraps, kept), SECPOOL_OK);
 	assert_false(is_there("KEY-OF-A-LIVE-REGION"));
@@ -159,12 +186,12 @@ static void test_both_keys_of_a_rotation_are_kept(void **state)
 	assert_true(is_there("KEY-THAT-PAGES-MOVE-TO"));
 	assert_false(is_there("KEY-OF-A-CRASHED-ROTATION"));
 	/* one whose slot is gone is missed */
-	assert_int_equal(
-		directory_run(directory, "UPDATE regions SET next_wrap = 99", DIRECTORY_VALUES()),
+	assert_int_equal(directory_run(directory, "UPDATE regions SET next_wrap = 99999",
+				 DIRECTORY_VALUES()),
 		SECPOOL_OK);
 	wraps_close(wraps);
 	wraps = NULL;
-	assert_int_equal(wraps_open(path, directory, &wraps), SECPOOL_E_STORE);
+	assert_int_equal(wraps_open(folder, directory, &wraps), SECPOOL_E_STORE);
 }
 
 static void test_a_slot_cut_short_is_made_whole(void **state)
@@ -185,37 +212,63 @@ static void test_a_lost_file_is_refused(void **state)
 	wraps_close(wraps);
 	wraps = NULL;
 	assert_int_equal(unlink(path), 0);
-	assert_int_equal(wraps_open(path, directory, &other), SECPOOL_E_STORE);
+	assert_int_equal(wraps_open(folder, directory, &other), SECPOOL_E_STORE);
 	assert_non_null(strstr(err_detail(), path));
 	assert_null(other);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(symlink("/dev/null", path), 0);
-	assert_int_equal(wraps_open(path, directory, &other), SECPOOL_E_STORE);
+	assert_int_equal(wraps_open(folder, directory, &other), SECPOOL_E_STORE);
 	assert_null(other);
-	assert_int_equal(wraps_open("/nowhere/wraps", directory, &other), SECPOOL_E_STORE);
+	assert_int_equal(wraps_open("/nowhere", directory, &other), SECPOOL_E_STORE);
 	assert_non_null(strstr(err_detail(), "/nowhere/wraps"));
 }
 
 static void test_bad_arguments_change_nothing(void **state)
 {
-	static const uint8_t bytes[WRAPS_BYTES_MOST + 1];
-	uint64_t slot = 77;
+	static const uint8_t bytes[KEYFILE_SLOT_USED_MOST + 1];
+	struct msg_enc_key_wrapped wrapped = wrapped_of("key", 3, 9);
 
 	(void)state;
-	assert_int_equal(wraps_put(wraps, bytes, 0, &slot), SECPOOL_E_INVALID);
-	assert_int_equal(wraps_put(wraps, bytes, sizeof bytes, &slot), SECPOOL_E_INVALID);
-	assert_int_equal(slot, 77);
-	assert_int_equal(wraps_erase(wraps, 1), SECPOOL_E_INVALID);
-	assert_int_equal(wraps_put(wraps, bytes, WRAPS_BYTES_MOST, &slot), SECPOOL_OK);
-	assert_int_equal(wraps_erase(wraps, slot + 1), SECPOOL_E_INVALID);
-	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_OK);
-	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_E_INVALID);
+	assert_int_equal(put_at(bytes, 0, 9), SECPOOL_E_INVALID);
+	assert_int_equal(put_at(bytes, sizeof bytes, 9), SECPOOL_E_INVALID);
+	assert_int_equal(put_at(bytes, 1, 0), SECPOOL_E_INVALID);
+	assert_int_equal(put_at(bytes, 1, KEYFILE_SLOTS_MOST + 1), SECPOOL_E_INVALID);
+	wrapped.nodes[0] = KEYFILE_NODES_MOST;
+	assert_int_equal(put_one(&wrapped), SECPOOL_E_INVALID);
+	wrapped.nodes[0] = 3;
+	wrapped.node_count = 5;
+	assert_int_equal(put_one(&wrapped), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 9), SECPOOL_E_INVALID);
+	assert_int_equal(put_at(bytes, KEYFILE_SLOT_USED_MOST, 9), SECPOOL_OK);
+	assert_int_equal(put_at(bytes, 1, 9), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 10), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 9), SECPOOL_OK);
+	assert_int_equal(wraps_erase(wraps, 9), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 0), SECPOOL_OK);
+}
+
+/* Several with one wait for the disk: when one of them can't be stored, none is. */
+static void test_several_are_all_or_none(void **state)
+{
+	const struct msg_enc_key_wrapped first = wrapped_of("first", 5, 5),
+					 second = wrapped_of("second", 6, 6),
+					 taken = wrapped_of("again", 5, 5);
+	const struct msg_enc_key_wrapped *const good[] = {&first, &second}, *const bad[] = {&second,
+										    &taken};
+
+	(void)state;
+	assert_int_equal(wraps_put_all(wraps, good, 2), SECPOOL_OK);
+	assert_int_equal(wraps_erase(wraps, 6), SECPOOL_OK);
+	assert_int_equal(wraps_put_all(wraps, bad, 2), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 6), SECPOOL_E_INVALID);
+	assert_int_equal(wraps_erase(wraps, 5), SECPOOL_OK);
+	assert_int_equal(wraps_put_all(wraps, NULL, 0), SECPOOL_OK);
 }
 
 static void test_a_full_disk_is_an_error(void **state)
 {
 	struct rlimit before, none;
-	uint64_t slot = 77;
+	uint64_t slot;
 
 	(void)state;
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -223,16 +276,15 @@ static void test_a_full_disk_is_an_error(void **state)
 	none.rlim_cur = 0;
 	signal(SIGXFSZ, SIG_IGN);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
-	assert_int_equal(wraps_put(wraps, (const uint8_t *)"k", 1, &slot), SECPOOL_E_STORE);
-	assert_non_null(strstr(err_detail(), path));
-	assert_int_equal(slot, 77);
+	assert_int_equal(put_at("k", 1, 1), SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), folder));
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 	slot = put("key");
 	/* what can't be overwritten is an error too, and its slot is not used again */
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
 	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_E_STORE);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
-	assert_true(put("next") != slot);
+	assert_int_equal(put_at("next", 4, slot), SECPOOL_E_INVALID);
 }
 
 int main(void)
@@ -240,12 +292,13 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_an_erased_key_is_nowhere),
-		TEST(test_the_lowest_free_slot_is_taken),
+		TEST(test_nodes_come_first),
 		TEST(test_what_no_region_names_is_overwritten_at_the_start),
 		TEST(test_both_keys_of_a_rotation_are_kept),
 		TEST(test_a_slot_cut_short_is_made_whole),
 		TEST(test_a_lost_file_is_refused),
 		TEST(test_bad_arguments_change_nothing),
+		TEST(test_several_are_all_or_none),
 		TEST(test_a_full_disk_is_an_error),
 	};
 

@@ -51,7 +51,7 @@ static inline struct tpm *open_tpm(void)
 static inline size_t seal(struct tpm *tpm, uint8_t blob[TPM_BLOB_BYTES])
 {
 	size_t bytes = 0;
-	enum secpool_error error = tpm_seal(tpm, PCRS, SECRET, SECRET_BYTES, blob, &bytes);
+	enum secpool_error error = tpm_seal(tpm, PCRS, NULL, SECRET, SECRET_BYTES, blob, &bytes);
 
 	if (error)
 		print_error("%s\n", err_detail());
@@ -67,7 +67,7 @@ static inline void expect_refused(
 
 	memset(untouched, 0x77, sizeof untouched);
 	memcpy(got, untouched, sizeof got);
-	assert_int_equal(tpm_unseal(tpm, blob, bytes, got, secret_bytes), SECPOOL_E_TPM);
+	assert_int_equal(tpm_unseal(tpm, NULL, blob, bytes, got, secret_bytes), SECPOOL_E_TPM);
 	assert_memory_equal(got, untouched, sizeof got);
 	if (!strstr(err_detail(), reason))
 		print_error("wanted '%s', got '%s'\n", reason, err_detail());
@@ -77,7 +77,7 @@ static inline void expect_refused(
 static inline void expect_unsealed(struct tpm *tpm, const uint8_t *blob, size_t bytes)
 {
 	uint8_t got[SECRET_BYTES] = {0};
-	enum secpool_error error = tpm_unseal(tpm, blob, bytes, got, SECRET_BYTES);
+	enum secpool_error error = tpm_unseal(tpm, NULL, blob, bytes, got, SECRET_BYTES);
 
 	if (error)
 		print_error("%s\n", err_detail());

@@ -60,20 +60,6 @@ enum secpool_error __wrap_extents_scrub_again(struct directory *directory, uint6
 	return __real_extents_scrub_again(directory, slot);
 }
 
-WRAP(enum secpool_error, wraps_put, struct wraps *wraps, const uint8_t *bytes, size_t count,
-	uint64_t *ret_slot);
-
-enum secpool_error __wrap_wraps_put(
-	struct wraps *wraps, const uint8_t *bytes, size_t count, uint64_t *ret_slot)
-{
-	enum secpool_error error;
-
-	points_at(POINT_KEYMGR_STORE);
-	error = __real_wraps_put(wraps, bytes, count, ret_slot);
-	points_at(POINT_KEYMGR_STORED);
-	return error;
-}
-
 WRAP(enum secpool_error, wraps_erase, struct wraps *wraps, uint64_t slot);
 
 enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot)
@@ -86,9 +72,11 @@ enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot)
 	return error;
 }
 
-WRAP(enum secpool_error, wraps_put_all, struct wraps *wraps, struct wraps_key *keys, size_t count);
+WRAP(enum secpool_error, wraps_put_all, struct wraps *wraps,
+	const struct msg_enc_key_wrapped *const *keys, size_t count);
 
-enum secpool_error __wrap_wraps_put_all(struct wraps *wraps, struct wraps_key *keys, size_t count)
+enum secpool_error __wrap_wraps_put_all(
+	struct wraps *wraps, const struct msg_enc_key_wrapped *const *keys, size_t count)
 {
 	enum secpool_error error;
 

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What ties the key tree to the TPM: a root key sealed for one generation, which is the value of a counter in the TPM's NV memory (docs/keys.md, "Generations").
+ *
+ * anchor_start opens the generation that the counter is at, or makes the first one; files are read and written there, before the sandbox. Afterwards a new generation is made in two steps: anchor_seal makes its file, which the
+ * front writes and syncs; anchor_commit counts. Of two roots that were ever sealed at most one opens at the counter's value when it rests: each gets a greater last value than all before (the front remembers the greatest
+ * across crashes), opens from the next value up to that, and the counter is driven up to it.
+ * Threads: one at a time for each anchor.
+ */
+#ifndef SECPOOL_ENCLAVE_ANCHOR_H
+#define SECPOOL_ENCLAVE_ANCHOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "enclave/keytree.h"
+#include "enclave/tpm.h"
+#include "lib/base/err.h"
+
+enum { ANCHOR_AUDIT_BYTES = 32, ANCHOR_SKIPPED_MOST = 1024 };
+
+/* What is sealed: also the audit log's head and length as of that moment. */
+struct anchor {
+	struct tpm *tpm; /* stays open */
+	uint32_t pcrs, counter_index;
+	uint64_t generation; /* the counter's value, at which the tree's root opens */
+	uint64_t sealed;     /* the last value of the newest root that was sealed in this run */
+	bool pending;	     /* a root was sealed, and is neither committed nor given up */
+	uint8_t *auth;	     /* secret: the counter's */
+	uint8_t audit_head[ANCHOR_AUDIT_BYTES];
+	uint64_t audit_count;
+	void *slots; /* the file of wrapped keys, mapped */
+};
+
+/*
+ * Opens the store in state_dir, or makes it where there is none and may_provision. tree: all zero. The TPM stays open in the anchor.
+ * Errors: SECPOOL_E_STORE (rolled back: it says so, and what to put back; missing; damaged), SECPOOL_E_TPM, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_SYSTEM. anchor_done is called in any case.
+ */
+enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, const char *where, const char *state_dir, uint32_t pcrs, bool may_provision, bool *ret_provisioned) MUST_USE;
+
+/* Wipes and closes; allowed on one that is all zero. The tree is its owner's. */
+void anchor_done(struct anchor *anchor);
+
+/* What the next generation seals as the audit log's head (SHA-256 of its newest record) and how many records it has. */
+void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count);
+
+/*
+ * Renews the tree and writes the new generation's file (keyfile.h) into writer. last: greater than that of every root that was ever sealed for this store, at most ANCHOR_SKIPPED_MOST above the generation.
+ * Errors: SECPOOL_E_INVALID (last; or one is pending), SECPOOL_E_TPM, those of keytree_renew: nothing is pending.
+ */
+enum secpool_error anchor_seal(struct anchor *anchor, struct keytree *tree, uint64_t last, struct buf_writer *writer) MUST_USE;
+
+/*
+ * The file is on the disk: counts up to the new generation. Errors: SECPOOL_E_TPM: it may have counted or not, so the enclave must end: a new start finds out which. SECPOOL_E_INVALID: nothing is pending.
+ */
+enum secpool_error anchor_commit(struct anchor *anchor, struct keytree *tree) MUST_USE;
+
+/* The file could not be written: the old generation stays. */
+void anchor_give_up(struct anchor *anchor, struct keytree *tree);
+
+#endif

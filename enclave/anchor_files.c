@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "enclave/anchor_files.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib/base/guarded_copy.h"
+#include "lib/base/log.h"
+#include "lib/base/os.h"
+
+#define SLOTS_BYTES ((size_t)KEYFILE_SLOTS_MOST * KEYFILE_SLOT_BYTES)
+
+static enum secpool_error path_of(
+	const struct anchor_files *files, const char *name, char path[PATH_MAX])
+{
+	if (snprintf(path, PATH_MAX, "%s/%s", files->state_dir, name) >= PATH_MAX)
+		return err_set(SECPOOL_E_LIMIT, "the state folder's path is too long");
+	return SECPOOL_OK;
+}
+
+static enum secpool_error open_file(const struct anchor_files *files, const char *name, int *ret_fd)
+{
+	char path[PATH_MAX];
+	enum secpool_error error = path_of(files, name, path);
+
+	if (error)
+		return error;
+	*ret_fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return *ret_fd < 0 ? os_error("open %s", path) : SECPOOL_OK;
+}
+
+static enum secpool_error read_root(struct anchor_files *files, const char *name, char **ret_bytes,
+	struct keyfile_root *ret_root, bool *ret_has)
+{
+	char path[PATH_MAX];
+	size_t count = 0;
+	enum secpool_error error = path_of(files, name, path);
+
+	if (!error)
+		error = os_read_file(path, KEYFILE_ROOT_BYTES_MOST, ret_bytes, &count);
+	if (error == SECPOOL_E_NOT_FOUND)
+		return SECPOOL_OK;
+	if (!error)
+		error = keyfile_parse_root((const uint8_t *)*ret_bytes, count, ret_root);
+	if (error == SECPOOL_E_STORE || error == SECPOOL_E_LIMIT)
+		return err_set(
+			SECPOOL_E_STORE, "%.160s: %.90s: put its backup back", path, err_detail());
+	*ret_has = !error;
+	return error;
+}
+
+enum secpool_error anchor_files_open(const char *state_dir, struct anchor_files *files)
+{
+	enum secpool_error error;
+
+	files->state_dir = state_dir;
+	error = open_file(files, KEYFILE_NODES, &files->nodes_fd);
+	if (!error)
+		error = open_file(files, KEYFILE_WRAPS, &files->wraps_fd);
+	if (error)
+		return error;
+	/* as long as it may become; what is beyond the file's end can't be read yet */
+	files->slots = mmap(NULL, SLOTS_BYTES, PROT_READ, MAP_SHARED, files->wraps_fd, 0);
+	if (files->slots == MAP_FAILED) {
+		files->slots = NULL;
+		return os_error("map the wrapped keys");
+	}
+	error = read_root(files, KEYFILE_ROOT, &files->root_bytes, &files->root, &files->has_root);
+	if (!error)
+		error = read_root(
+			files, KEYFILE_NEXT, &files->next_bytes, &files->next, &files->has_next);
+	return error;
+}
+
+void anchor_files_close(struct anchor_files *files)
+{
+	os_close(&files->nodes_fd);
+	os_close(&files->wraps_fd);
+	free(files->root_bytes);
+	free(files->next_bytes);
+	files->root_bytes = files->next_bytes = NULL;
+}
+
+void anchor_files_unmap(void *slots)
+{
+	if (slots)
+		munmap(slots, SLOTS_BYTES);
+}
+
+bool anchor_files_read_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
+{
+	const uint8_t *slots = arg;
+
+	return guarded_copy(bytes, slots + (size_t)slot * KEYFILE_SLOT_BYTES, KEYFILE_SLOT_BYTES) ==
+	       SECPOOL_OK;
+}
+
+enum secpool_error anchor_files_first(
+	struct anchor_files *files, const uint8_t record[KEYFILE_NODE_BYTES])
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	/* what an attempt that never became a store may have left */
+	if (ftruncate(files->nodes_fd, 0) != 0 || ftruncate(files->wraps_fd, 0) != 0)
+		return os_error("empty the key store");
+	error = keyfile_write_node(files->nodes_fd, KEYTREE_SERVICE, record);
+	if (!error && fsync(files->nodes_fd) != 0)
+		error = os_error("fsync of the key store");
+	return error;
+}
+
+enum secpool_error anchor_files_write_root(
+	const struct anchor_files *files, const void *bytes, size_t count)
+{
+	char path[PATH_MAX];
+	enum secpool_error error = path_of(files, KEYFILE_ROOT, path);
+
+	return error ? error : os_write_file_durable(path, bytes, count, 0600);
+}
+
+enum secpool_error anchor_files_take_next(struct anchor_files *files)
+{
+	enum secpool_error error = keyfile_apply(&files->next, files->nodes_fd, files->wraps_fd);
+
+	return error ? error : keyfile_take_next(&files->next, files->state_dir);
+}
+
+void anchor_files_drop_next(struct anchor_files *files)
+{
+	char path[PATH_MAX];
+
+	/* if it stays it is looked at again at the next start, and opens for no value that the counter will have */
+	if (files->has_next && path_of(files, KEYFILE_NEXT, path) == SECPOOL_OK &&
+		unlink(path) != 0)
+		log_error("next-root-not-removed", os_error("remove %s", path));
+}
+
+enum secpool_error anchor_files_load(
+	struct anchor_files *files, struct keytree *tree, uint8_t **root)
+{
+	enum { NODES_BYTES_MOST = KEYFILE_NODES_MOST * KEYFILE_NODE_BYTES };
+	char path[PATH_MAX], *nodes = NULL;
+	size_t bytes = 0;
+	enum secpool_error error = path_of(files, KEYFILE_NODES, path);
+
+	if (!error)
+		error = os_read_file(path, NODES_BYTES_MOST, &nodes, &bytes);
+	if (!error)
+		error = keytree_load(tree, root, anchor_files_read_slot, files->slots,
+			(const uint8_t *)nodes, bytes);
+	free(nodes);
+	return error;
+}

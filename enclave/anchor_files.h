@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The key store's files at the enclave's start (keyfile.h says what is in them): read, mapped, and brought up to the generation that was committed. For anchor.c. Threads: one. */
+#ifndef SECPOOL_ENCLAVE_ANCHOR_FILES_H
+#define SECPOOL_ENCLAVE_ANCHOR_FILES_H
+
+#include "enclave/keyfile.h"
+#include "enclave/keytree.h"
+#include "lib/base/err.h"
+
+struct anchor_files {
+	const char *state_dir; /* borrowed */
+	int nodes_fd, wraps_fd;
+	bool has_root, has_next;
+	struct keyfile_root root, next;
+	char *root_bytes, *next_bytes;
+	void *slots; /* the file of wraps, mapped; the anchor's from then on */
+};
+
+/*
+ * Opens or makes nodes and wraps (mode 0600), maps wraps, and reads the roots that are there. Errors: SECPOOL_E_STORE (damaged), SECPOOL_E_SYSTEM ...; anchor_files_close is called in any case.
+ */
+enum secpool_error anchor_files_open(const char *state_dir, struct anchor_files *files) MUST_USE;
+void anchor_files_close(struct anchor_files *files);
+void anchor_files_unmap(void *slots);
+
+/* keytree_reader; arg: the mapping. A file that was cut short meanwhile is no more than missing. */
+bool anchor_files_read_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES]);
+
+/* The service node of a new store, and its root, each on the disk when it returns. Errors: SECPOOL_E_STORE ... */
+enum secpool_error anchor_files_first(struct anchor_files *files, const uint8_t record[KEYFILE_NODE_BYTES]) MUST_USE;
+enum secpool_error anchor_files_write_root(const struct anchor_files *files, const void *bytes, size_t count) MUST_USE;
+
+/* root.next was committed: its records go to their places, and it becomes root.sealed. */
+enum secpool_error anchor_files_take_next(struct anchor_files *files) MUST_USE;
+/* root.next was not committed, and never will be. */
+void anchor_files_drop_next(struct anchor_files *files);
+
+/* keytree_load of the files as they are now. root: moved. */
+enum secpool_error anchor_files_load(struct anchor_files *files, struct keytree *tree, uint8_t **root) MUST_USE;
+
+#endif

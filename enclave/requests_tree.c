@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the enclave answers about region keys and the key tree; the table is in requests.c. */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "enclave/requests.h"
+#include "lib/base/clock.h"
+#include "lib/base/os.h"
+
+_Static_assert(sizeof((struct msg_enc_key_wrapped *)0)->wrapped == WRAP_BLOB_BYTES_MOST, "");
+_Static_assert(
+	sizeof((struct msg_enc_key_wrapped *)0)->records == KEYTREE_ADDED_MOST * KEYFILE_NODE_BYTES,
+	"");
+
+/* While a new generation is neither committed nor given up the tree stays as it is. */
+static enum secpool_error check_resting(const struct requests *requests)
+{
+	if (requests->keys.anchor.pending)
+		return err_set(SECPOOL_E_BUSY, "a new generation of the key tree is under way");
+	return SECPOOL_OK;
+}
+
+static void put_leaf(const struct keytree_added *leaf, struct msg_enc_key_wrapped *out)
+{
+	out->slot = (uint64_t)leaf->slot + 1;
+	out->node_count = leaf->node_count;
+	for (uint32_t i = 0; i < leaf->node_count; i++)
+		out->nodes[i] = leaf->nodes[i];
+	memcpy(out->records, leaf->records, leaf->node_count * (size_t)KEYFILE_NODE_BYTES);
+	out->wrapped_bytes = (uint32_t)leaf->blob_bytes;
+	memcpy(out->wrapped, leaf->blob, leaf->blob_bytes);
+}
+
+/* Each device that lanes are placed on must have evidence that is fresh now. */
+static enum secpool_error check_devices(
+	const struct requests *requests, const struct msg_enc_key_create *in)
+{
+	struct verdicts_device device;
+	char id[MSG_NAME_BYTES];
+	enum secpool_error error = SECPOOL_OK;
+
+	if (in->device_count == 0 || in->device_count > MSG_LANES_MAX)
+		return err_set(SECPOOL_E_INVALID, "a region on %u devices", in->device_count);
+	for (uint32_t i = 0; i < in->device_count && !error; i++) {
+		memcpy(id, in->devices + i * sizeof id, sizeof id);
+		id[sizeof id - 1] = '\0';
+		error = verdicts_fresh(&requests->verdicts, id, clock_now_ns(), &device);
+	}
+	return error;
+}
+
+/* To the client, which checks the sender's credentials. Never waits for one that does not read. */
+static enum secpool_error send_key(
+	const struct session *session, const struct msg_enc_key_create *in, int fd)
+{
+	struct msg msg = {.type = MSG_REGION_KEY};
+	enum secpool_error error;
+
+	msg.u.region_key.region = in->region;
+	msg.u.region_key.epoch = in->epoch;
+	msg.u.region_key.page_bytes = in->page_bytes;
+	msg.u.region_key.protection = MSG_PROTECTION_XTS_GMAC;
+	error = sock_send(session->socket, &msg, &fd, 1, 0);
+	/* codes that say whose fault it is: the client's, not the enclave's or the front's */
+	if (error == SECPOOL_E_TIMEOUT)
+		return err_set(SECPOOL_E_BUSY,
+			"process %d does not read its socket: its key can't be sent", session->pid);
+	if (error == SECPOOL_E_DAEMON_GONE)
+		return err_set(SECPOOL_E_CLOSED,
+			"process %d has closed its socket: its key can't be sent", session->pid);
+	return error;
+}
+
+enum secpool_error requests_key_create(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_key_create *in = &request->u.enc_key_create;
+	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
+	const struct pagecipher_binding binding = {in->region, in->epoch, in->page_bytes};
+	const struct session *session = NULL;
+	enum secpool_error error;
+	struct keytree_added leaf;
+	int fd = -1;
+
+	(void)extra;
+	error = check_resting(requests);
+	if (!error)
+		error = sessions_get(&requests->sessions, in->session, clock_now_ns(), &session);
+	if (!error)
+		error = check_devices(requests, in);
+	if (!error)
+		error = vault_make_region(&requests->vault, session->tenant, &binding,
+			MSG_PROTECTION_XTS_GMAC, &fd, &leaf);
+	if (error)
+		return error;
+	error = send_key(session, in, fd);
+	os_close(&fd);
+	if (error) {
+		/* the front never hears of the nodes that were made for it */
+		vault_take_back(&requests->vault, &binding, &leaf);
+		return error;
+	}
+	answer->type = MSG_ENC_KEY_WRAPPED;
+	out->region = in->region;
+	out->epoch = in->epoch;
+	put_leaf(&leaf, out);
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_key_destroy(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
+	const struct msg_enc_key_destroy *in = &request->u.enc_key_destroy;
+	enum secpool_error error;
+
+	(void)extra;
+	if (in->region == 0)
+		return err_set(SECPOOL_E_INVALID, "a region without a number");
+	error = check_resting(requests);
+	if (error)
+		return error;
+	vault_destroy_region(&requests->vault, in->region, in->epoch);
+	answer->type = MSG_ENC_KEY_DESTROYED;
+	out->region = in->region;
+	out->generation = requests->keys.anchor.generation + 1;
+	out->destroyed_ns = clock_calendar_ns();
+	return SECPOOL_OK;
+}
+
+/* Slots are numbered from 1 on outside. */
+enum secpool_error requests_leaf_claim(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_leaf_claim *in = &request->u.enc_leaf_claim;
+	enum secpool_error error = check_resting(requests);
+
+	(void)extra;
+	if (!error && in->count > MSG_LEAVES_MAX)
+		error = err_set(SECPOOL_E_INVALID, "%u leaves in one message", in->count);
+	for (uint32_t i = 0; i < in->count && !error; i++)
+		error = keytree_claim(
+			&requests->tree, in->slots[i] - 1, in->regions[i], in->epochs[i]);
+	if (error)
+		return error;
+	answer->type = MSG_ENC_LEAVES;
+	answer->u.enc_leaves.dropped = in->all ? keytree_claimed(&requests->tree) : 0;
+	answer->u.enc_leaves.dirty = keytree_dirty(&requests->tree);
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_leaf_drop(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_leaf_drop *in = &request->u.enc_leaf_drop;
+	enum secpool_error error = check_resting(requests);
+
+	(void)extra;
+	(void)answer;
+	if (!error && in->count > MSG_LEAVES_MAX)
+		error = err_set(SECPOOL_E_INVALID, "%u leaves in one message", in->count);
+	for (uint32_t i = 0; i < in->count && !error; i++)
+		error = keytree_drop_slot(&requests->tree, in->slots[i] - 1);
+	return error;
+}
+
+/* The front gives memory for it: its descriptor is mapped, and what is written there is all wrapped. */
+enum secpool_error requests_anchor_seal(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct buf_writer writer = {.capacity = KEYFILE_ROOT_BYTES_MOST};
+	void *memory = mmap(NULL, KEYFILE_ROOT_BYTES_MOST, PROT_READ | PROT_WRITE, MAP_SHARED,
+		extra->fds[0], 0);
+	enum secpool_error error;
+
+	if (memory == MAP_FAILED)
+		return os_error("map the memory for a new generation");
+	writer.bytes = memory;
+	error = anchor_seal(
+		&requests->keys.anchor, &requests->tree, request->u.enc_anchor_seal.last, &writer);
+	munmap(memory, KEYFILE_ROOT_BYTES_MOST);
+	if (error)
+		return error;
+	answer->type = MSG_ENC_ANCHOR_SEALED;
+	answer->u.enc_anchor_sealed.bytes = writer.used;
+	return SECPOOL_OK;
+}
+
+enum secpool_error requests_anchor_end(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	struct anchor *anchor = &requests->keys.anchor;
+	uint64_t erased = requests->tree.dropped;
+	enum secpool_error error = SECPOOL_OK;
+
+	(void)extra;
+	if (!request->u.enc_anchor_end.commit) {
+		anchor_give_up(anchor, &requests->tree);
+		return SECPOOL_OK;
+	}
+	error = anchor_commit(anchor, &requests->tree);
+	if (error)
+		return error;
+	answer->type = MSG_ENC_ANCHORED;
+	answer->u.enc_anchored.generation = anchor->generation;
+	answer->u.enc_anchored.erased = erased;
+	return SECPOOL_OK;
+}
