@@ -94,7 +94,8 @@ static enum secpool_error provision(
 	error = tpm_counter_make(anchor->tpm, anchor->auth, &counter.index, &counter.first);
 	kept = root;
 	if (!error)
-		error = keytree_new(tree, &root, anchor_files_read_slot, files->slots, record);
+		error = keytree_new(
+			tree, &root, anchor_files_read_slot, anchor_files_arg(files), record);
 	if (!error)
 		error = anchor_files_first(files, record);
 	counter.last = counter.first;
@@ -192,7 +193,7 @@ enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, con
 	if (!anchor->auth)
 		return no_memory();
 	error = anchor_files_open(state_dir, &files);
-	anchor->slots = files.slots;
+	anchor->wraps_fd = files.wraps_fd;
 	if (!error && files.has_root) {
 		error = open_store(anchor, tree, &files);
 	} else if (!error && (!may_provision || files.has_next)) {
@@ -212,7 +213,8 @@ void anchor_done(struct anchor *anchor)
 {
 	tpm_close(anchor->tpm);
 	secmem_free(anchor->auth);
-	anchor_files_unmap(anchor->slots);
+	if (anchor->wraps_fd > 0)
+		os_close(&anchor->wraps_fd);
 	memset(anchor, 0, sizeof *anchor);
 }
 

@@ -29,7 +29,7 @@ struct anchor {
 	uint8_t *auth;	     /* secret: the counter's */
 	uint8_t audit_head[ANCHOR_AUDIT_BYTES];
 	uint64_t audit_count;
-	void *slots; /* the file of wrapped keys, mapped */
+	int wraps_fd; /* the file of wrapped keys, to be read; -1 before anchor_start */
 };
 
 /*
@@ -38,7 +38,7 @@ struct anchor {
  */
 enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, const char *where, const char *state_dir, uint32_t pcrs, bool may_provision, bool *ret_provisioned) MUST_USE;
 
-/* Wipes and closes; allowed on one that is all zero. The tree is its owner's. */
+/* Wipes and closes; allowed on one that is all zero, where nothing was opened. The tree is its owner's. */
 void anchor_done(struct anchor *anchor);
 
 /* What the next generation seals as the audit log's head (SHA-256 of its newest record) and how many records it has. */

@@ -5,14 +5,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
-
-#define SLOTS_BYTES ((size_t)KEYFILE_SLOTS_MOST * KEYFILE_SLOT_BYTES)
 
 static enum secpool_error path_of(
 	const struct anchor_files *files, const char *name, char path[PATH_MAX])
@@ -63,12 +59,6 @@ enum secpool_error anchor_files_open(const char *state_dir, struct anchor_files 
 		error = open_file(files, KEYFILE_WRAPS, &files->wraps_fd);
 	if (error)
 		return error;
-	/* as long as it may become; what is beyond the file's end can't be read yet */
-	files->slots = mmap(NULL, SLOTS_BYTES, PROT_READ, MAP_SHARED, files->wraps_fd, 0);
-	if (files->slots == MAP_FAILED) {
-		files->slots = NULL;
-		return os_error("map the wrapped keys");
-	}
 	error = read_root(files, KEYFILE_ROOT, &files->root_bytes, &files->root, &files->has_root);
 	if (!error)
 		error = read_root(
@@ -79,24 +69,25 @@ enum secpool_error anchor_files_open(const char *state_dir, struct anchor_files 
 void anchor_files_close(struct anchor_files *files)
 {
 	os_close(&files->nodes_fd);
-	os_close(&files->wraps_fd);
 	free(files->root_bytes);
 	free(files->next_bytes);
 	files->root_bytes = files->next_bytes = NULL;
 }
 
-void anchor_files_unmap(void *slots)
+void *anchor_files_arg(const struct anchor_files *files)
 {
-	if (slots)
-		munmap(slots, SLOTS_BYTES);
+	return (void *)(intptr_t)files->wraps_fd; /* lint: a number, never a place */
 }
 
 bool anchor_files_read_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
 {
-	const uint8_t *slots = arg;
+	ssize_t got;
 
-	return guarded_copy(bytes, slots + (size_t)slot * KEYFILE_SLOT_BYTES, KEYFILE_SLOT_BYTES) ==
-	       SECPOOL_OK;
+	do
+		got = pread((int)(intptr_t)arg, bytes, KEYFILE_SLOT_BYTES,
+			(off_t)slot * KEYFILE_SLOT_BYTES);
+	while (got < 0 && os_interrupted());
+	return got == KEYFILE_SLOT_BYTES;
 }
 
 enum secpool_error anchor_files_first(
@@ -150,7 +141,7 @@ enum secpool_error anchor_files_load(
 	if (!error)
 		error = os_read_file(path, NODES_BYTES_MOST, &nodes, &bytes);
 	if (!error)
-		error = keytree_load(tree, root, anchor_files_read_slot, files->slots,
+		error = keytree_load(tree, root, anchor_files_read_slot, anchor_files_arg(files),
 			(const uint8_t *)nodes, bytes);
 	free(nodes);
 	return error;

@@ -9,22 +9,21 @@
 
 struct anchor_files {
 	const char *state_dir; /* borrowed */
-	int nodes_fd, wraps_fd;
+	int nodes_fd, wraps_fd; /* wraps_fd is the anchor's */
 	bool has_root, has_next;
 	struct keyfile_root root, next;
 	char *root_bytes, *next_bytes;
-	void *slots; /* the file of wraps, mapped; the anchor's from then on */
 };
 
 /*
- * Opens or makes nodes and wraps (mode 0600), maps wraps, and reads the roots that are there. Errors: SECPOOL_E_STORE (damaged), SECPOOL_E_SYSTEM ...; anchor_files_close is called in any case.
+ * Opens or makes nodes and wraps (mode 0600), and reads the roots that are there. Errors: SECPOOL_E_STORE (damaged), SECPOOL_E_SYSTEM ...; anchor_files_close is called in any case.
  */
 enum secpool_error anchor_files_open(const char *state_dir, struct anchor_files *files) MUST_USE;
 void anchor_files_close(struct anchor_files *files);
-void anchor_files_unmap(void *slots);
 
-/* keytree_reader; arg: the mapping. A file that was cut short meanwhile is no more than missing. */
+/* keytree_reader, which reads the file itself; its argument for these files. */
 bool anchor_files_read_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES]);
+void *anchor_files_arg(const struct anchor_files *files);
 
 /* The service node of a new store, and its root, each on the disk when it returns. Errors: SECPOOL_E_STORE ... */
 enum secpool_error anchor_files_first(struct anchor_files *files, const uint8_t record[KEYFILE_NODE_BYTES]) MUST_USE;

@@ -12,7 +12,6 @@
 #include "enclave/secmem.h"
 #include "enclave/selftest.h"
 #include "lib/base/clock.h"
-#include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
@@ -34,8 +33,6 @@ static enum secpool_error shut_out(void)
 
 	if (!error)
 		error = guardian_check();
-	if (!error)
-		error = guarded_copy_install(); /* for the mapped file of wrapped keys */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	/* a sanitizer brings an allocator of its own, with an option of its own: enclave.c */
 	if (!error && mallopt(M_PERTURB, FREED_BYTE) != 1)
@@ -96,7 +93,7 @@ static enum secpool_error enter_sandbox(const struct requests *requests)
 		error = sandbox_drop_capabilities();
 	if (!error)
 		error = sandbox_enter(SANDBOX_ENCLAVE, requests->verifier.pid,
-			tpm_descriptor(requests->keys.anchor.tpm));
+			tpm_descriptor(requests->keys.anchor.tpm), requests->keys.anchor.wraps_fd);
 	return error;
 }
 

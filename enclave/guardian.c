@@ -126,7 +126,7 @@ _Noreturn void guardian_run(
 		/* the exit status says it too, if the front does not listen */
 		_exit(sock_reply(socket, 0, error, clock_now_ns() + TELL_NS) ? 2 : 1);
 	}
-	if (sandbox_close_all_but(-1) || sandbox_enter(SANDBOX_GUARDIAN, 0, -1))
+	if (sandbox_close_all_but(-1) || sandbox_enter(SANDBOX_GUARDIAN, 0, -1, -1))
 		_exit(1);
 	_exit(watch(enclave));
 }

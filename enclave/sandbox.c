@@ -117,7 +117,7 @@ static int add_tpm(scmp_filter_ctx filter, int tpm)
 }
 
 static enum secpool_error add_rules(
-	scmp_filter_ctx filter, enum sandbox_role role, pid_t verifier, int tpm)
+	scmp_filter_ctx filter, enum sandbox_role role, pid_t verifier, int tpm, int store)
 {
 	int result = 0;
 
@@ -131,10 +131,15 @@ static enum secpool_error add_rules(
 	}
 	if (result == 0 && role == SANDBOX_ENCLAVE && tpm >= 0)
 		result = add_tpm(filter, tpm);
+	if (result == 0 && role == SANDBOX_ENCLAVE && store >= 0) {
+		const struct scmp_arg_cmp args[] = {IS(0, store)};
+		/* siblings of erased keys, to wrap them anew */
+		result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, CALL(pread64), 1, args);
+	}
 	return result == 0 ? SECPOOL_OK : seccomp_error(result, "adding a rule");
 }
 
-enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm)
+enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm, int store)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	enum secpool_error error = SECPOOL_E_INTERNAL;
@@ -142,7 +147,7 @@ enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm
 
 	if (!filter)
 		return err_set(SECPOOL_E_NO_MEMORY, "seccomp: no memory for the filter");
-	error = add_rules(filter, role, verifier, tpm);
+	error = add_rules(filter, role, verifier, tpm, store);
 	if (error)
 		goto out;
 	/* a call by another architecture's table is killed too: it would be judged by the wrong numbers */

@@ -37,10 +37,10 @@ enum secpool_error sandbox_raise_limits(unsigned fds, unsigned *ret_fds) MUST_US
 enum secpool_error sandbox_drop_capabilities(void) MUST_USE;
 
 /*
- * Enters the role's filter of system calls. verifier: the one process that the enclave may kill (SIGKILL); 0 for none, and for other roles. tpm: the descriptor that the enclave may also read and write: its TPM's; -1: none.
+ * Enters the role's filter of system calls. verifier: the one process that the enclave may kill (SIGKILL); 0 for none, and for other roles. tpm: the descriptor that the enclave may also read and write: its TPM's; store: the one that it may read at an offset: the wrapped keys; -1: none.
  * Errors: SECPOOL_E_SYSTEM; the process must then end.
  */
-enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm) MUST_USE;
+enum secpool_error sandbox_enter(enum sandbox_role role, pid_t verifier, int tpm, int store) MUST_USE;
 
 /* Closes every descriptor but keep; -1 keeps none. Errors: SECPOOL_E_SYSTEM. */
 enum secpool_error sandbox_close_all_but(int keep) MUST_USE;

@@ -139,7 +139,7 @@ static _Noreturn void run(int socket, const struct policy *policy)
 		error = ekcert_load(policy, &cas);
 	if (sock_reply(socket, 0, error, clock_now_ns() + VERIFIER_DEADLINE_NS) || error ||
 		sandbox_drop_capabilities() || sandbox_close_all_but(socket) ||
-		sandbox_enter(SANDBOX_VERIFIER, 0, -1))
+		sandbox_enter(SANDBOX_VERIFIER, 0, -1, -1))
 		_exit(1);
 	serve(socket, cas);
 	_exit(0);

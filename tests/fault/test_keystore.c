@@ -24,7 +24,6 @@
 #include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
 #include "keymgr/wraps.h"
-#include "lib/base/guarded_copy.h"
 #include "lib/base/log.h"
 #include "tests/unit/vtpm_process.h"
 
@@ -128,7 +127,6 @@ static _Noreturn void be_enclave(int socket)
 
 	snprintf(store, sizeof store, "%s/directory.db", state_dir);
 	need(secmem_init(SECMEM_ALLOW_LOCKED));
-	need(guarded_copy_install());
 	need(policy_load_text(policy_text, sizeof policy_text - 1, "test.yaml", &policy));
 	need(hostkeys_open(where, state_dir, HOST_PCRS, access(store, F_OK) == 0, &requests.tree,
 		&requests.keys));

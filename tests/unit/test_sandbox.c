@@ -117,7 +117,7 @@ static int try_call(enum sandbox_role role, const struct call *call)
 	if (pid == 0) {
 		const struct rlimit none = {0, 0};
 		setrlimit(RLIMIT_CORE, &none);
-		if (sandbox_enter(role, 0, -1))
+		if (sandbox_enter(role, 0, -1, -1))
 			_exit(FAILED);
 		syscall(call->number, call->args[0], call->args[1], call->args[2], call->args[3],
 			call->args[4], call->args[5]);
@@ -162,7 +162,7 @@ static void only_the_verifier_is_killed(void **state)
 		if (other == 0) {
 			const struct rlimit none = {0, 0};
 			setrlimit(RLIMIT_CORE, &none);
-			if (sandbox_enter(SANDBOX_ENCLAVE, victim, -1))
+			if (sandbox_enter(SANDBOX_ENCLAVE, victim, -1, -1))
 				_exit(FAILED);
 			syscall(SYS_kill, (long)(round == 0 ? victim + 1 : victim),
 				(long)(round == 1 ? SIGSTOP : SIGKILL));
