@@ -62,6 +62,13 @@ static const struct command commands[] = {
 		command_tenant_rotate},
 	{NULL, "events", ARG_RUNTIME | ARG_JSON | ARG_FOLLOW, 0, "[--follow] [--json]",
 		"Shows what happened: devices, regions, losses, refusals.", command_events},
+	{"audit", "verify", ARG_RUNTIME | ARG_JSON | ARG_ANCHOR | ARG_AUDIT | ARG_RECEIPT, 0,
+		"[--audit FILE] [--anchor PEM] [--receipt FILE] [--json]",
+		"Checks the audit offline: changed, removed or reordered records, and those "
+		"missing at the end.",
+		command_audit_verify},
+	{"audit", "list", ARG_RUNTIME | ARG_JSON | ARG_AUDIT, 0, "[--audit FILE] [--json]",
+		"Lists the records of the audit, each checked.", command_audit_list},
 	{"receipt", "verify", ARG_JSON | ARG_ANCHOR, 1, "FILE [--anchor PEM] [--json]",
 		"Checks a release receipt offline and says what it states.",
 		command_receipt_verify},

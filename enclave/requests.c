@@ -12,6 +12,24 @@
 _Static_assert(sizeof((struct msg_enc_session_open *)0)->wrapped == VAULT_TENANT_BLOB_BYTES, "");
 _Static_assert(sizeof((struct msg_enc_key_wrapped *)0)->wrapped == WRAP_BLOB_BYTES_MOST, "");
 
+/* The session is in the audit, or it is closed again. */
+static enum secpool_error keep_session(struct requests *requests,
+	const struct msg_enc_session_open *in, const struct session *session, uint64_t handle)
+{
+	const struct audit_entry entry = {.kind = AUDIT_SESSION_OPENED,
+		.has_peer = true,
+		.uid = session->uid,
+		.pid = (uint32_t)session->pid,
+		.tenant = in->tenant,
+		.session = handle,
+		.detail = in->wrapped_bytes ? "" : "the store had no key of this tenant"};
+	enum secpool_error error = audit_keep(&requests->audit, &entry);
+
+	if (error && sessions_close(&requests->sessions, handle))
+		error = err_set(SECPOOL_E_INTERNAL, "a session could not be closed again");
+	return error;
+}
+
 static enum secpool_error session_open(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
@@ -39,6 +57,8 @@ static enum secpool_error session_open(struct requests *requests, const struct m
 	session.uid = peer.uid;
 	session.pid = peer.pid;
 	error = sessions_open(&requests->sessions, &session, &extra->fds[0], &handle);
+	if (!error)
+		error = keep_session(requests, in, &session, handle);
 	if (error)
 		return error;
 	const struct vault_tenant *tenant = &requests->vault.tenants[session.tenant];
@@ -54,9 +74,15 @@ static enum secpool_error session_open(struct requests *requests, const struct m
 static enum secpool_error session_close(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
+	const struct audit_entry entry = {
+		.kind = AUDIT_SESSION_CLOSED, .session = request->u.enc_session_close.session};
+	enum secpool_error error = sessions_close(&requests->sessions, entry.session);
+
 	(void)extra;
 	(void)answer;
-	return sessions_close(&requests->sessions, request->u.enc_session_close.session);
+	if (!error)
+		audit_tell(&requests->audit, &entry);
+	return error;
 }
 
 /* Each device that lanes are placed on must have evidence that is fresh now. */
@@ -105,6 +131,11 @@ static enum secpool_error key_create(struct requests *requests, const struct msg
 	const struct msg_enc_key_create *in = &request->u.enc_key_create;
 	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
 	const struct pagecipher_binding binding = {in->region, in->epoch, in->page_bytes};
+	struct audit_entry entry = {.kind = AUDIT_KEY_CREATED,
+		.has_peer = true,
+		.session = in->session,
+		.region = in->region,
+		.epoch = in->epoch};
 	const struct session *session = NULL;
 	enum secpool_error error;
 	size_t bytes = 0;
@@ -119,10 +150,20 @@ static enum secpool_error key_create(struct requests *requests, const struct msg
 			MSG_PROTECTION_XTS_GMAC, &fd, out->wrapped, &bytes);
 	if (error)
 		return error;
-	error = send_key(session, in, fd);
+	entry.tenant = requests->vault.tenants[session->tenant].name;
+	entry.uid = session->uid;
+	entry.pid = (uint32_t)session->pid;
+	error = audit_keep(&requests->audit, &entry);
+	if (!error) {
+		error = send_key(session, in, fd);
+		entry.kind = AUDIT_KEY_DESTROYED; /* if it could not be sent */
+	}
 	os_close(&fd);
 	if (error) {
-		vault_destroy_region(&requests->vault, in->region, in->epoch);
+		entry.generation = vault_destroy_region(&requests->vault, in->region, in->epoch);
+		entry.detail = "it was not handed out";
+		if (entry.kind == AUDIT_KEY_DESTROYED)
+			audit_tell(&requests->audit, &entry);
 		secmem_wipe(out->wrapped, sizeof out->wrapped);
 		return error;
 	}
@@ -139,9 +180,18 @@ static enum secpool_error key_destroy(struct requests *requests, const struct ms
 	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
 	const struct msg_enc_key_destroy *in = &request->u.enc_key_destroy;
 
+	const struct audit_entry entry = {.kind = AUDIT_KEY_DESTROYED,
+		.region = in->region,
+		.epoch = in->epoch,
+		.generation = requests->vault.generation + 1};
+	enum secpool_error error;
+
 	(void)extra;
 	if (in->region == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number");
+	error = audit_keep(&requests->audit, &entry);
+	if (error)
+		return error;
 	answer->type = MSG_ENC_KEY_DESTROYED;
 	out->region = in->region;
 	out->generation = vault_destroy_region(&requests->vault, in->region, in->epoch);
@@ -152,12 +202,25 @@ static enum secpool_error key_destroy(struct requests *requests, const struct ms
 static enum secpool_error receipt(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
+	const struct msg_enc_receipt *facts = &request->u.enc_receipt;
+	uint8_t digest[RECEIPT_DIGEST_BYTES];
+	const struct audit_entry entry = {.kind = AUDIT_RECEIPT,
+		.tenant = facts->tenant,
+		.region = facts->region,
+		.epoch = facts->epoch,
+		.generation = facts->generation,
+		.bytes = facts->scrubbed_bytes,
+		.receipt = facts->number,
+		.sha256 = digest};
+	char *document = answer->u.receipt.document;
 	size_t bytes = 0;
+	enum secpool_error error = receipt_sign(&requests->keys.signer, facts, document, &bytes);
 
 	(void)extra;
 	answer->type = MSG_RECEIPT;
-	return receipt_sign(&requests->keys.signer, &request->u.enc_receipt,
-		answer->u.receipt.document, &bytes);
+	if (!error)
+		error = receipt_digest(document, bytes, digest);
+	return error ? error : audit_keep(&requests->audit, &entry);
 }
 
 static enum secpool_error status(struct requests *requests, const struct msg *request,
@@ -207,6 +270,8 @@ static const struct row {
 	{MSG_ENC_DEVICE_ENROL, IN(SERVING), 0, requests_device_enrol},
 	{MSG_ENC_DEVICE_KNOWN, IN(SERVING), 0, requests_device_known},
 	{MSG_ENC_RECEIPT, IN(SERVING), 0, receipt},
+	{MSG_ENC_AUDIT_NOTE, IN(SERVING), 0, requests_audit_note},
+	{MSG_ENC_AUDIT_ANCHOR, IN(SERVING), 0, requests_audit_anchor},
 	{MSG_ENC_STATUS, IN(SERVING), 0, status},
 	{MSG_ENC_STOP, IN(SERVING), 0, stop},
 };
@@ -262,6 +327,8 @@ bool requests_serve(struct requests *requests, const struct msg *request, struct
 		go_on = false;
 	} else {
 		error = row->handler(requests, request, extra, ret_answer);
+		if (error)
+			requests_tell_refusal(requests, request, error);
 		go_on = requests->state == REQUESTS_SERVING;
 	}
 	sock_close_fds(extra);

@@ -18,6 +18,7 @@ struct parts;
 struct policy;
 struct directory;
 struct wraps;
+struct auditlog;
 struct server;
 struct devices;
 struct sessions;
@@ -30,6 +31,7 @@ struct daemon {
 	const struct policy *policy;
 	struct directory *directory;
 	struct wraps *wraps;
+	struct auditlog *auditlog;
 	struct server *server;
 	struct devices *devices;
 	struct sessions *sessions;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "enclave/enclave.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/daemon.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
@@ -41,6 +42,7 @@ enum { STATUS_USAGE = 2, LOCK_POLL_MS = 50, DESCRIPTORS = 65536 };
 
 struct arguments {
 	const char *runtime_dir, *state_dir, *policy, *tpm;
+	bool new_audit;
 };
 
 struct parts {
@@ -54,11 +56,13 @@ struct parts {
 
 static void show_usage(FILE *to)
 {
-	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE\n"
+	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE "
+	      "[--new-audit]\n"
 	      "  --runtime-dir DIR  where keymgr.sock is made\n"
 	      "  --state-dir DIR    directory.db, root.sealed and what else must survive\n"
 	      "  --policy FILE      who may be which tenant (secpool-policy(5))\n"
-	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n",
+	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n"
+	      "  --new-audit        begin a new audit where the old one was lost or moved away\n",
 		to);
 }
 
@@ -68,8 +72,8 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 	static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
 		{"state-dir", required_argument, NULL, 's'},
 		{"policy", required_argument, NULL, 'p'}, {"tpm", required_argument, NULL, 't'},
-		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
-		{NULL, 0, NULL, 0}};
+		{"new-audit", no_argument, NULL, 'a'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -86,6 +90,9 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 		case 't':
 			arguments->tpm = optarg;
 			break;
+		case 'a':
+			arguments->new_audit = true;
+			break;
 		case 'h':
 			show_usage(stdout);
 			return 0;
@@ -100,7 +107,8 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 	if (optind == argc && arguments->runtime_dir && arguments->state_dir && arguments->policy &&
 		arguments->tpm)
 		return -1;
-	fputs("secpool-keymgrd: all four options are needed, and nothing else\n", stderr);
+	fputs("secpool-keymgrd: --runtime-dir, --state-dir, --policy and --tpm are all needed\n",
+		stderr);
 	show_usage(stderr);
 	return STATUS_USAGE;
 }
@@ -140,12 +148,15 @@ static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error start_enclave(struct parts *parts, const char *store)
+static enum secpool_error start_enclave(
+	struct daemon *daemon, struct parts *parts, const char *store)
 {
 	const struct arguments *arguments = &parts->arguments;
 	struct enclave_options options = {.policy_name = arguments->policy,
 		.tpm = arguments->tpm,
 		.state_dir = arguments->state_dir,
+		.audit = {.keep = auditlog_keep, .arg = daemon->auditlog},
+		.new_audit = arguments->new_audit,
 		.store_exists = access(store, F_OK) == 0};
 	char path[PATH_MAX];
 	enum secpool_error error = join(path, arguments->runtime_dir, "keymgr.sock");
@@ -235,6 +246,18 @@ static enum secpool_error check_policy(const char *path)
 	return error;
 }
 
+/* The old one stays; this thread's sentence says why. */
+static void refuse_policy(struct daemon *daemon)
+{
+	struct events_about about = {0};
+	char reason[ERR_DETAIL_BYTES];
+
+	msg_set_text(reason, sizeof reason, err_detail());
+	events_record(daemon, "policy-refused", &about, "%.200s: the old one stays", reason);
+	if (auditlog_note(daemon, MSG_NOTE_POLICY_REFUSED, NULL, "", 0, reason))
+		log_error("refusal-not-told", SECPOOL_E_DAEMON_GONE);
+}
+
 /* A bad file changes nothing. A good one is taken by a new start in place: the enclave takes its policy from who starts it, and from nobody later. */
 static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *arg)
 {
@@ -245,9 +268,11 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 
 	(void)source;
 	(void)info;
+	if (!error)
+		error = auditlog_note(
+			daemon, MSG_NOTE_POLICY_LOADED, NULL, "", 0, parts->arguments.policy);
 	if (error) {
-		events_record(daemon, "policy-refused", &about, "%.200s: the old one stays",
-			err_detail());
+		refuse_policy(daemon);
 		return 0;
 	}
 	events_record(daemon, "policy-reloaded", &about, "%.200s", parts->arguments.policy);
@@ -300,6 +325,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 {
 	enum secpool_error error = watch(daemon, parts);
 
+	if (!error)
+		error = auditlog_start(daemon);
 	if (!error)
 		error = events_new(daemon, &daemon->events);
 	if (!error)
@@ -361,7 +388,9 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	if (!error)
 		error = join(wraps, parts->arguments.state_dir, "wraps");
 	if (!error)
-		error = start_enclave(parts, store);
+		error = auditlog_open(parts->arguments.state_dir, &daemon->auditlog);
+	if (!error)
+		error = start_enclave(daemon, parts, store);
 	if (!error)
 		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
 	if (!error)
@@ -415,12 +444,15 @@ int main(int argc, char **argv)
 		log_error("not-started", error);
 	else
 		status = serve(&daemon);
+	if (!error && status == 0)
+		auditlog_stop(&daemon);
 	stop_parts(&daemon);
 	for (size_t i = 0; i < sizeof parts.sources / sizeof *parts.sources; i++)
 		sd_event_source_disable_unref(parts.sources[i]);
 	sd_event_unref(daemon.loop);
 	if (parts.enclave.pid > 0)
 		enclave_stop(&parts.enclave);
+	auditlog_close(daemon.auditlog);
 	policy_free(parts.policy);
 	os_close(&parts.guardian_fd);
 	os_close(&parts.policy_fd);

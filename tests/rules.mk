@@ -20,6 +20,10 @@ LDFLAGS_test_outside_view := -Wl,--wrap=pagecipher_new
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads
 LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
+# the steps of an append to the audit
+LDFLAGS_test_auditlog := -Wl,--wrap=os_write_all,--wrap=fdatasync
+# what is looked for in the audit: the keys that the library is given
+LDFLAGS_test_audit_outside := -Wl,--wrap=pagecipher_new
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # as on a kernel without MOVE and POISON

@@ -67,7 +67,8 @@ static void *answer_all(void *arg)
 			answer.u.enc_key_wrapped.region = request.u.enc_key_create.region;
 			answer.u.enc_key_wrapped.epoch = request.u.enc_key_create.epoch;
 			answer.u.enc_key_wrapped.wrapped_bytes = 40;
-		} else if (request.type != MSG_ENC_SESSION_CLOSE) {
+		} else if (request.type != MSG_ENC_SESSION_CLOSE &&
+			   request.type != MSG_ENC_AUDIT_NOTE) {
 			answer.u.reply.error = SECPOOL_E_UNSUPPORTED;
 		}
 		sock_close_fds(&extra);

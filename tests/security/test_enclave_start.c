@@ -96,13 +96,15 @@ static void comes_back_with_its_keys(void **state)
 		sizeof open.u.enc_session_open.wrapped);
 	rig_connect(&rig, &client, &front);
 	open.u.enc_session_open.wrapped[9] ^= 1;
-	assert_int_equal(sock_call(rig.enclave.socket, &open, &front, 1, MSG_ENC_SESSION_OPENED,
-				 &second, NULL, clock_now_ns() + RIG_WAIT_NS),
-		SECPOOL_E_KEY_GONE);
+	rig_ok(enclave_exchange(rig.enclave.socket, &rig.enclave.audit, &open, &front, 1,
+		       MSG_ENC_SESSION_OPENED, &second, RIG_WAIT_NS),
+		"changed key");
+	assert_int_equal(sock_answer_error(&second), SECPOOL_E_KEY_GONE);
 	open.u.enc_session_open.wrapped[9] ^= 1;
-	rig_ok(sock_call(rig.enclave.socket, &open, &front, 1, MSG_ENC_SESSION_OPENED, &second,
-		       NULL, clock_now_ns() + RIG_WAIT_NS),
-		"the wrapped key opens");
+	rig_ok(enclave_exchange(rig.enclave.socket, &rig.enclave.audit, &open, &front, 1,
+		       MSG_ENC_SESSION_OPENED, &second, RIG_WAIT_NS),
+		"the wrapped key");
+	assert_int_equal(second.type, MSG_ENC_SESSION_OPENED);
 	assert_memory_equal(second.u.enc_session_opened.wrapped, first.u.enc_session_opened.wrapped,
 		first.u.enc_session_opened.wrapped_bytes);
 	os_close(&front);
