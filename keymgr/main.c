@@ -280,13 +280,20 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 	return sd_event_exit(daemon->loop, 0);
 }
 
-/* Returns only when it failed. */
-static void start_again(char **argv)
+/* Until there is a loop that takes it, and through an exec: a SIGHUP must wait then, for a policy that was read before it. */
+static void hold_hangups(void)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+/* Returns only when it failed. */
+static void start_again(char **argv)
+{
+	hold_hangups();
 	execv("/proc/self/exe", argv);
 	log_error("not-started-again", os_error("exec of this program"));
 }
@@ -431,6 +438,7 @@ int main(int argc, char **argv)
 	if (enclave_is_child(argc, argv, &status))
 		return status;
 	log_init("secpool-keymgrd", LOG_LEVEL_INFO);
+	hold_hangups();
 	status = read_arguments(argc, argv, &parts.arguments);
 	if (status >= 0)
 		return status;

@@ -39,7 +39,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
 
 # the benches: a file for each, listed in the table of bench.c
-$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
 # the torture (docs/testing.md): all of it but its main, which tests are linked with; functions of the library at which a client can be stopped
 TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/torture/*.c)))

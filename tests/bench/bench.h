@@ -63,6 +63,9 @@ int bench_scrub(struct bench *bench);
 /* Making and ending very many regions in keymgrd's directory. Needs no daemons. */
 int bench_extents(struct bench *bench);
 
+/* Records of the audit a second, with and without the disk. Needs no daemons. */
+int bench_audit(struct bench *bench);
+
 /* These need `secpool up`; failover, rebuild and redundancy seven devices of it, which they pull and plug. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);

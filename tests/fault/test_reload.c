@@ -55,6 +55,37 @@ static void bad_files_change_nothing(void)
 	SUPPORT_CHECK(support_daemon("keymgrd") == pid && may_be("brief"));
 }
 
+/* Asks until the answer is this one, also while nobody answers. */
+static void await_session(const char *tenant, enum secpool_error wanted)
+{
+	for (unsigned ms = 0; ms < LOAD_WAIT_MS; ms += 100) {
+		int fd = -1;
+		enum secpool_error error = support_session(tenant, 4 << 20, &fd);
+
+		os_close(&fd);
+		if (error == wanted)
+			return;
+		clock_sleep_ns(100 * CLOCK_NS_PER_MS);
+	}
+	support_fail("tenant %s: not answered by %s", tenant, err_name(wanted));
+}
+
+/* Also those that come while it starts again; it lives, and the last file counts. */
+static void hangups_are_not_lost(void)
+{
+	pid_t pid = support_daemon("keymgrd");
+
+	for (int i = 0; i < 20; i++) {
+		hang_up();
+		clock_sleep_ns((uint64_t)i * 10 * CLOCK_NS_PER_MS);
+	}
+	change("name: brief", "name: later");
+	hang_up();
+	await_session("later", SECPOOL_OK);
+	await_session("brief", SECPOOL_E_UNKNOWN_TENANT);
+	SUPPORT_CHECK(support_daemon("keymgrd") == pid);
+}
+
 static void a_good_one_counts(struct secpool *pool)
 {
 	struct secpool_event event;
@@ -108,6 +139,7 @@ int main(void)
 	load_check_all();
 	SUPPORT_OK(secpool_region_release(region, NULL));
 	secpool_close(pool);
+	hangups_are_not_lost();
 	free(policy_text);
 	support_down();
 	return 0;
