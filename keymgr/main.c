@@ -26,6 +26,7 @@
 #include "keymgr/events.h"
 #include "keymgr/owners.h"
 #include "keymgr/releases.h"
+#include "keymgr/revoke.h"
 #include "keymgr/rotate.h"
 #include "keymgr/server.h"
 #include "keymgr/session.h"
@@ -348,6 +349,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 		error = server_new(daemon, parts->enclave.listener, &daemon->server);
 	if (!error)
 		error = owners_start(daemon);
+	if (!error)
+		error = revoke_unknown_tenants(daemon);
 	if (!error)
 		error = rotate_start(daemon, &parts->sources[5]);
 	return error;

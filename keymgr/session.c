@@ -10,6 +10,7 @@
 #include "keymgr/owners.h"
 #include "keymgr/process.h"
 #include "keymgr/releases.h"
+#include "keymgr/revoke.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -251,6 +252,20 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	server_send(connection, &msg, daemon->faultfd);
 }
 
+/* The policy does not let the peer be the tenant: what it has as that, from before, ends. */
+static void revoke_of_peer(struct server_connection *connection, const char *tenant)
+{
+	char reason[ERR_DETAIL_BYTES];
+	struct os_process process;
+
+	msg_set_text(reason, sizeof reason, err_detail());
+	/* one that has ended is looked after by its end */
+	if (process_of_peer(connection->fd, &connection->peer, connection->accepted_ns, &process) ==
+		SECPOOL_OK)
+		revoke_refused(connection->daemon, &process, tenant);
+	err_set(SECPOOL_OK, "%s", reason);
+}
+
 enum secpool_error session_handle_open(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
@@ -270,6 +285,8 @@ enum secpool_error session_handle_open(
 	session->caused =
 		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = SESSION_CAUSED_PER_S};
 	error = check_quota(connection, open, &session->quota);
+	if (error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED)
+		revoke_of_peer(connection, open->tenant);
 	if (!error)
 		error = process_of_peer(connection->fd, &connection->peer, connection->accepted_ns,
 			&session->process);
