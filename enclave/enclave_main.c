@@ -158,7 +158,10 @@ static enum secpool_error start(
 
 /* ---- the audit ---- */
 
-/* As audit_sink: by way of the front, which has the file. arg: the socket to it. */
+/*
+ * As audit_sink: by way of the front, which has the file. arg: the socket to it. Without an answer nobody knows whether the record is there: the enclave ends, and the next one takes the chain's end
+ * from the file.
+ */
 static enum secpool_error send_record(void *arg, const char *line, bool wait)
 {
 	static struct msg record, kept;
@@ -166,16 +169,19 @@ static enum secpool_error send_record(void *arg, const char *line, bool wait)
 	enum secpool_error error;
 
 	record.type = MSG_ENC_AUDIT;
+	record.number++;
 	record.u.enc_audit.wait = wait;
 	MSG_SET(record.u.enc_audit.line, line);
 	error = sock_send(*socket, &record, NULL, 0, clock_now_ns() + ANSWER_NS);
 	if (!error)
 		error = sock_receive(*socket, &kept, NULL, clock_now_ns() + KEPT_NS);
-	if (!error && kept.type != MSG_ENC_AUDIT_KEPT)
+	if (!error && (kept.type != MSG_ENC_AUDIT_KEPT || kept.number != record.number))
 		error = err_set(SECPOOL_E_PROTOCOL, "a record of the audit was answered by %s",
 			msg_name(kept.type));
-	if (error)
-		return error;
+	if (error) {
+		log_error("audit-not-answered", error);
+		_exit(1);
+	}
 	error = err_from_number(kept.u.enc_audit_kept.error);
 	return error ? err_set(error, "%s", kept.u.enc_audit_kept.detail) : SECPOOL_OK;
 }
