@@ -274,7 +274,7 @@ enum secpool_error session_handle_open(
 	struct session *session = calloc(1, sizeof *session);
 	struct msg_enc_session_opened opened = {.session = 0};
 	enum secpool_error error = SECPOOL_E_INTERNAL;
-	bool in_enclave = false;
+	bool in_enclave = false, by_policy = false;
 
 	(void)extra;
 	if (!session) {
@@ -285,7 +285,8 @@ enum secpool_error session_handle_open(
 	session->caused =
 		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = SESSION_CAUSED_PER_S};
 	error = check_quota(connection, open, &session->quota);
-	if (error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED)
+	by_policy = error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED;
+	if (by_policy)
 		revoke_of_peer(connection, open->tenant);
 	if (!error)
 		error = process_of_peer(connection->fd, &connection->peer, connection->accepted_ns,
@@ -313,6 +314,9 @@ enum secpool_error session_handle_open(
 	log_event(LOG_LEVEL_INFO, "session-opened", "tenant=%s pid=%d uid=%u", open->tenant,
 		connection->peer.pid, connection->peer.uid);
 out:
+	/* the client gives all up when the policy refuses it: a system call that is not permitted must not look so */
+	if (error == SECPOOL_E_DENIED && !by_policy)
+		error = SECPOOL_E_SYSTEM;
 	if (error && in_enclave)
 		close_in_enclave(daemon, opened.session);
 	if (error && session && !session_of_process(daemon->sessions, &session->process))
