@@ -36,6 +36,8 @@ enum {
 	OPT_USER = 'u',
 	OPT_ACTION = 'x',
 	OPT_ANCHOR = 'a',
+	OPT_AUDIT = 'l',
+	OPT_RECEIPT = 'c',
 	OPT_POLICY = 'p',
 	OPT_DEVICES = 'n',
 	OPT_DEVICE_BYTES = 'b'
@@ -62,6 +64,10 @@ static const struct known_option known[] = {
 		"--action A           session, or create:SIZE[,REDUNDANCY[,ON_LOSS]]"},
 	{{"anchor", required_argument, NULL, OPT_ANCHOR}, ARG_ANCHOR,
 		"--anchor PEM         the host's attestation key, as you know it"},
+	{{"audit", required_argument, NULL, OPT_AUDIT}, ARG_AUDIT,
+		"--audit FILE         a copy of the audit, with FILE.anchor beside it"},
+	{{"receipt", required_argument, NULL, OPT_RECEIPT}, ARG_RECEIPT,
+		"--receipt FILE       a receipt that must be in the audit"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
 		"--policy FILE        instead of the default policy"},
 	{{"devices", required_argument, NULL, OPT_DEVICES}, ARG_DEVICES,
@@ -175,6 +181,12 @@ static int set_option(const struct command *command, int letter, int argc, char 
 		return ARGS_RUN;
 	case OPT_ANCHOR:
 		args->anchor = optarg;
+		return ARGS_RUN;
+	case OPT_AUDIT:
+		args->audit = optarg;
+		return ARGS_RUN;
+	case OPT_RECEIPT:
+		args->receipt = optarg;
 		return ARGS_RUN;
 	case OPT_POLICY:
 		args->policy = optarg;

@@ -20,6 +20,7 @@ struct args {
 	char runtime[PATH_MAX]; /* the runtime folder, for commands with ARG_RUNTIME */
 	const char *policy;     /* NULL: not given */
 	const char *anchor;
+	const char *audit, *receipt; /* files; NULL: not given */
 	uint64_t devices, device_bytes;
 	bool json, follow, no_wait;
 	const char *evidence;   /* a folder; NULL: not given */
@@ -39,6 +40,8 @@ enum {
 	ARG_NO_WAIT = 128,
 	ARG_EVIDENCE = 256,
 	ARG_EXPLAIN = 512, /* --tenant, --user, --action */
+	ARG_AUDIT = 1024,
+	ARG_RECEIPT = 2048,
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
 };
 
@@ -63,6 +66,8 @@ int command_events(const struct args *args);
 int command_keystore_anchor(const struct args *args);
 int command_receipt_get(const struct args *args);
 int command_receipt_verify(const struct args *args);
+int command_audit_verify(const struct args *args);
+int command_audit_list(const struct args *args);
 
 /*
  * Prints "secpool: " and what failed: this thread's detail, or the error's text. Bytes that a terminal would act on are replaced: a

@@ -67,6 +67,13 @@ static const struct command commands[] = {
 		command_keystore_anchor},
 	{"receipt", "get", ARG_RUNTIME, 1, "NUMBER",
 		"Prints a release receipt as it stands now: durable or not.", command_receipt_get},
+	{"audit", "verify", ARG_RUNTIME | ARG_JSON | ARG_ANCHOR | ARG_AUDIT | ARG_RECEIPT, 0,
+		"[--audit FILE] [--anchor PEM] [--receipt FILE] [--json]",
+		"Checks the audit offline: changed, removed or reordered records, and those "
+		"missing at the end.",
+		command_audit_verify},
+	{"audit", "list", ARG_RUNTIME | ARG_JSON | ARG_AUDIT, 0, "[--audit FILE] [--json]",
+		"Lists the records of the audit, each checked.", command_audit_list},
 	{"receipt", "verify", ARG_JSON | ARG_ANCHOR, 1, "FILE [--anchor PEM] [--json]",
 		"Checks a release receipt offline and says what it states.",
 		command_receipt_verify},

@@ -34,6 +34,7 @@ enum child_arg {
 	ARG_STATE_DIR,
 	ARG_SOCKET_PATH,
 	ARG_STORE_EXISTS,
+	ARG_NEW_AUDIT,
 	ARGS,
 };
 enum { NUMBER_BYTES = 16 };
@@ -93,6 +94,7 @@ bool enclave_is_child(int argc, char **argv, int *ret_status)
 		.state_dir = argv[ARG_STATE_DIR],
 		.socket_path = argv[ARG_SOCKET_PATH],
 		.store_exists = strcmp(argv[ARG_STORE_EXISTS], "0") != 0,
+		.new_audit = strcmp(argv[ARG_NEW_AUDIT], "0") != 0,
 	};
 	enclave_main_run(&options, socket);
 }
@@ -119,6 +121,7 @@ static _Noreturn void become_guardian(
 	argv[ARG_STATE_DIR] = (char *)options->state_dir;
 	argv[ARG_SOCKET_PATH] = (char *)options->socket_path;
 	argv[ARG_STORE_EXISTS] = (char *)(options->store_exists ? "1" : "0");
+	argv[ARG_NEW_AUDIT] = (char *)(options->new_audit ? "1" : "0");
 	if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0)
 		_exit(127);
 	if (close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC) != 0 ||
@@ -144,13 +147,66 @@ static int end_guardian(pid_t guardian, uint64_t deadline_ns)
 	return status;
 }
 
+/* Appends one record, and says whether that was done. */
+static enum secpool_error keep_record(
+	int socket, const struct enclave_audit *audit, const struct msg *msg)
+{
+	const struct msg_enc_audit *record = &msg->u.enc_audit;
+	struct msg kept = {.type = MSG_ENC_AUDIT_KEPT, .number = msg->number};
+	enum secpool_error error = err_set(SECPOOL_E_INTERNAL, "no audit is kept here");
+
+	if (audit->keep)
+		error = audit->keep(audit->arg, record->line, record->wait != 0);
+	kept.u.enc_audit_kept.error = (uint32_t)error;
+	MSG_SET(kept.u.enc_audit_kept.detail, error ? err_detail() : "");
+	return sock_send(socket, &kept, NULL, 0, clock_now_ns() + STOP_NS);
+}
+
+/* The next message that is no record. */
+static enum secpool_error receive_answer(int socket, const struct enclave_audit *audit,
+	struct msg *ret_msg, struct sock_extra *ret_extra, uint64_t wait_ns)
+{
+	enum secpool_error error;
+
+	do {
+		error = sock_receive(socket, ret_msg, ret_extra, clock_now_ns() + wait_ns);
+		if (!error && ret_msg->type == MSG_ENC_AUDIT) {
+			sock_close_fds(ret_extra);
+			error = keep_record(socket, audit, ret_msg);
+		}
+	} while (!error && ret_msg->type == MSG_ENC_AUDIT);
+	return error;
+}
+
+enum secpool_error enclave_exchange(int socket, const struct enclave_audit *audit,
+	struct msg *request, const int *fds, unsigned fd_count, uint32_t want,
+	struct msg *ret_answer, uint64_t wait_ns)
+{
+	static uint32_t last_number;
+	struct sock_extra extra = {.fd_count = 0};
+	enum secpool_error error;
+	struct msg answer;
+
+	request->number = ++last_number;
+	error = sock_send(socket, request, fds, fd_count, clock_now_ns() + wait_ns);
+	if (!error)
+		error = receive_answer(socket, audit, &answer, &extra, wait_ns);
+	if (error)
+		return error;
+	sock_close_fds(&extra); /* an answer has none */
+	error = sock_check_answer(request, want, &answer);
+	if (!error)
+		*ret_answer = answer;
+	return error;
+}
+
 static enum secpool_error wait_ready(struct enclave *enclave)
 {
 	struct sock_extra extra = {.fd_count = 0};
 	enum secpool_error error;
 	struct msg msg;
 
-	error = sock_receive(enclave->socket, &msg, &extra, clock_now_ns() + READY_NS);
+	error = receive_answer(enclave->socket, &enclave->audit, &msg, &extra, READY_NS);
 	if (error == SECPOOL_E_TIMEOUT)
 		return err_set(error, "the enclave was not ready within 60 s: is the TPM working?");
 	if (error)
@@ -175,7 +231,7 @@ static enum secpool_error wait_ready(struct enclave *enclave)
 
 enum secpool_error enclave_start(const struct enclave_options *options, struct enclave *ret_enclave)
 {
-	struct enclave enclave = {.socket = -1, .listener = -1};
+	struct enclave enclave = {.socket = -1, .listener = -1, .audit = options->audit};
 	char starter[NUMBER_BYTES];
 	enum secpool_error error;
 	int ends[2];
@@ -222,13 +278,14 @@ enum secpool_error enclave_check_policy(const struct policy *policy)
 
 void enclave_stop(struct enclave *enclave)
 {
-	struct msg stop = {.type = MSG_ENC_STOP};
+	struct msg stop = {.type = MSG_ENC_STOP}, answer;
 	uint64_t deadline_ns = clock_now_ns() + STOP_NS;
 
 	if (enclave->guardian <= 0)
 		return;
 	/* whether it answers or not, it is gone afterwards */
-	if (sock_call(enclave->socket, &stop, NULL, 0, MSG_REPLY, NULL, NULL, deadline_ns))
+	if (enclave_exchange(
+		    enclave->socket, &enclave->audit, &stop, NULL, 0, MSG_REPLY, &answer, STOP_NS))
 		deadline_ns = 0;
 	os_close(&enclave->socket);
 	os_close(&enclave->listener);

@@ -16,7 +16,17 @@
 #include <sys/types.h>
 
 #include "lib/base/err.h"
+#include "lib/wire/msg.h"
 #include "policy/policy.h"
+
+/*
+ * Where the enclave's audit is kept: the front appends each line (without its line end) to a file; wait: it is on disk when this returns. On error nothing was appended, and what
+ * the line tells of is not done. No callback: the enclave does not start.
+ */
+struct enclave_audit {
+	enum secpool_error (*keep)(void *arg, const char *line, bool wait);
+	void *arg;
+};
 
 struct enclave_options {
 	int policy_fd;            /* the policy file, opened by the starter */
@@ -24,11 +34,14 @@ struct enclave_options {
 	const char *tpm;          /* tpm_open's `where` */
 	const char *state_dir;    /* holds root.sealed, nodes, wraps, signer.wrapped, anchor.pem */
 	const char *socket_path;  /* the clients' socket */
+	struct enclave_audit audit;
+	bool new_audit;           /* the operator begins a new audit: the one before may be missing */
 	bool store_exists;        /* the front's directory exists: then a missing root.sealed is an error, never a new root */
 };
 
 struct enclave {
 	int socket;     /* requests */
+	struct enclave_audit audit;
 	int listener;   /* clients' connections, to accept */
 	pid_t guardian; /* the child to wait for: it ends when the enclave ends */
 	pid_t pid;      /* the enclave */
@@ -55,6 +68,12 @@ enum secpool_error enclave_start(const struct enclave_options *options, struct e
  * Errors: SECPOOL_E_POLICY naming the file.
  */
 enum secpool_error enclave_check_policy(const struct policy *policy) MUST_USE;
+
+/*
+ * Sends a request to the enclave and waits for its answer as sock_exchange does; meanwhile keeps the records that the enclave sends (ENC_AUDIT). wait_ns: without a word from it.
+ */
+enum secpool_error enclave_exchange(int socket, const struct enclave_audit *audit, struct msg *request, const int *fds, unsigned fd_count,
+	uint32_t want, struct msg *ret_answer, uint64_t wait_ns) MUST_USE;
 
 /* Asks it to end (ENC_STOP), waits 2 s, then kills; waits for the guardian. */
 void enclave_stop(struct enclave *enclave);

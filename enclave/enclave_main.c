@@ -2,11 +2,14 @@
 #include "enclave/enclave_main.h"
 
 #include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "enclave/guardian.h"
 #include "enclave/pagecipher.h"
+#include "enclave/primitives.h"
 #include "enclave/requests.h"
 #include "enclave/sandbox.h"
 #include "enclave/secmem.h"
@@ -16,6 +19,8 @@
 #include "lib/base/os.h"
 
 #define FOREVER_NS UINT64_MAX
+/* How long the front may take to have a record on disk. */
+#define KEPT_NS (60 * CLOCK_NS_PER_S)
 /* How long the front may take to read an answer. */
 #define ANSWER_NS (10 * CLOCK_NS_PER_S)
 
@@ -41,6 +46,24 @@ static enum secpool_error shut_out(void)
 	return error;
 }
 
+/* The policy and its text; the caller frees the text. */
+static enum secpool_error read_policy(const struct enclave_options *options, char **ret_text,
+	size_t *ret_bytes, struct policy **ret_policy)
+{
+	enum secpool_error error;
+	int fd = options->policy_fd;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		error = os_error("%s: can't be read from its start", options->policy_name);
+	else
+		error = os_read_fd(
+			fd, options->policy_name, POLICY_FILE_BYTES_MOST, ret_text, ret_bytes);
+	if (!error)
+		error = policy_load_text(*ret_text, *ret_bytes, options->policy_name, ret_policy);
+	os_close(&fd);
+	return error;
+}
+
 /* The policy first, because it looks user names up; then the verifier, because it must not inherit a key. */
 static enum secpool_error load(
 	struct requests *requests, const struct enclave_options *options, unsigned *ret_fds)
@@ -48,17 +71,17 @@ static enum secpool_error load(
 	const struct policy_settings *settings;
 	struct policy *policy = NULL;
 	enum secpool_error error;
-	int policy_fd = options->policy_fd;
+	char *text = NULL;
+	size_t bytes = 0;
 
 	error = sandbox_raise_limits(SESSIONS_MOST + OTHER_FDS, ret_fds);
 	if (!error && *ret_fds <= OTHER_FDS)
 		error = err_set(
 			SECPOOL_E_LIMIT, "only %u descriptors: raise RLIMIT_NOFILE", *ret_fds);
 	if (!error)
-		error = policy_load_fd(policy_fd, options->policy_name, &policy);
-	os_close(&policy_fd);
+		error = read_policy(options, &text, &bytes, &policy);
 	if (error)
-		return error;
+		goto out;
 	requests->policy = policy;
 	settings = policy_settings(policy);
 	error = verifier_start(policy, &requests->verifier);
@@ -69,6 +92,11 @@ static enum secpool_error load(
 		pagecipher_demand_openssl();
 	if (!error)
 		error = selftest_run();
+	/* the very bytes that were taken; no digest before there is secret memory for OpenSSL */
+	if (!error)
+		error = primitives_sha256(text, bytes, requests->policy_sha256);
+out:
+	free(text);
 	return error;
 }
 
@@ -97,6 +125,26 @@ static enum secpool_error enter_sandbox(const struct requests *requests)
 	return error;
 }
 
+/* The audit goes on from its file, which must have what the last generation sealed of it, unless the operator begins a new one: then the front has a generation made at once. */
+static enum secpool_error open_audit(
+	struct requests *requests, const struct enclave_options *options)
+{
+	uint64_t sealed = requests->keys.anchor.audit_count;
+	enum secpool_error error;
+
+	audit_init(&requests->audit, &requests->keys.signer);
+	error = audit_resume(
+		&requests->audit, options->state_dir, !options->store_exists || options->new_audit);
+	if (!error && !options->new_audit && requests->audit.count < sealed)
+		error = err_set(SECPOOL_E_STORE,
+			"%s/audit has %llu records, and %llu were sealed with the key store: it "
+			"was "
+			"rolled back: put back the newest, or start once with --new-audit",
+			options->state_dir, (unsigned long long)requests->audit.count,
+			(unsigned long long)sealed);
+	return error;
+}
+
 /* All of the start; *ret_listener is the clients' socket. */
 static enum secpool_error start(
 	struct requests *requests, const struct enclave_options *options, int *ret_listener)
@@ -112,6 +160,9 @@ static enum secpool_error start(
 			&requests->tree, &requests->keys);
 	if (error)
 		return error;
+	error = open_audit(requests, options);
+	if (error)
+		return error;
 	vault_init(&requests->vault, &requests->tree);
 	if (policy_settings(requests->policy)->demand_openssl)
 		requests->vault.engine = KEYPAGE_OPENSSL;
@@ -122,6 +173,55 @@ static enum secpool_error start(
 	if (!error)
 		requests->state = REQUESTS_SERVING;
 	return error;
+}
+
+/* ---- the audit ---- */
+
+/*
+ * As audit_sink: by way of the front, which has the file. arg: the socket to it. Without an answer nobody knows whether the record is there: the enclave ends, and the next one takes the chain's end
+ * from the file.
+ */
+static enum secpool_error send_record(void *arg, const char *line, bool wait)
+{
+	static struct msg record, kept;
+	const int *socket = arg;
+	enum secpool_error error;
+
+	record.type = MSG_ENC_AUDIT;
+	record.number++;
+	record.u.enc_audit.wait = wait;
+	MSG_SET(record.u.enc_audit.line, line);
+	error = sock_send(*socket, &record, NULL, 0, clock_now_ns() + ANSWER_NS);
+	if (!error)
+		error = sock_receive(*socket, &kept, NULL, clock_now_ns() + KEPT_NS);
+	if (!error && (kept.type != MSG_ENC_AUDIT_KEPT || kept.number != record.number))
+		error = err_set(SECPOOL_E_PROTOCOL, "a record of the audit was answered by %s",
+			msg_name(kept.type));
+	if (error) {
+		log_error("audit-not-answered", error);
+		_exit(1);
+	}
+	error = err_from_number(kept.u.enc_audit_kept.error);
+	return error ? err_set(error, "%s", kept.u.enc_audit_kept.detail) : SECPOOL_OK;
+}
+
+/* The first record of this run; without it nothing is served. */
+static enum secpool_error begin_audit(
+	struct requests *requests, const struct enclave_options *options, int *socket)
+{
+	char detail[ERR_DETAIL_BYTES];
+	const struct audit_entry entry = {
+		.kind = requests->keys.provisioned ? AUDIT_PROVISIONED : AUDIT_UNSEALED,
+		.sha256 = requests->policy_sha256,
+		.detail = detail};
+
+	snprintf(detail, sizeof detail, "%s%s", requests->keys.tpm,
+		options->new_audit && requests->audit.count == 0
+			? "; the operator began a new audit (--new-audit)"
+			: "");
+	requests->audit.sink = send_record;
+	requests->audit.sink_arg = socket;
+	return audit_keep(&requests->audit, &entry);
 }
 
 static enum secpool_error say_ready(const struct requests *requests, int socket, int listener)
@@ -172,6 +272,8 @@ _Noreturn void enclave_main_run(const struct enclave_options *options, int socke
 	if (prctl(PR_SET_NAME, "secpool-enclave", 0, 0, 0) != 0)
 		log_event(LOG_LEVEL_WARNING, "no-process-name", "role=enclave");
 	error = start(&requests, options, &listener);
+	if (!error)
+		error = begin_audit(&requests, options, &socket);
 	if (!error)
 		error = say_ready(&requests, socket, listener);
 	os_close(&listener);

@@ -3,52 +3,13 @@
 
 #include <inttypes.h>
 #include <openssl/evp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "enclave/document.h"
 #include "enclave/ecdsa.h"
 #include "enclave/primitives.h"
 #include "enclave/receipt_text.h"
-
-/* The document as it grows: a text that did not fit stays failed. */
-struct text {
-	char *at;
-	size_t used;
-	bool failed;
-};
-
-static void add(struct text *text, const char *format, ...) PRINTF_LIKE(2, 3);
-
-static void add(struct text *text, const char *format, ...)
-{
-	size_t left = RECEIPT_DOCUMENT_BYTES - text->used;
-	va_list args;
-	int count;
-
-	if (text->failed)
-		return;
-	va_start(args, format);
-	count = vsnprintf(text->at + text->used, left, format, args);
-	va_end(args);
-	if (count < 0 || (size_t)count >= left)
-		text->failed = true;
-	else
-		text->used += (size_t)count;
-}
-
-/* "name":"base64", as EVP_EncodeBlock writes it: 4 characters for each 3 bytes begun, and a NUL. */
-static void add_base64(struct text *text, const char *name, const uint8_t *bytes, size_t count)
-{
-	add(text, ",\n\"%s\":\"", name);
-	if (text->failed || (count + 2) / 3 * 4 + 1 > RECEIPT_DOCUMENT_BYTES - text->used) {
-		text->failed = true;
-		return;
-	}
-	text->used +=
-		(size_t)EVP_EncodeBlock((unsigned char *)text->at + text->used, bytes, (int)count);
-	add(text, "\"");
-}
 
 enum secpool_error receipt_signer_init(
 	struct receipt_signer *signer, const uint8_t private_key[RECEIPT_KEY_BYTES])
@@ -100,71 +61,58 @@ static bool plain_name(const char *name)
 }
 
 /* The part that is signed: a JSON object on one line, with its keys in this order. */
-static void add_body(struct text *text, const struct receipt_signer *signer,
+static void add_body(struct document *text, const struct receipt_signer *signer,
 	const struct msg_enc_receipt *facts, bool durable)
 {
 	char previous[2 * RECEIPT_DIGEST_BYTES + 1];
 
 	receipt_hex(facts->previous, sizeof facts->previous, previous);
-	add(text, "{\"number\":%" PRIu64 ",\"previous\":\"%s\",\"tenant\":\"%s\"", facts->number,
-		previous, facts->tenant);
-	add(text,
+	document_add(text, "{\"number\":%" PRIu64 ",\"previous\":\"%s\",\"tenant\":\"%s\"",
+		facts->number, previous, facts->tenant);
+	document_add(text,
 		",\"region\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"copies\":%" PRIu64
 		",\"epoch\":%" PRIu64,
 		facts->region, facts->bytes, facts->copies, facts->epoch);
-	add(text, ",\"released_ns\":%" PRIu64 ",\"key_destroyed_ns\":%" PRIu64, facts->released_ns,
-		facts->destroyed_ns);
-	add(text, ",\"generation\":%" PRIu64 ",\"durable\":\"%s\",\"backup-proof\":\"%s\"",
+	document_add(text, ",\"released_ns\":%" PRIu64 ",\"key_destroyed_ns\":%" PRIu64,
+		facts->released_ns, facts->destroyed_ns);
+	document_add(text, ",\"generation\":%" PRIu64 ",\"durable\":\"%s\",\"backup-proof\":\"%s\"",
 		facts->generation, durable ? "yes" : "no",
 		durable && signer->backup_proof ? "yes" : "no");
-	add(text, ",\"overwritten_bytes\":%" PRIu64 ",\"unreachable_bytes\":%" PRIu64,
+	document_add(text, ",\"overwritten_bytes\":%" PRIu64 ",\"unreachable_bytes\":%" PRIu64,
 		facts->scrubbed_bytes, facts->unreachable_bytes);
-	add(text, ",\"readback\":\"%s\",\"clients\":\"%s\"}",
+	document_add(text, ",\"readback\":\"%s\",\"clients\":\"%s\"}",
 		receipt_readback_name(facts->readback), receipt_client_name(facts->client));
 }
 
 static enum secpool_error check_facts(
 	const struct receipt_signer *signer, const struct msg_enc_receipt *facts)
 {
-	const struct tpm_quote *quote = &signer->certificate;
-
 	if (!plain_name(facts->tenant))
 		return err_set(SECPOOL_E_INVALID, "a receipt for a tenant without a plain name");
 	if (!receipt_readback_name(facts->readback) || !receipt_client_name(facts->client))
 		return err_set(SECPOOL_E_INVALID, "a receipt with read-back %u, client %u",
 			facts->readback, facts->client);
-	if (!signer->key || signer->ek.bytes > TPM_PUBLIC_BYTES ||
-		signer->ak.bytes > TPM_PUBLIC_BYTES || quote->attest_bytes > TPM_ATTEST_BYTES ||
-		quote->signature_bytes > TPM_SIGNATURE_BYTES || quote->pcr_count > TPM_PCRS_MOST)
-		return err_set(SECPOOL_E_INVALID, "the receipt signer is not set up");
-	return SECPOOL_OK;
+	return document_check_signer(signer);
 }
 
 /* The document around a body: the body as a JSON string, so that the signed bytes travel as they are. */
-static void add_document(struct text *text, const struct receipt_signer *signer, const char *body,
-	const uint8_t *spki, const uint8_t *signature, size_t signature_bytes)
+static void add_document(struct document *text, const struct receipt_signer *signer,
+	const char *body, const uint8_t *spki, const uint8_t *signature, size_t signature_bytes)
 {
-	const struct tpm_quote *quote = &signer->certificate;
-
-	add(text, "{\"format\":\"" RECEIPT_FORMAT "\",\n\"body\":\"");
-	for (; *body; body++)
-		add(text, *body == '"' ? "\\\"" : "%c", *body);
-	add(text, "\"");
-	add_base64(text, "signature", signature, signature_bytes);
-	add_base64(text, "key", spki, ECDSA_SPKI_BYTES);
-	add_base64(text, "ek", signer->ek.area, signer->ek.bytes);
-	add_base64(text, "ak", signer->ak.area, signer->ak.bytes);
-	add_base64(text, "attest", quote->attest, quote->attest_bytes);
-	add_base64(text, "attest_signature", quote->signature, quote->signature_bytes);
-	add_base64(text, "pcrs", quote->pcr_values[0], quote->pcr_count * TPM_PCR_BYTES);
-	add(text, "}\n");
+	document_add(text, "{\"format\":\"" RECEIPT_FORMAT "\",\n\"body\":");
+	document_string(text, body);
+	document_add(text, ",\n\"signature\":");
+	document_base64(text, signature, signature_bytes);
+	document_certificate(text, signer, spki, ",\n");
+	document_add(text, "}\n");
 }
 
 enum secpool_error receipt_sign(const struct receipt_signer *signer,
 	const struct msg_enc_receipt *facts, uint64_t generation, char *text, size_t *ret_bytes)
 {
 	char body_text[RECEIPT_DOCUMENT_BYTES], whole_text[RECEIPT_DOCUMENT_BYTES];
-	struct text body = {.at = body_text}, whole = {.at = whole_text};
+	struct document body = {.at = body_text, .room = sizeof body_text};
+	struct document whole = {.at = whole_text, .room = sizeof whole_text};
 	uint8_t spki[ECDSA_SPKI_BYTES], signature[ECDSA_SIGNATURE_BYTES_MOST];
 	size_t signature_bytes = 0;
 	enum secpool_error error = check_facts(signer, facts);

@@ -9,6 +9,23 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
+/* The session is in the audit, or it is closed again. */
+static enum secpool_error keep_session(struct requests *requests,
+	const struct msg_enc_session_open *in, const struct session *session, uint64_t handle)
+{
+	const struct audit_entry entry = {.kind = AUDIT_SESSION_OPENED,
+		.has_peer = true,
+		.uid = session->uid,
+		.pid = (uint32_t)session->pid,
+		.tenant = in->tenant,
+		.session = handle};
+	enum secpool_error error = audit_keep(&requests->audit, &entry);
+
+	if (error && sessions_close(&requests->sessions, handle))
+		error = err_set(SECPOOL_E_INTERNAL, "a session could not be closed again");
+	return error;
+}
+
 static enum secpool_error session_open(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
@@ -32,6 +49,8 @@ static enum secpool_error session_open(struct requests *requests, const struct m
 	session.uid = peer.uid;
 	session.pid = peer.pid;
 	error = sessions_open(&requests->sessions, &session, &extra->fds[0], &handle);
+	if (!error)
+		error = keep_session(requests, in, &session, handle);
 	if (error)
 		return error;
 	answer->type = MSG_ENC_SESSION_OPENED;
@@ -44,16 +63,33 @@ static enum secpool_error session_open(struct requests *requests, const struct m
 static enum secpool_error session_close(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
+	const struct audit_entry entry = {
+		.kind = AUDIT_SESSION_CLOSED, .session = request->u.enc_session_close.session};
+	enum secpool_error error = sessions_close(&requests->sessions, entry.session);
+
 	(void)extra;
 	(void)answer;
-	return sessions_close(&requests->sessions, request->u.enc_session_close.session);
+	if (!error)
+		audit_tell(&requests->audit, &entry);
+	return error;
 }
 
 static enum secpool_error receipt(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_receipt *facts = &request->u.enc_receipt;
+	uint8_t digest[RECEIPT_DIGEST_BYTES];
+	const struct audit_entry entry = {.kind = AUDIT_RECEIPT,
+		.tenant = facts->tenant,
+		.region = facts->region,
+		.epoch = facts->epoch,
+		.generation = facts->generation,
+		.bytes = facts->scrubbed_bytes,
+		.receipt = facts->number,
+		.sha256 = digest};
+	char *document = answer->u.receipt.document;
 	size_t bytes = 0;
+	enum secpool_error error;
 
 	(void)extra;
 	/* the rest of it is the front's word; that a key has ended is not */
@@ -62,8 +98,11 @@ static enum secpool_error receipt(struct requests *requests, const struct msg *r
 			"a receipt for region %llu, whose key was not destroyed",
 			(unsigned long long)facts->region);
 	answer->type = MSG_RECEIPT;
-	return receipt_sign(&requests->keys.signer, facts, requests->keys.anchor.generation,
-		answer->u.receipt.document, &bytes);
+	error = receipt_sign(
+		&requests->keys.signer, facts, requests->keys.anchor.generation, document, &bytes);
+	if (!error)
+		error = receipt_digest(document, bytes, digest);
+	return error ? error : audit_keep(&requests->audit, &entry);
 }
 
 static enum secpool_error status(struct requests *requests, const struct msg *request,
@@ -119,6 +158,8 @@ static const struct row {
 	{MSG_ENC_DEVICE_ENROL, IN(SERVING), 0, requests_device_enrol},
 	{MSG_ENC_DEVICE_KNOWN, IN(SERVING), 0, requests_device_known},
 	{MSG_ENC_RECEIPT, IN(SERVING), 0, receipt},
+	{MSG_ENC_AUDIT_NOTE, IN(SERVING), 0, requests_audit_note},
+	{MSG_ENC_AUDIT_ANCHOR, IN(SERVING), 0, requests_audit_anchor},
 	{MSG_ENC_STATUS, IN(SERVING), 0, status},
 	{MSG_ENC_STOP, IN(SERVING), 0, stop},
 };
@@ -174,6 +215,8 @@ bool requests_serve(struct requests *requests, const struct msg *request, struct
 		go_on = false;
 	} else {
 		error = row->handler(requests, request, extra, ret_answer);
+		if (error)
+			requests_tell_refusal(requests, request, error);
 		go_on = requests->state == REQUESTS_SERVING;
 	}
 	sock_close_fds(extra);

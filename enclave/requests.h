@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "enclave/audit.h"
 #include "enclave/hostkeys.h"
 #include "enclave/sessions.h"
 #include "enclave/vault.h"
@@ -38,6 +39,8 @@ struct requests {
 	struct sessions sessions;
 	struct verdicts verdicts;
 	struct verifier verifier;
+	struct audit audit;
+	uint8_t policy_sha256[32]; /* of the policy file */
 };
 
 /* Whether a request of this type is allowed in this state. */
@@ -62,6 +65,13 @@ enum secpool_error requests_leaf_claim(struct requests *requests, const struct m
 enum secpool_error requests_leaf_drop(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_anchor_seal(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_anchor_end(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+
+/* What the front asks of the audit (requests_audit.c), as the table calls it. */
+enum secpool_error requests_audit_note(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_audit_anchor(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+
+/* Records that a request was refused with this error and the thread's detail. */
+void requests_tell_refusal(struct requests *requests, const struct msg *request, enum secpool_error error);
 
 /* The handlers of attestation (requests_attest.c), as the table calls them. */
 enum secpool_error requests_attest_begin(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;

@@ -228,6 +228,30 @@ static enum secpool_error judge(
 	return error;
 }
 
+/* What was found out about the device, into the audit: a device that is not there is not used. */
+static enum secpool_error keep_attested(
+	struct requests *requests, const struct verdicts_challenge *challenge)
+{
+	const struct msg_attest_begin *claim = &challenge->claim;
+	struct audit_entry entry = {
+		.kind = AUDIT_ATTESTED, .device = claim->id, .bytes = claim->bytes};
+	char detail[3 * MSG_NAME_BYTES], shown[2 * SHOWN_BYTES + 1];
+
+	show_name(challenge->ek_name, shown);
+	snprintf(detail, sizeof detail, "EK %s..., serial %s, firmware %s", shown, claim->serial,
+		claim->firmware);
+	entry.detail = detail;
+	return audit_keep(&requests->audit, &entry);
+}
+
+static void tell_not_attested(struct requests *requests, const char *id, enum secpool_error error)
+{
+	const struct audit_entry entry = {
+		.kind = AUDIT_NOT_ATTESTED, .device = id, .error = error, .detail = err_detail()};
+
+	audit_tell(&requests->audit, &entry);
+}
+
 enum secpool_error requests_attest_evidence(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
@@ -254,6 +278,10 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	}
 	if (!error)
 		error = judge(requests, &proof, expires);
+	if (!error)
+		error = keep_attested(requests, &challenge);
+	else
+		tell_not_attested(requests, in->id, error);
 	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
 	if (error && taken)
 		verdicts_void(&requests->verdicts, in->id, err_detail());
@@ -290,10 +318,13 @@ enum secpool_error requests_device_check(struct requests *requests, const struct
 enum secpool_error requests_device_void(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
+	const struct audit_entry entry = {
+		.kind = AUDIT_DEVICE_VOID, .device = request->u.enc_device_void.id};
+
 	(void)extra;
 	(void)answer;
-	verdicts_void(&requests->verdicts, request->u.enc_device_void.id,
-		"it was lost or refused, attest it again");
+	verdicts_void(&requests->verdicts, entry.device, "it was lost or refused, attest it again");
+	audit_tell(&requests->audit, &entry);
 	return SECPOOL_OK;
 }
 
@@ -313,9 +344,19 @@ enum secpool_error requests_device_enrol(struct requests *requests, const struct
 	const char *id = request->u.enc_device_enrol.id;
 	struct msg_attest_verdict *out = &answer->u.attest_verdict;
 	struct verdicts_device device = {.known = false};
-	enum secpool_error error = verdicts_enrol(&requests->verdicts, id, &device);
+	const struct audit_entry entry = {.kind = AUDIT_DEVICE_ENROLLED, .device = id};
+	static struct verdicts before;
+	enum secpool_error error;
 
 	(void)extra;
+	before = requests->verdicts;
+	error = verdicts_enrol(&requests->verdicts, id, &device);
+	if (!error) {
+		error = audit_keep(&requests->audit, &entry);
+		if (error)
+			requests->verdicts = before;
+	}
+	secmem_wipe(&before, sizeof before); /* challenges' secrets */
 	if (error)
 		return error;
 	answer->type = MSG_ATTEST_VERDICT;

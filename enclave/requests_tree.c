@@ -71,6 +71,32 @@ static enum secpool_error send_key(
 	return error;
 }
 
+/* The record first, then the key; one that could not be sent has the record of its end behind it. */
+static enum secpool_error keep_and_send(struct requests *requests, const struct session *session,
+	const struct msg_enc_key_create *in, int fd)
+{
+	struct audit_entry entry = {.kind = AUDIT_KEY_CREATED,
+		.has_peer = true,
+		.uid = session->uid,
+		.pid = (uint32_t)session->pid,
+		.tenant = session->tenant,
+		.session = in->session,
+		.region = in->region,
+		.epoch = in->epoch};
+	enum secpool_error error = audit_keep(&requests->audit, &entry);
+
+	if (error)
+		return error;
+	error = send_key(session, in, fd);
+	if (!error)
+		return SECPOOL_OK;
+	entry.kind = AUDIT_KEY_DESTROYED;
+	entry.generation = requests->keys.anchor.generation;
+	entry.detail = "it was not handed out";
+	audit_tell(&requests->audit, &entry);
+	return error;
+}
+
 enum secpool_error requests_key_create(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
 {
@@ -93,7 +119,7 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 			MSG_PROTECTION_XTS_GMAC, &fd, &leaf);
 	if (error)
 		return error;
-	error = send_key(session, in, fd);
+	error = keep_and_send(requests, session, in, fd);
 	os_close(&fd);
 	if (error) {
 		/* the front never hears of the nodes that were made for it */
@@ -112,18 +138,25 @@ enum secpool_error requests_key_destroy(struct requests *requests, const struct 
 {
 	struct msg_enc_key_destroyed *out = &answer->u.enc_key_destroyed;
 	const struct msg_enc_key_destroy *in = &request->u.enc_key_destroy;
+	/* durable with the next generation */
+	const struct audit_entry entry = {.kind = AUDIT_KEY_DESTROYED,
+		.region = in->region,
+		.epoch = in->epoch,
+		.generation = requests->keys.anchor.generation + 1};
 	enum secpool_error error;
 
 	(void)extra;
 	if (in->region == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number");
 	error = check_resting(requests);
+	if (!error)
+		error = audit_keep(&requests->audit, &entry);
 	if (error)
 		return error;
 	vault_destroy_region(&requests->vault, in->region, in->epoch);
 	answer->type = MSG_ENC_KEY_DESTROYED;
 	out->region = in->region;
-	out->generation = requests->keys.anchor.generation + 1;
+	out->generation = entry.generation;
 	out->destroyed_ns = clock_calendar_ns();
 	return SECPOOL_OK;
 }
@@ -176,6 +209,7 @@ enum secpool_error requests_anchor_seal(struct requests *requests, const struct 
 	if (memory == MAP_FAILED)
 		return os_error("map the memory for a new generation");
 	writer.bytes = memory;
+	anchor_set_audit(&requests->keys.anchor, requests->audit.head, requests->audit.count);
 	error = anchor_seal(
 		&requests->keys.anchor, &requests->tree, request->u.enc_anchor_seal.last, &writer);
 	munmap(memory, KEYFILE_ROOT_BYTES_MOST);

@@ -240,6 +240,13 @@ static enum secpool_error run(struct anchor *anchor, struct msg_keystore_anchore
 	return SECPOOL_OK;
 }
 
+enum secpool_error anchor_now(struct daemon *daemon)
+{
+	struct msg_keystore_anchored done;
+
+	return run(daemon->anchor, &done);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 {
 	struct anchor *anchor = arg;

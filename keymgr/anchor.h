@@ -23,6 +23,9 @@ void anchor_free(struct anchor *anchor);
 /* A key was destroyed: there will be a new generation within the policy's anchor_after_seconds, however many follow until then. */
 void anchor_wanted(struct daemon *daemon);
 
+/* A generation now. Errors: SECPOOL_E_TPM, SECPOOL_E_STORE, SECPOOL_E_SYSTEM: the one before holds, or the daemon ends. */
+enum secpool_error anchor_now(struct daemon *daemon) MUST_USE;
+
 /* KEYSTORE_ANCHOR: one now. */
 enum secpool_error anchor_handle_now(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra) MUST_USE;

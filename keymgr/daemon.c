@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/daemon.h"
 
+#include "enclave/enclave.h"
+#include "keymgr/auditlog.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/wire/sock.h"
@@ -18,8 +20,9 @@ enum secpool_error daemon_ask_within(struct daemon *daemon, uint64_t wait_ns, st
 	int fd, uint32_t want, struct msg *ret_answer)
 {
 	struct msg answer;
-	enum secpool_error error = sock_exchange(daemon->enclave, request, &fd, fd >= 0 ? 1 : 0,
-		want, &answer, NULL, clock_now_ns() + wait_ns);
+	const struct enclave_audit audit = {.keep = auditlog_keep, .arg = daemon->auditlog};
+	enum secpool_error error = enclave_exchange(
+		daemon->enclave, &audit, request, &fd, fd >= 0 ? 1 : 0, want, &answer, wait_ns);
 
 	if (error) {
 		daemon_fail(daemon, "enclave-gone", error);

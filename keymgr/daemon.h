@@ -19,6 +19,7 @@ struct policy;
 struct directory;
 struct wraps;
 struct anchor;
+struct auditlog;
 struct server;
 struct devices;
 struct sessions;
@@ -34,6 +35,7 @@ struct daemon {
 	struct directory *directory;
 	struct wraps *wraps;
 	struct anchor *anchor;
+	struct auditlog *auditlog;
 	struct server *server;
 	struct devices *devices;
 	struct sessions *sessions;

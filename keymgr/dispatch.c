@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "keymgr/anchor.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/creates.h"
 #include "keymgr/devclaims.h"
 #include "keymgr/drain.h"
@@ -148,11 +149,17 @@ enum secpool_error dispatch_allowed(uint32_t type, enum server_state state, uint
 	return SECPOOL_OK;
 }
 
+static void record_refusal(const struct server_connection *connection, enum secpool_error error)
+{
+	events_refused(connection->daemon, &connection->peer, error);
+	auditlog_refused(connection->daemon, &connection->peer, error);
+}
+
 void dispatch_refuse(
 	struct server_connection *connection, uint32_t number, enum secpool_error error)
 {
 	server_reply(connection, number, error);
-	events_refused(connection->daemon, &connection->peer, error);
+	record_refusal(connection, error);
 }
 
 void dispatch_message(
@@ -175,7 +182,7 @@ void dispatch_message(
 	if (!row->one_way || error == SECPOOL_E_PROTOCOL)
 		dispatch_refuse(connection, msg->number, error);
 	else
-		events_refused(connection->daemon, &connection->peer, error);
+		record_refusal(connection, error);
 	if (error == SECPOOL_E_PROTOCOL)
 		server_close(connection);
 }

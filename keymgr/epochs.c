@@ -127,3 +127,10 @@ enum secpool_error epochs_forget(struct directory *directory, uint64_t slot, uin
 	}
 	return error;
 }
+
+enum secpool_error epochs_forget_region(struct directory *directory, uint64_t region)
+{
+	return directory_run(directory,
+		"UPDATE regions SET wrap = 0, next_wrap = 0, rotate = 0 WHERE id = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(region)));
+}

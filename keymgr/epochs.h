@@ -48,4 +48,7 @@ enum secpool_error epochs_wanted(
 enum secpool_error epochs_forget(struct directory *directory, uint64_t slot, uint64_t *offset,
 	struct regions_row *rows, size_t most, size_t *ret_count) MUST_USE;
 
+/* The live region's row names no wrapped key any more, and it is not to be rotated; the caller overwrites the slots. */
+enum secpool_error epochs_forget_region(struct directory *directory, uint64_t region) MUST_USE;
+
 #endif

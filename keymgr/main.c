@@ -20,6 +20,7 @@
 
 #include "enclave/enclave.h"
 #include "keymgr/anchor.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/creates.h"
 #include "keymgr/daemon.h"
 #include "keymgr/devices.h"
@@ -28,6 +29,7 @@
 #include "keymgr/owners.h"
 #include "keymgr/rebalance.h"
 #include "keymgr/releases.h"
+#include "keymgr/revoke.h"
 #include "keymgr/rotate.h"
 #include "keymgr/server.h"
 #include "keymgr/session.h"
@@ -44,6 +46,7 @@ enum { STATUS_USAGE = 2, LOCK_POLL_MS = 50, DESCRIPTORS = 65536 };
 
 struct arguments {
 	const char *runtime_dir, *state_dir, *policy, *tpm;
+	bool new_audit;
 };
 
 struct parts {
@@ -57,11 +60,13 @@ struct parts {
 
 static void show_usage(FILE *to)
 {
-	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE\n"
+	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE "
+	      "[--new-audit]\n"
 	      "  --runtime-dir DIR  where keymgr.sock is made\n"
 	      "  --state-dir DIR    directory.db, root.sealed and what else must survive\n"
 	      "  --policy FILE      who may be which tenant (secpool-policy(5))\n"
-	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n",
+	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n"
+	      "  --new-audit        begin a new audit where the old one was lost or moved away\n",
 		to);
 }
 
@@ -71,8 +76,8 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 	static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
 		{"state-dir", required_argument, NULL, 's'},
 		{"policy", required_argument, NULL, 'p'}, {"tpm", required_argument, NULL, 't'},
-		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
-		{NULL, 0, NULL, 0}};
+		{"new-audit", no_argument, NULL, 'a'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -89,6 +94,9 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 		case 't':
 			arguments->tpm = optarg;
 			break;
+		case 'a':
+			arguments->new_audit = true;
+			break;
 		case 'h':
 			show_usage(stdout);
 			return 0;
@@ -103,7 +111,8 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 	if (optind == argc && arguments->runtime_dir && arguments->state_dir && arguments->policy &&
 		arguments->tpm)
 		return -1;
-	fputs("secpool-keymgrd: all four options are needed, and nothing else\n", stderr);
+	fputs("secpool-keymgrd: --runtime-dir, --state-dir, --policy and --tpm are all needed\n",
+		stderr);
 	show_usage(stderr);
 	return STATUS_USAGE;
 }
@@ -143,12 +152,15 @@ static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error start_enclave(struct parts *parts, const char *store)
+static enum secpool_error start_enclave(
+	struct daemon *daemon, struct parts *parts, const char *store)
 {
 	const struct arguments *arguments = &parts->arguments;
 	struct enclave_options options = {.policy_name = arguments->policy,
 		.tpm = arguments->tpm,
 		.state_dir = arguments->state_dir,
+		.audit = {.keep = auditlog_keep, .arg = daemon->auditlog},
+		.new_audit = arguments->new_audit,
 		.store_exists = access(store, F_OK) == 0};
 	char path[PATH_MAX];
 	enum secpool_error error = join(path, arguments->runtime_dir, "keymgr.sock");
@@ -238,6 +250,18 @@ static enum secpool_error check_policy(const char *path)
 	return error;
 }
 
+/* The old one stays; this thread's sentence says why. */
+static void refuse_policy(struct daemon *daemon)
+{
+	struct events_about about = {0};
+	char reason[ERR_DETAIL_BYTES];
+
+	msg_set_text(reason, sizeof reason, err_detail());
+	events_record(daemon, "policy-refused", &about, "%.200s: the old one stays", reason);
+	if (auditlog_note(daemon, MSG_NOTE_POLICY_REFUSED, NULL, "", 0, reason))
+		log_error("refusal-not-told", SECPOOL_E_DAEMON_GONE);
+}
+
 /* A bad file changes nothing. A good one is taken by a new start in place: the enclave takes its policy from who starts it, and from nobody later. */
 static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *arg)
 {
@@ -248,9 +272,11 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 
 	(void)source;
 	(void)info;
+	if (!error)
+		error = auditlog_note(
+			daemon, MSG_NOTE_POLICY_LOADED, NULL, "", 0, parts->arguments.policy);
 	if (error) {
-		events_record(daemon, "policy-refused", &about, "%.200s: the old one stays",
-			err_detail());
+		refuse_policy(daemon);
 		return 0;
 	}
 	events_record(daemon, "policy-reloaded", &about, "%.200s", parts->arguments.policy);
@@ -258,13 +284,20 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 	return sd_event_exit(daemon->loop, 0);
 }
 
-/* Returns only when it failed. */
-static void start_again(char **argv)
+/* Until there is a loop that takes it, and through an exec: a SIGHUP must wait then, for a policy that was read before it. */
+static void hold_hangups(void)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+/* Returns only when it failed. */
+static void start_again(char **argv)
+{
+	hold_hangups();
 	execv("/proc/self/exe", argv);
 	log_error("not-started-again", os_error("exec of this program"));
 }
@@ -304,9 +337,14 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 	enum secpool_error error = watch(daemon, parts);
 
 	if (!error)
+		error = auditlog_start(daemon);
+	if (!error)
 		error = events_new(daemon, &daemon->events);
 	if (!error)
 		error = anchor_new(daemon, parts->arguments.state_dir, &daemon->anchor);
+	/* what is sealed of the audit that was there before must not refuse the next start */
+	if (!error && parts->arguments.new_audit)
+		error = anchor_now(daemon);
 	if (!error)
 		error = session_new_table(&daemon->sessions);
 	if (!error)
@@ -321,6 +359,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 		error = server_new(daemon, parts->enclave.listener, &daemon->server);
 	if (!error)
 		error = owners_start(daemon);
+	if (!error)
+		error = revoke_unknown_tenants(daemon);
 	if (!error)
 		error = rotate_start(daemon, &parts->sources[5]);
 	if (!error)
@@ -371,7 +411,9 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	if (!error)
 		error = join(store, parts->arguments.state_dir, "directory.db");
 	if (!error)
-		error = start_enclave(parts, store);
+		error = auditlog_open(parts->arguments.state_dir, &daemon->auditlog);
+	if (!error)
+		error = start_enclave(daemon, parts, store);
 	if (!error)
 		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
 	if (!error)
@@ -413,6 +455,7 @@ int main(int argc, char **argv)
 	if (enclave_is_child(argc, argv, &status))
 		return status;
 	log_init("secpool-keymgrd", LOG_LEVEL_INFO);
+	hold_hangups();
 	status = read_arguments(argc, argv, &parts.arguments);
 	if (status >= 0)
 		return status;
@@ -426,12 +469,15 @@ int main(int argc, char **argv)
 		log_error("not-started", error);
 	else
 		status = serve(&daemon);
+	if (!error && status == 0)
+		auditlog_stop(&daemon);
 	stop_parts(&daemon);
 	for (size_t i = 0; i < sizeof parts.sources / sizeof *parts.sources; i++)
 		sd_event_source_disable_unref(parts.sources[i]);
 	sd_event_unref(daemon.loop);
 	if (parts.enclave.pid > 0)
 		enclave_stop(&parts.enclave);
+	auditlog_close(daemon.auditlog);
 	policy_free(parts.policy);
 	os_close(&parts.guardian_fd);
 	os_close(&parts.policy_fd);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "keymgr/auditlog.h"
 #include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/regionkeys.h"
@@ -208,9 +209,12 @@ enum secpool_error rotate_handle_tenant(
 	struct msg answer = {.type = MSG_TENANT_ROTATING, .number = msg->number};
 	struct events_about about = {.tenant = tenant};
 	uint64_t count = 0;
-	enum secpool_error error = epochs_want(daemon->directory, tenant, &count);
+	enum secpool_error error =
+		auditlog_note(daemon, MSG_NOTE_ROTATION_ASKED, &connection->peer, tenant, 0, "");
 
 	(void)extra;
+	if (!error)
+		error = epochs_want(daemon->directory, tenant, &count);
 	/* one that went from the policy may have regions still */
 	if (!error && count == 0 && !is_tenant(daemon, tenant))
 		error = err_set(SECPOOL_E_UNKNOWN_TENANT, "there is no tenant '%s'", tenant);

@@ -11,6 +11,7 @@
 #include "keymgr/owners.h"
 #include "keymgr/process.h"
 #include "keymgr/releases.h"
+#include "keymgr/revoke.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -303,6 +304,20 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	server_send(connection, &msg, daemon->faultfd);
 }
 
+/* The policy does not let the peer be the tenant: what it has as that, from before, ends. */
+static void revoke_of_peer(struct server_connection *connection, const char *tenant)
+{
+	char reason[ERR_DETAIL_BYTES];
+	struct os_process process;
+
+	msg_set_text(reason, sizeof reason, err_detail());
+	/* one that has ended is looked after by its end */
+	if (process_of_peer(connection->fd, &connection->peer, connection->accepted_ns, &process) ==
+		SECPOOL_OK)
+		revoke_refused(connection->daemon, &process, tenant);
+	err_set(SECPOOL_OK, "%s", reason);
+}
+
 enum secpool_error session_handle_open(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
@@ -311,7 +326,7 @@ enum secpool_error session_handle_open(
 	struct session *session = calloc(1, sizeof *session);
 	struct msg_enc_session_opened opened = {.session = 0};
 	enum secpool_error error = SECPOOL_E_INTERNAL;
-	bool in_enclave = false;
+	bool in_enclave = false, by_policy = false;
 
 	(void)extra;
 	if (!session) {
@@ -322,6 +337,9 @@ enum secpool_error session_handle_open(
 	session->caused =
 		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = SESSION_CAUSED_PER_S};
 	error = check_quota(connection, open, &session->quota);
+	by_policy = error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED;
+	if (by_policy)
+		revoke_of_peer(connection, open->tenant);
 	if (!error)
 		error = process_of_peer(connection->fd, &connection->peer, connection->accepted_ns,
 			&session->process);
@@ -349,6 +367,9 @@ enum secpool_error session_handle_open(
 	log_event(LOG_LEVEL_INFO, "session-opened", "tenant=%s pid=%d uid=%u", open->tenant,
 		connection->peer.pid, connection->peer.uid);
 out:
+	/* the client gives all up when the policy refuses it: a system call that is not permitted must not look so */
+	if (error == SECPOOL_E_DENIED && !by_policy)
+		error = SECPOOL_E_SYSTEM;
 	if (error && in_enclave)
 		close_in_enclave(daemon, opened.session);
 	if (error && session && !session_of_process(daemon->sessions, &session->process))

@@ -175,6 +175,7 @@ static enum secpool_error open_session(
 	if (error)
 		return error;
 	error = error_of(&answer, MSG_SESSION_OPENED);
+	client->refused = error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED;
 	if (!error) {
 		client->session = answer.u.session_opened;
 		*ret_faultfd = sock_take_fd(&extra, 0);
@@ -186,8 +187,10 @@ static enum secpool_error open_session(
 enum secpool_error keyclient_open(struct keyclient *client, const char *socket_path,
 	const char *tenant, uint64_t local_bytes, int *ret_faultfd)
 {
-	enum secpool_error error = sock_connect_as(socket_path, MSG_ROLE_CLIENT, &client->fd);
+	enum secpool_error error;
 
+	client->refused = false;
+	error = sock_connect_as(socket_path, MSG_ROLE_CLIENT, &client->fd);
 	if (!error)
 		error = sock_want_credentials(client->fd);
 	if (!error)

@@ -22,6 +22,7 @@ struct keyclient {
 	uint32_t last_number;
 	struct sock_peer enclave; /* who called listen: keys are taken from this process only */
 	struct msg_session_opened session;
+	bool refused; /* the last session that was asked for: the policy does not let this process be the tenant */
 	struct keyclient_message *kept, **kept_end;
 };
 

@@ -111,7 +111,7 @@ enum secpool_event_type {
 	SECPOOL_EVENT_DAEMON_GONE = 7,   /* keymgrd does not answer; the pool goes on meanwhile */
 	SECPOOL_EVENT_DAEMON_BACK = 8,
 	SECPOOL_EVENT_OVERFLOW = 9,      /* events were dropped: ask secpool_region_lost */
-	SECPOOL_EVENT_REGION_ENDED = 11, /* keymgrd was gone for too long, or gave the region up: all of it raises SIGBUS from now on; release it */
+	SECPOOL_EVENT_REGION_ENDED = 11, /* keymgrd was gone for too long, gave the region up, or its policy does not let this program be the tenant any more: all of it raises SIGBUS from now on; release it */
 	SECPOOL_EVENT_REGION_WHOLE = 10, /* a rebuild has ended: the region has all its copies, or parity, again */
 };
 

@@ -23,6 +23,8 @@
 
 /* How often a lost connection is tried again. */
 #define RETRY_NS (100ull * 1000000)
+/* The same after a refusal by policy. */
+#define REFUSED_RETRY_NS (2ull * CLOCK_NS_PER_S)
 
 static void wake(struct service *service)
 {
@@ -292,6 +294,11 @@ static void reconnect(struct service *service)
 	if (keyclient_open(&service->client, service->socket_path, pool->tenant, pool->local_bytes,
 		    &faultfd) != SECPOOL_OK) {
 		still_gone(service);
+		/* a new policy: what it takes back ends at once; a later one may allow new regions */
+		if (service->client.refused) {
+			giveup_all(pool);
+			service->retry_ns = clock_now_ns() + REFUSED_RETRY_NS;
+		}
 		return;
 	}
 	os_close(&faultfd);

@@ -39,7 +39,7 @@ may_include() {
 	lib) echo 'lib/base lib/wire enclave/pagecipher.h enclave/selftest.h enclave/secmem.h' ;;
 	keymgr) echo 'lib/base lib/wire policy enclave/enclave.h enclave/keyfile.h enclave/prstream.h enclave/receipt.h' ;;
 	hotplug) echo 'lib/base lib/wire policy enclave/eventlog.h enclave/tpm.h' ;;
-	cli) echo 'lib/base lib/wire lib/secpool.h policy enclave/quote_verify.h enclave/receipt.h' ;;
+	cli) echo 'lib/base lib/wire lib/secpool.h policy enclave/audit_verify.h enclave/quote_verify.h enclave/receipt.h' ;;
 	tests/examples) echo 'secpool.h' ;;
 	*) echo any ;;
 	esac

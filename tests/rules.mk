@@ -26,6 +26,10 @@ LDFLAGS_test_inside_enclave := -Wl,--wrap=os_random,--wrap=secmem_new_pages,--wr
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads
 LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
+# the steps of an append to the audit
+LDFLAGS_test_auditlog := -Wl,--wrap=os_write_all,--wrap=fdatasync
+# what is looked for in the audit: the keys that the library is given
+LDFLAGS_test_audit_outside := -Wl,--wrap=pagecipher_new
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # every step that makes something durable
@@ -43,7 +47,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
 
 # the benches: a file for each, listed in the table of bench.c
-$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
 # the torture (docs/testing.md): all of it but its main, which tests are linked with; functions of the library at which a client can be stopped
 TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/torture/*.c)))

@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 8 };
+enum { MSG_VERSION = 9 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -102,6 +102,17 @@ enum msg_readback {
 	MSG_READBACK_NOT_OVERWRITTEN = 4, /* there, but the scrub failed: never in a receipt, which counts it as unreachable */
 };
 enum msg_client_end { MSG_CLIENT_ACKNOWLEDGED = 1, MSG_CLIENT_DEAD = 2 };
+
+/* What the front has recorded in the audit by its own word. */
+enum msg_note {
+	MSG_NOTE_REFUSED = 1,
+	MSG_NOTE_ROTATION_ASKED = 2,
+	MSG_NOTE_POLICY_LOADED = 3,
+	MSG_NOTE_POLICY_REFUSED = 4,
+	MSG_NOTE_REVOKED = 5,
+	MSG_NOTE_STOPPING = 6,
+	MSG_NOTES = 7,
+};
 
 /* The structs: struct msg_hello { uint32_t version; uint32_t role; } and so on. */
 #define U32(f)      uint32_t f;

@@ -278,6 +278,19 @@ enum secpool_error sock_reply(
 	return sock_send(fd, &msg, NULL, 0, deadline_ns);
 }
 
+enum secpool_error sock_check_answer(
+	const struct msg *request, uint32_t want, const struct msg *answer)
+{
+	if (answer->number != request->number ||
+		(answer->type != want && answer->type != MSG_REPLY))
+		return err_set(SECPOOL_E_PROTOCOL, "%s was answered by %s", msg_name(request->type),
+			msg_name(answer->type));
+	if (answer->type == MSG_REPLY && want != MSG_REPLY && answer->u.reply.error == SECPOOL_OK)
+		return err_set(SECPOOL_E_PROTOCOL, "%s was answered without a result",
+			msg_name(request->type));
+	return SECPOOL_OK;
+}
+
 enum secpool_error sock_exchange(int fd, struct msg *request, const int *fds, unsigned fd_count,
 	uint32_t want, struct msg *ret_answer, struct sock_extra *ret_extra, uint64_t deadline_ns)
 {
@@ -293,14 +306,7 @@ enum secpool_error sock_exchange(int fd, struct msg *request, const int *fds, un
 	error = sock_receive(fd, &answer, &extra, deadline_ns);
 	if (error)
 		return error;
-	if (answer.number != request->number || (answer.type != want && answer.type != MSG_REPLY)) {
-		error = err_set(SECPOOL_E_PROTOCOL, "%s was answered by %s",
-			msg_name(request->type), msg_name(answer.type));
-	} else if (answer.type == MSG_REPLY && want != MSG_REPLY &&
-		   answer.u.reply.error == SECPOOL_OK) {
-		error = err_set(SECPOOL_E_PROTOCOL, "%s was answered without a result",
-			msg_name(request->type));
-	}
+	error = sock_check_answer(request, want, &answer);
 	if (!error)
 		*ret_answer = answer;
 	if (error || !ret_extra)

@@ -78,6 +78,9 @@ enum secpool_error sock_reply(int fd, uint32_t number, enum secpool_error error,
 enum secpool_error sock_exchange(int fd, struct msg *request, const int *fds, unsigned fd_count, uint32_t want, struct msg *ret_answer,
 	struct sock_extra *ret_extra, uint64_t deadline_ns) MUST_USE;
 
+/* Whether this is the answer to a request: its number, and of type `want`, or REPLY with an error (or any REPLY, where that is wanted). Errors: SECPOOL_E_PROTOCOL. */
+enum secpool_error sock_check_answer(const struct msg *request, uint32_t want, const struct msg *answer) MUST_USE;
+
 /* The error that an answer brings, with its detail set: SECPOOL_OK unless it is a REPLY with one. */
 enum secpool_error sock_answer_error(const struct msg *answer) MUST_USE;
 

@@ -20,6 +20,7 @@ static const struct {
 	{"scrub", bench_scrub, "overwriting released space and reading it back, against memset"},
 	{"extents", bench_extents, "making and ending up to a million regions in the directory"},
 	{"keymgr", bench_keymgr, "keymgrd under load: clients, idle sessions, a hostile neighbour"},
+	{"audit", bench_audit, "records of the audit, against bare writes with fdatasync"},
 	{"fault", bench_fault, "a miss against a bare userfaultfd fault and kernel swap on zram"},
 	{"scan", bench_scan, "sequential reads and writes against kernel swap on zram and memory"},
 	{"random", bench_random, "as fault, with writes, and on a busy machine"},

@@ -66,6 +66,9 @@ int bench_extents(struct bench *bench);
 /* keymgrd under load: many clients, idle sessions, a hostile neighbour. Starts daemons of its own; SECPOOL_RUNTIME_DIR is not used afterwards. */
 int bench_keymgr(struct bench *bench);
 
+/* Records of the audit a second, with and without the disk. Needs no daemons. */
+int bench_audit(struct bench *bench);
+
 /* These need `secpool up`; failover, rebuild and redundancy seven devices of it, which they pull and plug. */
 int bench_fault(struct bench *bench);
 int bench_scan(struct bench *bench);

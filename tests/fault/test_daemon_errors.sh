@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What an operator is told when the daemons can't start: bad policy files, no TPM, another TPM, a missing or damaged sealed root, a store that
-# is no database, a media folder without space. Each: exit status, and a sentence that names what is wrong; nothing is left running. timeout: 180
+# is no database, an audit that is missing, cut or changed, a media folder without space. Each: exit status, and a sentence that names what is wrong; nothing is left running. timeout: 180
 # shellcheck disable=SC2317 # functions are called by the trap and by expect
 set -u
 B=${B:?}
@@ -104,9 +104,10 @@ start_vtpm() { # NUMBER [--provision]
 keymgrd() { # TPM [STATE]
 	timeout 60 "$B/bin/secpool-keymgrd" --runtime-dir "$work/run" --state-dir "${2:-$work/state}" --policy "$work/good.yaml" --tpm "$1"
 }
+more= # an option more
 # starts and ends once, in good order
 provision() {
-	"$B/bin/secpool-keymgrd" --runtime-dir "$work/run" --state-dir "$work/state" --policy "$work/good.yaml" --tpm "unix:$work/run/tpm1.sock" >"$work/keymgrd.log" 2>&1 &
+	"$B/bin/secpool-keymgrd" --runtime-dir "$work/run" --state-dir "$work/state" --policy "$work/good.yaml" --tpm "unix:$work/run/tpm1.sock" ${more:+"$more"} >"$work/keymgrd.log" 2>&1 &
 	local pid=$!
 	pids="$pids $pid"
 	for _ in $(seq 200); do
@@ -149,6 +150,25 @@ cp "$work/other/directory.db" "$work/state/directory.db"
 sed 's/version: 1/version: 7/' "$work/good.yaml" >"$work/bad.yaml"
 expect 1 'bad\.yaml:1:' 'keymgrd with a bad policy' timeout 60 "$B/bin/secpool-keymgrd" --runtime-dir "$work/run" --state-dir "$work/state" \
 	--policy "$work/bad.yaml" --tpm "unix:$work/run/tpm1.sock"
+# the audit: missing, cut off before its anchor, changed behind it, each refused by name; one that was moved away is begun anew only when that is said
+cp "$work/state/audit" "$work/state/audit.anchor" "$work/other/"
+rm "$work/state/audit.anchor"
+expect 1 'audit\.anchor is missing' 'audit.anchor is missing' keymgrd "unix:$work/run/tpm1.sock"
+rm "$work/state/audit"
+expect 1 'audit\.anchor is missing.*--new-audit' 'the audit is missing' keymgrd "unix:$work/run/tpm1.sock"
+cp "$work/other/audit.anchor" "$work/state/"
+expect 1 'records are missing' 'the audit without its records' keymgrd "unix:$work/run/tpm1.sock"
+head -n 2 "$work/other/audit" >"$work/state/audit"
+expect 1 'records are missing' 'the audit is cut' keymgrd "unix:$work/run/tpm1.sock"
+cp "$work/other/audit" "$work/state/"
+tail -n 1 "$work/other/audit" >>"$work/state/audit"
+expect 1 'does not follow' 'a record twice' keymgrd "unix:$work/run/tpm1.sock"
+rm "$work/state/audit" "$work/state/audit.anchor"
+more=--new-audit
+provision
+more=
+"$secpool" audit list --audit "$work/state/audit" | grep -q 'the operator began a new audit' || fail "the new audit does not say so"
+"$secpool" audit verify --audit "$work/state/audit" --anchor "$work/state/anchor.pem" >"$work/out" || fail "the new audit is not good" "$work/out"
 # none of this touched the state: it still starts
 provision
 [ "$sum" = "$(sha256sum <"$work/state/root.sealed")" ] || fail "root.sealed was changed on the way"

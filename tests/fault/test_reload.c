@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SIGHUP to keymgrd while a program writes: a bad policy file changes nothing and an event says where it is wrong; a good one counts: a tenant that went is refused, one that came is not, a device whose firmware
- * went is refused and its stored keys are destroyed; the program goes on with its mirror. timeout: 120
+ * went is refused and its stored keys are destroyed; the program goes on with its mirror. What a new policy takes back ends at once. timeout: 120
  */
 #include <stdlib.h>
 
@@ -55,6 +55,75 @@ static void bad_files_change_nothing(void)
 	SUPPORT_CHECK(support_daemon("keymgrd") == pid && may_be("brief"));
 }
 
+/* Asks until the answer is this one, also while nobody answers. */
+static void await_session(const char *tenant, enum secpool_error wanted)
+{
+	for (unsigned ms = 0; ms < LOAD_WAIT_MS; ms += 100) {
+		int fd = -1;
+		enum secpool_error error = support_session(tenant, 4 << 20, &fd);
+
+		os_close(&fd);
+		if (error == wanted)
+			return;
+		clock_sleep_ns(100 * CLOCK_NS_PER_MS);
+	}
+	support_fail("tenant %s: not answered by %s", tenant, err_name(wanted));
+}
+
+static void use_first_policy(void)
+{
+	change("version: 1", "version: 1");
+	hang_up();
+	await_session("brief", SECPOOL_OK);
+	for (int i = 0; i < 2; i++)
+		support_wait_device(i ? "dev1" : "dev0", "online", true, LOAD_WAIT_MS);
+}
+
+/* A tenant that goes from the policy, or a user from a tenant, while its program has a region: that ends at once, not after the grace; its stored key is nowhere, and the audit says so. */
+static void regions_are_revoked(const char *from, const char *to, unsigned nth)
+{
+	static uint8_t store[1][KEYFILE_SLOT_BYTES];
+	struct secpool *pool = support_open("brief", LOCAL_BYTES);
+	struct secpool_region *region;
+	struct secpool_event event;
+	static char text[1 << 20];
+	uint8_t *memory;
+
+	/* the slots of keys that ended are free from the next generation on, so that the key is in the first one */
+	SUPPORT_CHECK(support_cli(NULL, 0, "keystore", "anchor", NULL) == 0);
+	region = support_region(pool, 64 * 4096, 2);
+	memory = secpool_region_address(region);
+	support_fill(memory, 4096, 5);
+	load_read_store(1, store);
+	SUPPORT_CHECK(load_count_in_state(store[0]) == 1);
+	change(from, to);
+	hang_up();
+	if (!support_event(pool, SECPOOL_EVENT_REGION_ENDED, LOAD_WAIT_MS, &event))
+		support_fail("the program is not told that its region ended");
+	SUPPORT_CHECK(event.region == region && load_touch_raises(memory));
+	load_await_events("revoked", NULL, "", nth);
+	SUPPORT_CHECK(load_count_in_state(store[0]) == 0);
+	SUPPORT_CHECK(support_cli(text, sizeof text, "audit", "list", "--json", NULL) == 0);
+	SUPPORT_CHECK(strstr(text, "\"kind\":\"revoked\"") != NULL);
+	secpool_close(pool);
+}
+
+/* Also those that come while it starts again; it lives, and the last file counts. */
+static void hangups_are_not_lost(void)
+{
+	pid_t pid = support_daemon("keymgrd");
+
+	for (int i = 0; i < 20; i++) {
+		hang_up();
+		clock_sleep_ns((uint64_t)i * 10 * CLOCK_NS_PER_MS);
+	}
+	change("name: brief", "name: later");
+	hang_up();
+	await_session("later", SECPOOL_OK);
+	await_session("brief", SECPOOL_E_UNKNOWN_TENANT);
+	SUPPORT_CHECK(support_daemon("keymgrd") == pid);
+}
+
 static void a_good_one_counts(struct secpool *pool)
 {
 	struct secpool_event event;
@@ -92,6 +161,8 @@ int main(void)
 	struct secpool *pool;
 	size_t bytes = 0;
 
+	/* longer than any wait here: what ends, does so by the policy */
+	support_policy_lines = "grace_seconds: 3600\n";
 	support_up(2, "64M", NULL);
 	snprintf(policy_path, sizeof policy_path, "%s", support_path("policy.yaml"));
 	SUPPORT_OK(os_read_file(policy_path, TEXT_MOST, &policy_text, &bytes));
@@ -108,6 +179,12 @@ int main(void)
 	load_check_all();
 	SUPPORT_OK(secpool_region_release(region, NULL));
 	secpool_close(pool);
+	use_first_policy();
+	regions_are_revoked("name: brief", "name: other", 1);
+	use_first_policy();
+	regions_are_revoked(
+		"name: brief\n    users: [\"%self\"]", "name: brief\n    users: [\"65533\"]", 2);
+	hangups_are_not_lost();
 	free(policy_text);
 	support_down();
 	return 0;

@@ -69,7 +69,8 @@ static void *answer_all(void *arg)
 			answer.u.enc_key_wrapped.epoch = request.u.enc_key_create.epoch;
 			answer.u.enc_key_wrapped.wrapped_bytes = 40;
 			answer.u.enc_key_wrapped.slot = slot++ % KEYFILE_SLOTS_MOST + 1;
-		} else if (request.type != MSG_ENC_SESSION_CLOSE) {
+		} else if (request.type != MSG_ENC_SESSION_CLOSE &&
+			   request.type != MSG_ENC_AUDIT_NOTE) {
 			answer.u.reply.error = SECPOOL_E_UNSUPPORTED;
 		}
 		sock_close_fds(&extra);

@@ -71,6 +71,7 @@ grep -q 'nothing to enrol' "$work/out" || fail "enrol dev0 says: $(cat "$work/ou
 grep -Eq '^n1: enrolled, EK 000b[0-9a-f]{64}$' "$work/out" || fail "enrol says: $(cat "$work/out")"
 wait_state n1 online
 event 'device-enrolled.*n1.*serial S-1'
+"$S" audit list --json | tr -d "\n " | grep -q "\"kind\":\"device-enrolled\",\"by\":\"enclave\",\"tenant\":null,\"device\":\"n1\"" || fail "the audit does not say that n1 is enrolled"
 
 # the serial is taken
 plug n2 S-1

@@ -68,6 +68,19 @@ expect 0 'generation' "$S" keystore anchor
 receipt 2
 expect 0 'durable: yes' "$S" receipt verify "$FILE"
 
+# an older audit with its older anchor is refused: the generation sealed how many records there were
+mkdir "$SECPOOL_RUNTIME_DIR/older" "$SECPOOL_RUNTIME_DIR/newer"
+cp -a "$SECPOOL_RUNTIME_DIR/state/audit" "$SECPOOL_RUNTIME_DIR/state/audit.anchor" "$SECPOOL_RUNTIME_DIR/older/"
+expect 0 '' "$B/tests/examples/vault" -b 1 -l 16 docs
+expect 0 'generation' "$S" keystore anchor
+kill -9 "$(cut -d' ' -f1 "$SECPOOL_RUNTIME_DIR/keymgrd.pid")"
+cp -a "$SECPOOL_RUNTIME_DIR/state/audit" "$SECPOOL_RUNTIME_DIR/state/audit.anchor" "$SECPOOL_RUNTIME_DIR/newer/"
+cp -a "$SECPOOL_RUNTIME_DIR/older/." "$SECPOOL_RUNTIME_DIR/state/"
+expect 1 'did not start' "$S" up --devices 3 --device-bytes 64M
+expect 0 'sealed with the key store.*rolled back.*--new-audit' cat "$SECPOOL_RUNTIME_DIR/log/keymgrd.log"
+cp -a "$SECPOOL_RUNTIME_DIR/newer/." "$SECPOOL_RUNTIME_DIR/state/"
+expect 0 '3 online' "$S" up --devices 3 --device-bytes 64M
+
 # a copy of the state folder of before is refused
 cp -a "$SECPOOL_RUNTIME_DIR/state" "$SECPOOL_RUNTIME_DIR/old"
 expect 0 'generation' "$S" keystore anchor

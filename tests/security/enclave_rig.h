@@ -25,6 +25,8 @@ struct rig {
 	char socket_path[RIG_PATH_BYTES];
 	struct enclave enclave;
 	const char *enrol; /* of the policy's devices; NULL: first-use */
+	char audit[RIG_PATH_BYTES + 16]; /* the file that its records are kept in */
+	bool audit_full;            /* every record is refused */
 	const char *more;  /* more lines of them, each with two blanks and its end; NULL: none */
 };
 
@@ -52,10 +54,29 @@ static inline void rig_init(struct rig *rig)
 	vtpm_init(&rig->host);
 	vtpm_start(&rig->host, (const char *const[]){"--provision", NULL});
 	snprintf(rig->state_dir, sizeof rig->state_dir, "%s/keys", rig->host.folder);
+	snprintf(rig->audit, sizeof rig->audit, "%s/audit", rig->state_dir);
 	snprintf(rig->socket_path, sizeof rig->socket_path, "%s/keymgr.sock", rig->host.folder);
 	rig_ok(os_make_dir(rig->state_dir, 0700), "state folder");
 	if (chmod(rig->host.folder, 0711) != 0)
 		vtpm_fail("chmod");
+}
+
+/* As enclave_audit.keep: the rig is the front. */
+static inline enum secpool_error rig_keep(void *arg, const char *line, bool wait)
+{
+	const struct rig *rig = arg;
+	enum secpool_error error = SECPOOL_OK;
+	FILE *file;
+
+	(void)wait;
+	if (rig->audit_full)
+		return err_set(SECPOOL_E_NO_SPACE, "the rig's disk is full");
+	file = fopen(rig->audit, "ae");
+	if (!file || fprintf(file, "%s\n", line) < 0)
+		error = os_error("%s", rig->audit);
+	if (file && fclose(file) != 0)
+		error = os_error("%s", rig->audit);
+	return error;
 }
 
 /* Starts the enclave with a policy that has a tenant "mine" for the caller, "theirs" for user 65533 and "third" for 65532. */
@@ -80,6 +101,7 @@ static inline enum secpool_error rig_start_with(
 		.tpm = tpm,
 		.state_dir = rig->state_dir,
 		.socket_path = rig->socket_path,
+		.audit = {.keep = rig_keep, .arg = rig},
 		.store_exists = store_exists};
 	enum secpool_error error;
 
@@ -104,8 +126,15 @@ static inline void rig_done(struct rig *rig)
 static inline enum secpool_error rig_ask(
 	struct rig *rig, struct msg *request, uint32_t want, struct msg *ret_answer)
 {
-	return sock_call(rig->enclave.socket, request, NULL, 0, want, ret_answer, NULL,
-		clock_now_ns() + RIG_WAIT_NS);
+	struct msg answer;
+	enum secpool_error error = enclave_exchange(rig->enclave.socket, &rig->enclave.audit,
+		request, NULL, 0, want, &answer, RIG_WAIT_NS);
+
+	if (!error)
+		error = sock_answer_error(&answer);
+	if (!error && ret_answer)
+		*ret_answer = answer;
+	return error;
 }
 
 /* A client's connection: its own end and the front's. */
@@ -124,8 +153,10 @@ static inline enum secpool_error rig_session(
 	enum secpool_error error;
 
 	MSG_SET(open.u.enc_session_open.tenant, tenant);
-	error = sock_call(rig->enclave.socket, &open, front, 1, MSG_ENC_SESSION_OPENED, ret_answer,
-		NULL, clock_now_ns() + RIG_WAIT_NS);
+	error = enclave_exchange(rig->enclave.socket, &rig->enclave.audit, &open, front, 1,
+		MSG_ENC_SESSION_OPENED, ret_answer, RIG_WAIT_NS);
+	if (!error)
+		error = sock_answer_error(ret_answer);
 	os_close(front);
 	return error;
 }

@@ -232,7 +232,9 @@ static inline enum secpool_error hostile_open(const struct hostile_user *user, u
 	enum secpool_error error;
 
 	MSG_SET(in->tenant, tenant);
-	error = sock_call(hostile.rig->enclave.socket, &open, &fd, 1, MSG_ENC_SESSION_OPENED, &answer, NULL, clock_now_ns() + RIG_WAIT_NS);
+	error = enclave_exchange(hostile.rig->enclave.socket, &hostile.rig->enclave.audit, &open, &fd, 1, MSG_ENC_SESSION_OPENED, &answer, RIG_WAIT_NS);
+	if (!error)
+		error = sock_answer_error(&answer);
 	if (!error)
 		SUPPORT_CHECK(answer.u.enc_session_opened.uid == user->uid);
 	if (!error && ret_opened)

@@ -267,7 +267,7 @@ enum { KEY_MARKS = 2, NODES_MARKS = KEYTREE_ADDED_MOST * KEY_MARKS };
 /* A whole life: from a new root key, and from a sealed one. */
 static void one_life(void)
 {
-	struct msg open = {.type = MSG_ENC_SESSION_OPEN}, opened;
+	struct msg opened;
 	unsigned at_start, with_nodes;
 	uint64_t before = 0, after = 0;
 	int client = -1, front = -1;
@@ -278,10 +278,7 @@ static void one_life(void)
 	assert_true(at_start >= 3 * KEY_MARKS);
 	rig_ok(rig_attest(&rig, &device, NULL), "attest");
 	rig_connect(&rig, &client, &front);
-	MSG_SET(open.u.enc_session_open.tenant, "mine");
-	rig_ok(sock_call(rig.enclave.socket, &open, &front, 1, MSG_ENC_SESSION_OPENED, &opened,
-		       NULL, clock_now_ns() + RIG_WAIT_NS),
-		"session");
+	rig_ok(rig_session(&rig, "mine", &front, &opened), "session");
 	os_close(&front);
 	assert_int_equal(secret_marks(&before), at_start);
 	with_nodes = at_start + NODES_MARKS;

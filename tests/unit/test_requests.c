@@ -46,6 +46,8 @@ static const struct {
 	{MSG_ENC_LEAF_DROP, 0},
 	{MSG_ENC_ANCHOR_SEAL, 1},
 	{MSG_ENC_ANCHOR_END, 0},
+	{MSG_ENC_AUDIT_NOTE, 0},
+	{MSG_ENC_AUDIT_ANCHOR, 0},
 	{MSG_ENC_STATUS, 0},
 	{MSG_ENC_STOP, 0},
 };
@@ -67,12 +69,32 @@ static bool no_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
 	return false;
 }
 
+/* The front's part of the audit: the last record, or a refusal of each. */
+static char last_record[AUDIT_LINE_BYTES];
+static bool audit_full;
+
+static enum secpool_error sink(void *arg, const char *line, bool wait)
+{
+	(void)arg;
+	(void)wait;
+	if (audit_full)
+		return err_set(SECPOOL_E_NO_SPACE, "the disk is full");
+	snprintf(last_record, sizeof last_record, "%s", line);
+	return SECPOOL_OK;
+}
+
 static int set_up(void **state)
 {
 	uint8_t *root = secmem_new(WRAP_KEY_BYTES), record[KEYFILE_NODE_BYTES];
+	uint8_t scalar[RECEIPT_KEY_BYTES];
 
 	(void)state;
 	memset(&requests, 0, sizeof requests);
+	memset(scalar, 0x33, sizeof scalar);
+	assert_int_equal(receipt_signer_init(&requests.keys.signer, scalar), SECPOOL_OK);
+	audit_init(&requests.audit, &requests.keys.signer);
+	requests.audit.sink = sink;
+	audit_full = false;
 	os_random(root, WRAP_KEY_BYTES);
 	if (keytree_new(&requests.tree, &root, no_slot, NULL, record))
 		return 1;
@@ -90,6 +112,7 @@ static int tear_down(void **state)
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
 	keytree_done(&requests.tree);
+	receipt_signer_done(&requests.keys.signer);
 	return 0;
 }
 
@@ -218,6 +241,7 @@ static void empty_requests(void **state)
 		{MSG_ENC_LEAF_DROP, SECPOOL_OK},
 		{MSG_ENC_ANCHOR_SEAL, SECPOOL_E_INVALID},
 		{MSG_ENC_ANCHOR_END, SECPOOL_OK},
+		{MSG_ENC_AUDIT_NOTE, SECPOOL_E_INVALID},
 	};
 	struct msg answer;
 
@@ -318,6 +342,67 @@ static void destruction_has_its_generation(void **state)
 	}
 }
 
+static void expect_recorded(const char *words)
+{
+	if (!strstr(last_record, words))
+		fail_msg("no '%s' in %s", words, last_record);
+}
+
+/* Where a record can't be kept nothing is done; what can't be refused is counted in the next record. */
+static void nothing_without_its_record(void **state)
+{
+	struct msg answer, destroy = {.type = MSG_ENC_KEY_DESTROY},
+			   receipt = {.type = MSG_ENC_RECEIPT}, note = {.type = MSG_ENC_AUDIT_NOTE};
+	struct sock_extra none = {.fd_count = 0};
+
+	(void)state;
+	destroy.u.enc_key_destroy.region = 5;
+	MSG_SET(receipt.u.enc_receipt.tenant, "mine");
+	receipt.u.enc_receipt.readback = MSG_READBACK_MATCHED;
+	receipt.u.enc_receipt.client = MSG_CLIENT_DEAD;
+	note.u.enc_audit_note.kind = MSG_NOTE_ROTATION_ASKED;
+	audit_full = true;
+	assert_int_equal(open_session("mine", &answer), SECPOOL_E_NO_SPACE);
+	assert_non_null(strstr(answer.u.reply.detail, "audit record can't be kept"));
+	assert_int_equal(requests.sessions.count, 0);
+	assert_true(requests_serve(&requests, &destroy, &none, &answer));
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_NO_SPACE);
+	assert_int_equal(requests.tree.dropped, 0);
+	assert_true(requests_serve(&requests, &receipt, &none, &answer));
+	assert_int_equal(answer.type, MSG_REPLY);
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_NO_SPACE);
+	assert_string_equal(
+		answer.u.reply.detail + strlen(answer.u.reply.detail) - 16, "the disk is full");
+	assert_true(requests_serve(&requests, &note, &none, &answer));
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_NO_SPACE);
+	assert_int_equal(requests.audit.count, 0);
+	audit_full = false;
+	assert_int_equal(open_session("mine", &answer), SECPOOL_OK);
+	expect_recorded("\"number\":1,");
+	expect_recorded("\"kind\":\"session-opened\",\"missed\":4,\"tenant\":\"mine\"");
+	assert_int_equal(requests.sessions.count, 1);
+}
+
+static void each_has_its_record(void **state)
+{
+	struct msg answer, destroy = {.type = MSG_ENC_KEY_DESTROY},
+			   device = {.type = MSG_ENC_DEVICE_VOID};
+	struct sock_extra none = {.fd_count = 0};
+
+	(void)state;
+	assert_int_equal(open_session("other", &answer), SECPOOL_E_UNKNOWN_TENANT);
+	expect_recorded("\"kind\":\"refused\",\"tenant\":\"other\"");
+	expect_recorded("\"error\":\"SECPOOL_E_UNKNOWN_TENANT\"");
+	destroy.u.enc_key_destroy.region = 5;
+	assert_true(requests_serve(&requests, &destroy, &none, &answer));
+	expect_recorded("\"kind\":\"key-destroyed\",\"region\":5,\"generation\":1}");
+	MSG_SET(device.u.enc_device_void.id, "d\"0");
+	assert_true(requests_serve(&requests, &device, &none, &answer));
+	expect_recorded("\"kind\":\"device-void\",\"device\":\"d\\\"0\"}");
+	assert_true(serve(MSG_ATTEST_EVIDENCE, 0, &answer));
+	expect_recorded("\"kind\":\"attestation-refused\",\"error\":\"SECPOOL_E_ATTESTATION\"");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +411,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(empty_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sessions_and_keys, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(destruction_has_its_generation, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_without_its_record, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(each_has_its_record, set_up, tear_down),
 	};
 	int status;
 

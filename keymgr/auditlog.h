@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The audit's file (docs/audit.md): the front appends what the enclave gives it, syncs, and copies each record to the journal. It understands nothing of it; the enclave signs and chains.
+ * audit.anchor, the signed head, is written anew at most every AUDITLOG_ANCHOR_NS when there are new records, after AUDITLOG_ANCHOR_RECORDS of them, and at the end.
+ *
+ * Threads: one (the loop's).
+ */
+#ifndef SECPOOL_KEYMGR_AUDITLOG_H
+#define SECPOOL_KEYMGR_AUDITLOG_H
+
+#include <stdbool.h>
+
+#include "keymgr/daemon.h"
+#include "lib/base/clock.h"
+#include "lib/wire/sock.h"
+
+enum { AUDITLOG_ANCHOR_RECORDS = 1000 };
+#define AUDITLOG_ANCHOR_NS (60 * CLOCK_NS_PER_S)
+
+struct auditlog;
+
+/*
+ * Opens <state_dir>/audit, or makes it. What stands behind the last line end is the rest of a record that was never acknowledged (a crash in an append), and is cut off.
+ * Errors: SECPOOL_E_SYSTEM, SECPOOL_E_DENIED, SECPOOL_E_NO_SPACE.
+ */
+enum secpool_error auditlog_open(const char *state_dir, struct auditlog **ret_log) MUST_USE;
+
+/* NULL is allowed. */
+void auditlog_close(struct auditlog *log);
+
+/*
+ * As enclave_audit.keep, arg: the log. Errors: nothing of the line is in the file. When that, or a sync, can't be made sure of, this and every later call is refused until the daemon is
+ * started again.
+ */
+enum secpool_error auditlog_keep(void *arg, const char *line, bool wait) MUST_USE;
+
+/* Once there is a loop and the enclave: the first anchor, and the timer for those to come. */
+enum secpool_error auditlog_start(struct daemon *daemon) MUST_USE;
+
+/* The end in good order: the last record, and its anchor. */
+void auditlog_stop(struct daemon *daemon);
+
+/* What the front alone knows, as a record by its word; peer may be NULL; tenant and detail are copied. Errors: it is not recorded, and what it tells of must not be done. */
+enum secpool_error auditlog_note(struct daemon *daemon, enum msg_note kind, const struct sock_peer *peer, const char *tenant,
+	uint64_t region, const char *detail) MUST_USE;
+
+/* A peer was refused something; this thread's sentence says what, and is kept. */
+void auditlog_refused(struct daemon *daemon, const struct sock_peer *peer, enum secpool_error error);
+
+#endif
