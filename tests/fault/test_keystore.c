@@ -25,6 +25,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/wraps.h"
 #include "lib/base/log.h"
+#include "tests/unit/audit_fixture.h"
 #include "tests/unit/vtpm_process.h"
 
 #define WAIT_NS (600 * CLOCK_NS_PER_S)
@@ -40,8 +41,7 @@ static const char policy_text[] =
 	"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
 	"devices: {enrol: first-use, max_age_seconds: 60, firmware: [good]}\n";
 
-/* What a client knows of a region. */
-enum known { NEVER = 0, ASKED, LIVE, ENDING, GONE };
+enum known { NEVER = 0, ASKED, LIVE, ENDING, GONE }; /* what a client knows of a region */
 
 static struct shared {
 	_Atomic int steps, crash_at; /* 0: never */
@@ -84,13 +84,11 @@ STEPPED(enum secpool_error, directory_run,
 STEPPED(enum secpool_error, tpm_counter_make,
 	(struct tpm * tpm, const uint8_t *auth, uint32_t *ret_index, uint64_t *ret_value),
 	(tpm, auth, ret_index, ret_value))
-
 STEPPED(enum secpool_error, tpm_counter_step,
 	(struct tpm * tpm, uint32_t index, const uint8_t *auth, uint64_t *ret_value),
 	(shared->crash_at_count ? (kill(0, SIGKILL), tpm) : tpm, index, auth, ret_value))
 
-/* What the handler answers. */
-static struct msg answered;
+static struct msg answered; /* by the handler */
 void __wrap_server_send(struct server_connection *connection, const struct msg *msg, int fd);
 void __wrap_server_send(struct server_connection *connection, const struct msg *msg, int fd)
 {
@@ -114,15 +112,6 @@ static void need(enum secpool_error error)
 		give_up(error);
 }
 
-/* The front's part of the audit: every record is kept. */
-static enum secpool_error keep_record(void *arg, const char *line, bool wait)
-{
-	(void)arg;
-	(void)line;
-	(void)wait;
-	return SECPOOL_OK;
-}
-
 static _Noreturn void be_enclave(int socket)
 {
 	static struct requests requests;
@@ -140,7 +129,7 @@ static _Noreturn void be_enclave(int socket)
 	need(hostkeys_open(where, state_dir, HOST_PCRS, access(store, F_OK) == 0, &requests.tree,
 		&requests.keys));
 	audit_init(&requests.audit, &requests.keys.signer);
-	requests.audit.sink = keep_record;
+	requests.audit.sink = audit_keep_nowhere;
 	vault_init(&requests.vault, &requests.tree);
 	sessions_init(&requests.sessions, 4);
 	need(verdicts_accept(&requests.verdicts, &proof, clock_now_ns() + WAIT_NS));

@@ -70,7 +70,7 @@ expect 0 '1 not online' "$S" up
 expect 0 'online' "$S" device plug dev1
 expect 0 'attested' "$S" device attest dev1
 expect 1 'no device' "$S" device attest nodev
-expect 0 'overwritten again' "$S" device scrub dev0
+expect 0 'overwritten and read back' "$S" device scrub dev0
 expect 0 'drained and offline' "$S" device drain dev0
 expect 1 'dev0 is offline' "$S" device drain dev0
 expect 1 'only one that is online' "$S" device scrub dev0
