@@ -263,3 +263,19 @@ enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker,
 	OPENSSL_cleanse(right, sizeof right);
 	return error;
 }
+
+enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned worker,
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain)
+{
+	struct nonce nonce;
+	enum secpool_error error =
+		pagecipher_check(cipher, worker, type, pgno, version, ciphertext, tag);
+
+	if (!error)
+		error = make_nonce(type, pgno, version, &nonce);
+	if (error)
+		return error;
+	return cipher->engine->xts_open(
+		cipher->key, worker, nonce.bytes, ciphertext, plain, cipher->page_bytes);
+}

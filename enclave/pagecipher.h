@@ -70,6 +70,13 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, e
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
 
 /*
+ * The same into memory that others may look at at any time: nothing is written there before the tag was found right, in a pass of its own (50 ns more for 4 KiB). They may not overlap.
+ * Errors: SECPOOL_E_INTEGRITY: plain is as it was. SECPOOL_E_LIMIT, SECPOOL_E_INVALID, SECPOOL_E_CRYPTO.
+ */
+enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
+
+/*
  * Checks the tag of a page's ciphertext, in constant time, without decrypting it. ciphertext as for pagecipher_open.
  * Errors: SECPOOL_E_INTEGRITY, SECPOOL_E_LIMIT, SECPOOL_E_INVALID, SECPOOL_E_CRYPTO.
  */

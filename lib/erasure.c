@@ -186,9 +186,8 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 		return error;
 	}
 	if (!error)
-		error = keyring_open(&region->keys, worker->index, pgno,
-			page_version(atomic_load(&page->word)), worker->ciphertext, page->tag,
-			plain);
+		error = redundancy_open(worker, region, pgno,
+			page_version(atomic_load(&page->word)), worker->ciphertext, plain);
 	/* a device that went silent answers zeros: gone, not bad */
 	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
 		result->bad = true;
@@ -214,9 +213,9 @@ enum secpool_error erasure_read(struct worker *worker, struct secpool_region *re
 	error = SECPOOL_E_LOST;
 	if (stripework_gather_without_doubt(&hand, 1u << lane) ||
 		stripework_gather(&hand, 1u << lane))
-		error = keyring_open(&region->keys, worker->index, pgno,
+		error = redundancy_open(worker, region, pgno,
 			page_version(atomic_load(&region->pages[pgno].word)),
-			stripework_cell(&hand, lane), region->pages[pgno].tag, plain);
+			stripework_cell(&hand, lane), plain);
 	if (!error) {
 		result.other = true;
 		counter_add(worker, COUNTER_FAILOVERS, 1);

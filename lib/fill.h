@@ -52,7 +52,7 @@ void fill_lost(struct worker *worker, struct secpool_region *region, uint64_t pg
 void fill_end_as_lost(struct worker *worker, struct secpool_region *region, uint64_t pgno, enum secpool_cause cause, const struct device *device);
 
 /*
- * Reads a good copy of a page that the caller is filling to `plain`, private memory of the worker; a bad copy is repaired and told of.
+ * Reads a good copy of a page that the caller is filling to `plain` (as redundancy_read); a bad copy is repaired and told of.
  * Errors: SECPOOL_E_LOST: the page has ended as lost.
  */
 enum secpool_error fill_read(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain) MUST_USE;

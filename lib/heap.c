@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/heap.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Debian's jemalloc under the names that lib/jemalloc.syms gives it. */
 #define mallocx secpool_je_mallocx
 #define rallocx secpool_je_rallocx
 #define dallocx secpool_je_dallocx
 #define sallocx secpool_je_sallocx
+#define nallocx secpool_je_nallocx
 #define mallctl secpool_je_mallctl
 #include <jemalloc/jemalloc.h>
 
 #include "lib/base/os.h"
+#include "lib/heapcache.h"
 #include "lib/region.h"
 
 /* What jemalloc's "experimental.arenas_create_ext" takes (jemalloc 5.3, include/jemalloc/internal/arena_types.h): its own records stay outside the pool. */
@@ -29,7 +33,38 @@ struct heap {
 	extent_hooks_t hooks; /* first: jemalloc gives its address back */
 	struct secpool *pool;
 	unsigned arena;
+	struct heapcaches caches; /* of objects up to KEPT_BYTES_MOST */
 };
+
+/*
+ * jemalloc's size classes up to KEPT_BYTES_MOST; a thread keeps so many objects of a class as have KEPT_CLASS_BYTES, but KEPT_LEAST at the least: under 1 MiB in all.
+ * Immutable once made.
+ */
+enum { KEPT_BYTES_MOST = 4096, KEPT_CLASS_BYTES = 32 << 10, KEPT_LEAST = 16, CLASS_STEP = 8 };
+
+static pthread_once_t classes_once = PTHREAD_ONCE_INIT;
+static uint8_t
+	class_of_step[KEPT_BYTES_MOST / CLASS_STEP + 1]; /* by size / CLASS_STEP, rounded up */
+static size_t class_bytes[HEAPCACHE_CLASSES];
+
+static void make_classes(void)
+{
+	unsigned count = 0;
+
+	for (size_t step = 1; step <= KEPT_BYTES_MOST / CLASS_STEP; step++) {
+		size_t bytes = nallocx(step * CLASS_STEP, 0);
+		if (count == 0 || class_bytes[count - 1] != bytes) {
+			assert(count < HEAPCACHE_CLASSES);
+			class_bytes[count++] = bytes;
+		}
+		class_of_step[step] = (uint8_t)(count - 1);
+	}
+}
+
+static unsigned class_of(size_t bytes)
+{
+	return class_of_step[(bytes + CLASS_STEP - 1) / CLASS_STEP];
+}
 
 static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size_t alignment,
 	bool *zero, bool *commit, unsigned arena)
@@ -82,6 +117,35 @@ static bool allow_merge(extent_hooks_t *hooks, void *at, size_t size, void *othe
 	return false;
 }
 
+static int flags_of(const struct heap *heap)
+{
+	return MALLOCX_ARENA(heap->arena) | MALLOCX_TCACHE_NONE;
+}
+
+static void *make_object(void *arg, unsigned class)
+{
+	return mallocx(class_bytes[class], flags_of(arg));
+}
+
+static void give_back_object(void *arg, void *object)
+{
+	dallocx(object, flags_of(arg));
+}
+
+static void set_caches(struct heap *heap)
+{
+	heap->caches = (struct heapcaches){
+		.arg = heap, .make = make_object, .give_back = give_back_object};
+	for (unsigned i = 0; i < HEAPCACHE_CLASSES && class_bytes[i] > 0; i++) {
+		size_t most = KEPT_CLASS_BYTES / class_bytes[i];
+		if (most < KEPT_LEAST)
+			most = KEPT_LEAST;
+		if (most > HEAPCACHE_OBJECTS_MOST)
+			most = HEAPCACHE_OBJECTS_MOST;
+		heap->caches.most[i] = (unsigned)most;
+	}
+}
+
 static enum secpool_error new_heap(struct secpool *pool, struct heap **ret_heap)
 {
 	struct heap *heap = calloc(1, sizeof *heap);
@@ -108,8 +172,22 @@ static enum secpool_error new_heap(struct secpool *pool, struct heap **ret_heap)
 		free(heap);
 		return err_set(SECPOOL_E_NO_MEMORY, "jemalloc made no arena for the pool's heap");
 	}
+	pthread_once(&classes_once, make_classes);
+	set_caches(heap);
 	*ret_heap = heap;
 	return SECPOOL_OK;
+}
+
+static struct heap *make_heap(struct secpool *pool)
+{
+	struct heap *heap;
+
+	pthread_mutex_lock(&pool->heap_lock);
+	heap = atomic_load(&pool->heap);
+	if (!heap && new_heap(pool, &heap) == SECPOOL_OK)
+		atomic_store(&pool->heap, heap);
+	pthread_mutex_unlock(&pool->heap_lock);
+	return heap;
 }
 
 static struct heap *get_heap(struct secpool *pool)
@@ -120,33 +198,25 @@ static struct heap *get_heap(struct secpool *pool)
 		err_set(SECPOOL_E_INVALID, "a heap needs a pool");
 		return NULL;
 	}
-	pthread_mutex_lock(&pool->heap_lock);
-	if (!pool->heap && new_heap(pool, &pool->heap) != SECPOOL_OK)
-		pool->heap = NULL;
-	heap = pool->heap;
-	pthread_mutex_unlock(&pool->heap_lock);
-	return heap;
+	heap = atomic_load_explicit(&pool->heap, memory_order_acquire);
+	return heap ? heap : make_heap(pool);
 }
 
 void heap_free(struct secpool *pool)
 {
+	struct heap *heap = atomic_exchange(&pool->heap, NULL);
 	char name[64];
 
-	if (!pool->heap)
+	if (!heap)
 		return;
-	snprintf(name, sizeof name, "arena.%u.reset", pool->heap->arena);
+	heapcaches_done(&heap->caches);
+	snprintf(name, sizeof name, "arena.%u.reset", heap->arena);
 	mallctl(name, NULL, NULL, NULL, 0);
 	/* the arena's number can't be used again by jemalloc before it is destroyed; its hooks must stay */
-	pool->heap->hooks.alloc = NULL;
-	snprintf(name, sizeof name, "arena.%u.destroy", pool->heap->arena);
+	heap->hooks.alloc = NULL;
+	snprintf(name, sizeof name, "arena.%u.destroy", heap->arena);
 	mallctl(name, NULL, NULL, NULL, 0);
-	free(pool->heap);
-	pool->heap = NULL;
-}
-
-static int flags_of(const struct heap *heap)
-{
-	return MALLOCX_ARENA(heap->arena) | MALLOCX_TCACHE_NONE;
+	free(heap);
 }
 
 /* Sets the reason when jemalloc gave none of its own accord: a hook that failed has set one. */
@@ -157,39 +227,67 @@ static void *told(void *memory, size_t bytes)
 	return memory;
 }
 
-static void *allocate(struct secpool *pool, size_t bytes, int more_flags)
+/* A child's arena has objects left to give, but no memory under them. */
+static bool is_child(const struct heap *heap)
 {
-	struct heap *heap = get_heap(pool);
+	if (heap->pool->pid == getpid())
+		return false;
+	err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	return true;
+}
 
-	if (!heap)
+/* From the heap itself: what no thread keeps. */
+static void *allocate_large(struct heap *heap, size_t bytes, int more_flags)
+{
+	if (is_child(heap))
 		return NULL;
 	err_clear();
 	return told(mallocx(bytes ? bytes : 1, flags_of(heap) | more_flags), bytes);
 }
 
+static void *allocate_small(struct heap *heap, size_t bytes)
+{
+	return bytes <= KEPT_BYTES_MOST ? heapcache_take(&heap->caches, class_of(bytes ? bytes : 1))
+					: NULL;
+}
+
 void *secpool_malloc(struct secpool *pool, size_t bytes)
 {
-	return allocate(pool, bytes, 0);
+	struct heap *heap = get_heap(pool);
+	void *memory = heap ? allocate_small(heap, bytes) : NULL;
+
+	if (memory || !heap)
+		return memory;
+	return allocate_large(heap, bytes, 0);
 }
 
 void *secpool_calloc(struct secpool *pool, size_t count, size_t bytes)
 {
+	struct heap *heap = get_heap(pool);
 	size_t total;
+	void *memory;
 
+	if (!heap)
+		return NULL;
 	if (__builtin_mul_overflow(count, bytes, &total)) {
 		err_set(SECPOOL_E_NO_SPACE, "%zu times %zu bytes", count, bytes);
 		return NULL;
 	}
-	return allocate(pool, total, MALLOCX_ZERO);
+	memory = allocate_small(heap, total);
+	return memory ? memset(memory, 0, total) : allocate_large(heap, total, MALLOCX_ZERO);
 }
 
 void *secpool_aligned_alloc(struct secpool *pool, size_t alignment, size_t bytes)
 {
+	struct heap *heap = get_heap(pool);
+
+	if (!heap)
+		return NULL;
 	if (alignment == 0 || (alignment & (alignment - 1)) || alignment > REGION_ALIGNMENT) {
 		err_set(SECPOOL_E_INVALID, "alignment %zu: a power of two up to 2 MiB", alignment);
 		return NULL;
 	}
-	return allocate(pool, bytes, MALLOCX_ALIGN(alignment));
+	return allocate_large(heap, bytes, MALLOCX_ALIGN(alignment));
 }
 
 void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes)
@@ -198,7 +296,7 @@ void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes)
 
 	if (!memory)
 		return secpool_malloc(pool, bytes);
-	if (!heap)
+	if (!heap || is_child(heap))
 		return NULL;
 	err_clear();
 	return told(rallocx(memory, bytes ? bytes : 1, flags_of(heap)), bytes);
@@ -207,8 +305,12 @@ void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes)
 void secpool_free(struct secpool *pool, void *memory)
 {
 	struct heap *heap = memory ? get_heap(pool) : NULL;
+	size_t bytes;
 
-	if (heap)
+	if (!heap)
+		return;
+	bytes = sallocx(memory, 0);
+	if (bytes > KEPT_BYTES_MOST || !heapcache_keep(&heap->caches, class_of(bytes), memory))
 		dallocx(memory, flags_of(heap));
 }
 

@@ -57,9 +57,8 @@ static enum secpool_error copy_mapped(
 static enum secpool_error read_page(
 	struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *to)
 {
-	if (fill_read(worker, region, pgno, worker->plain) != SECPOOL_OK)
+	if (fill_read(worker, region, pgno, to) != SECPOOL_OK)
 		return SECPOOL_E_LOST;
-	memcpy(to, worker->plain, region->page_bytes);
 	fill_undo(worker, region, pgno);
 	return SECPOOL_OK;
 }

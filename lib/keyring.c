@@ -82,6 +82,18 @@ enum secpool_error keyring_open(struct keyring *ring, unsigned worker, uint64_t 
 			       version & ~PAGE_KEY_BIT, ciphertext, tag, plain);
 }
 
+enum secpool_error keyring_open_exposed(struct keyring *ring, unsigned worker, uint64_t pgno,
+	uint64_t version, const void *ciphertext, const uint8_t tag[PAGECIPHER_TAG_BYTES],
+	void *plain)
+{
+	struct pagecipher *cipher = NULL;
+	enum secpool_error error = find(ring, version, &cipher);
+
+	return error ? error
+		     : pagecipher_open_exposed(cipher, worker, PAGECIPHER_DATA, pgno,
+			       version & ~PAGE_KEY_BIT, ciphertext, tag, plain);
+}
+
 enum secpool_error keyring_check(struct keyring *ring, unsigned worker, uint64_t pgno,
 	uint64_t version, const void *ciphertext, const uint8_t tag[PAGECIPHER_TAG_BYTES])
 {

@@ -18,8 +18,7 @@ static enum secpool_error read_copy(struct worker *worker, struct secpool_region
 	overhead_mark(worker, OVERHEAD_READ);
 	if (error)
 		return error;
-	error = keyring_open(&region->keys, worker->index, pgno, version, worker->ciphertext,
-		region->pages[pgno].tag, plain);
+	error = redundancy_open(worker, region, pgno, version, worker->ciphertext, plain);
 	overhead_mark(worker, OVERHEAD_OPEN);
 	return error;
 }

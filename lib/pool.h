@@ -179,8 +179,8 @@ struct secpool {
 
 	_Atomic(struct refiller *) refiller;
 
-	pthread_mutex_t heap_lock; /* Protects: heap */
-	struct heap *heap;
+	pthread_mutex_t heap_lock; /* Protects: the making of heap */
+	_Atomic(struct heap *) heap; /* NULL until the first allocation; then the same until the pool is closed */
 
 	size_t local_bytes;
 	_Atomic size_t pinned_bytes; /* pin.c's; parts that overlap count twice */

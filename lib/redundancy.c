@@ -13,6 +13,15 @@ enum secpool_error redundancy_read(struct worker *worker, struct secpool_region 
 				 : erasure_read(worker, region, pgno, plain, ret_result);
 }
 
+enum secpool_error redundancy_open(struct worker *worker, struct secpool_region *region,
+	uint64_t pgno, uint64_t version, const uint8_t *ciphertext, uint8_t *plain)
+{
+	bool is_private = plain >= worker->plain && plain < worker->plain + worker->staging_bytes;
+
+	return (is_private ? keyring_open : keyring_open_exposed)(&region->keys, worker->index,
+		pgno, version, ciphertext, region->pages[pgno].tag, plain);
+}
+
 void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno)
 {
 	if (region->data == 1)

@@ -25,10 +25,15 @@ struct redundancy_page {
 };
 
 /*
- * Reads, checks and decrypts a page to `plain` (a page of the worker's locked memory); what failed its check in its place is written again (repair).
+ * Reads, checks and decrypts a page to `plain`: a page of the worker's locked memory, or of the program's, where nothing is stored before the tag is found right; what failed its check in its place is written again (repair).
  * Version and copies are those of the page's word. Errors: SECPOOL_E_LOST (it can't be had), with ret_result telling why; then nothing holds it any more.
  */
 enum secpool_error redundancy_read(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result) MUST_USE;
+
+/*
+ * Checks and decrypts a page's ciphertext (private memory) to `plain`, as redundancy_read does; its tag is the page's. Errors: as pagecipher_open.
+ */
+enum secpool_error redundancy_open(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version, const uint8_t *ciphertext, uint8_t *plain) MUST_USE;
 
 /* Asks the CPU to bring near what redundancy_read would read first for a page that will be filled next; does nothing else, and can't fail. */
 void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno);

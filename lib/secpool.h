@@ -222,7 +222,8 @@ SECPOOL_MUST_USE enum secpool_error secpool_flush(struct secpool_region *region)
 
 /*
  * Memory from a heap in the pool: jemalloc arenas over regions that the heap creates as it grows. Never ordinary memory.
- * NULL on exhaustion, with the reason in secpool_error_detail().
+ * NULL on exhaustion, with the reason in secpool_error_detail(). An object goes back to the pool it came from. Each thread keeps some of the objects up to 4 KiB that it freed
+ * for itself, below 1 MiB of them, until it ends; other threads don't get those.
  */
 void *secpool_malloc(struct secpool *pool, size_t bytes);
 void *secpool_calloc(struct secpool *pool, size_t count, size_t bytes);

@@ -2,6 +2,7 @@
 /* libsecpool against the real daemons: options, page sizes, the budget, reading and writing, flush, the heap, what is interposed. timeout: 180 */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,6 +176,47 @@ static void test_heap(void)
 	secpool_close(pool);
 }
 
+enum { PASSED = 2000, PASSED_BYTES = 100 };
+
+static void *passed[PASSED];
+
+/* Checks and frees what another thread has made, and leaves as many behind. */
+static void *pass_objects(void *arg)
+{
+	struct secpool *pool = arg;
+
+	for (size_t i = 0; i < PASSED; i++) {
+		if (passed[i])
+			SUPPORT_CHECK(support_matches(passed[i], PASSED_BYTES, i));
+		secpool_free(pool, passed[i]);
+		passed[i] = secpool_calloc(pool, PASSED_BYTES, 1);
+		SUPPORT_CHECK(passed[i] &&
+			      memcmp(passed[i], (uint8_t[PASSED_BYTES]){0}, PASSED_BYTES) == 0);
+		support_fill(passed[i], PASSED_BYTES, i);
+	}
+	return NULL;
+}
+
+/* What threads kept for themselves comes back when they end: the heap does not grow with their number. And it ends with the heap: a second pool gives nothing of the first's. */
+static void test_heap_of_many_threads(void)
+{
+	struct secpool_stats first = {.size = sizeof first}, last = first;
+
+	for (int round = 0; round < 2; round++) {
+		struct secpool *pool = support_open("alpha", LOCAL);
+		memset(passed, 0, sizeof passed);
+		for (int i = 0; i < 40; i++) {
+			pthread_t thread;
+			SUPPORT_CHECK(pthread_create(&thread, NULL, pass_objects, pool) == 0);
+			pthread_join(thread, NULL);
+			SUPPORT_OK(secpool_stats(pool, i == 0 ? &first : &last));
+		}
+		SUPPORT_CHECK(last.metadata_bytes == first.metadata_bytes);
+		pass_objects(pool); /* this thread keeps some over the pool's end */
+		secpool_close(pool);
+	}
+}
+
 static volatile sig_atomic_t handled;
 
 static void on_signal(int number)
@@ -255,6 +297,8 @@ static void be_child(const struct secpool *pool, struct secpool_region *region, 
 		secpool_read(region, 0, &byte, 1) != SECPOOL_E_CLOSED ||
 		secpool_pin(region, 0, 4096) != SECPOOL_E_CLOSED ||
 		secpool_flush(region) != SECPOOL_E_CLOSED ||
+		secpool_malloc((struct secpool *)(uintptr_t)pool, 100) ||
+		secpool_calloc((struct secpool *)(uintptr_t)pool, 100, 1) ||
 		secpool_region_release(region, NULL) != SECPOOL_E_CLOSED)
 		_exit(2);
 	signal(SIGBUS, tell_bus);
@@ -271,6 +315,8 @@ static int fork_without_region(void *arg)
 
 	(void)arg;
 	at[0] = 1;
+	secpool_free(
+		pool, secpool_malloc(pool, 100)); /* this thread keeps some of the heap's objects */
 	for (int by_daemon = 0; by_daemon < 2; by_daemon++) {
 		pid_t child;
 
@@ -308,6 +354,7 @@ int main(void)
 	check_page_size(2 * MIB, 40 * MIB);
 	test_read_write_flush();
 	test_heap();
+	test_heap_of_many_threads();
 	test_interposed();
 	support_wait_regions(0, 20000);
 	support_down();

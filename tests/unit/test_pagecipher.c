@@ -128,17 +128,29 @@ static void test_open_refuses(void **state)
 	struct pagecipher *cipher = new_cipher(4096, 1);
 	uint8_t *plain = new_page(4096, 0x61), *sealed = new_page(4096, 0),
 		*got = new_page(4096, 0x5c);
-	uint8_t *wiped = new_page(4096, 0), tag[PAGECIPHER_TAG_BYTES];
+	uint8_t *wiped = new_page(4096, 0), *untouched = new_page(4096, 0x5c);
+	uint8_t tag[PAGECIPHER_TAG_BYTES];
 
 	(void)state;
 	assert_int_equal(
 		pagecipher_seal(cipher, 0, PAGECIPHER_DATA, 4, 8, plain, sealed, tag), SECPOOL_OK);
+	assert_int_equal(
+		pagecipher_open_exposed(cipher, 0, PAGECIPHER_DATA, 4, 8, sealed, tag, got),
+		SECPOOL_OK);
+	assert_memory_equal(got, plain, 4096);
+	assert_int_equal(
+		pagecipher_open_exposed(cipher, 1, PAGECIPHER_DATA, 4, 8, sealed, tag, got),
+		SECPOOL_E_INVALID);
 	assert_int_equal(
 		pagecipher_check(cipher, 0, PAGECIPHER_DATA, 4, 8, sealed, tag), SECPOOL_OK);
 	assert_int_equal(
 		pagecipher_check(cipher, 1, PAGECIPHER_DATA, 4, 8, sealed, tag), SECPOOL_E_INVALID);
 #define REFUSED(type, pgno, version)                                                               \
 	memset(got, 0x5c, 4096);                                                                   \
+	assert_int_equal(                                                                          \
+		pagecipher_open_exposed(cipher, 0, type, pgno, version, sealed, tag, got),         \
+		SECPOOL_E_INTEGRITY);                                                              \
+	assert_memory_equal(got, untouched, 4096);                                                 \
 	assert_int_equal(pagecipher_open(cipher, 0, type, pgno, version, sealed, tag, got),        \
 		SECPOOL_E_INTEGRITY);                                                              \
 	assert_memory_equal(got, wiped, 4096);                                                     \
@@ -168,6 +180,7 @@ static void test_open_refuses(void **state)
 	free(sealed);
 	free(got);
 	free(wiped);
+	free(untouched);
 }
 
 static void test_other_key_refuses(void **state)
