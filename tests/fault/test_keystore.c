@@ -25,7 +25,7 @@
 #include "keymgr/regions.h"
 #include "keymgr/wraps.h"
 #include "lib/base/log.h"
-#include "tests/unit/audit_fixture.h"
+#include "tests/unit/audit_sink.h"
 #include "tests/unit/vtpm_process.h"
 
 #define WAIT_NS (600 * CLOCK_NS_PER_S)

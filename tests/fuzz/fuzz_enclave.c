@@ -12,7 +12,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
-#include "tests/unit/audit_fixture.h"
+#include "tests/unit/audit_sink.h"
 
 enum { HEAD_BYTES = 12, SESSIONS = 4, LIFE_S = 3600 };
 
