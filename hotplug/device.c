@@ -157,7 +157,7 @@ static enum msg_why why_of(const struct device *device, enum devstate_event even
 	case DEVSTATE_EXPIRED:
 		return MSG_WHY_EXPIRED;
 	case DEVSTATE_ERRORS:
-		return MSG_WHY_ERRORS;
+		return device->state == MSG_DEVICE_DRAINING ? device->why : MSG_WHY_ERRORS;
 	case DEVSTATE_CONNECTED:
 	case DEVSTATE_DISCONNECTED:
 	case DEVSTATE_DRAIN:

@@ -253,7 +253,8 @@ static void undo_failed(struct creates *creates)
 		if (!create->error || create->row.id == 0)
 			continue;
 		slots[count++] = create->wrap;
-		error = regionkeys_end(daemon, create->row.id, 0, NULL);
+		if (create->wrapped.slot != 0) /* else there is no key */
+			error = regionkeys_end(daemon, create->row.id, 0, NULL);
 	}
 	if (count == 0)
 		return;

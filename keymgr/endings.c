@@ -7,6 +7,7 @@
 #include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
+#include "keymgr/turns.h"
 #include "keymgr/wraps.h"
 
 enum { BATCH = 64 };
@@ -148,7 +149,10 @@ enum secpool_error endings_new(struct daemon *daemon, struct endings **ret_endin
 		return err_set(SECPOOL_E_NO_MEMORY, "releases: out of memory");
 	endings->daemon = daemon;
 	endings->last = &endings->first;
-	if (sd_event_add_defer(daemon->loop, &endings->source, on_batch, endings) < 0) {
+	/* as turns, so that they take turns with it */
+	if (sd_event_add_defer(daemon->loop, &endings->source, on_batch, endings) < 0 ||
+		sd_event_source_set_priority(endings->source, TURNS_PRIORITY) < 0) {
+		sd_event_source_disable_unref(endings->source);
 		free(endings);
 		return err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a source");
 	}

@@ -15,6 +15,7 @@
 #include "keymgr/events.h"
 #include "keymgr/hotplug.h"
 #include "keymgr/regionkeys.h"
+#include "keymgr/rotate.h"
 #include "keymgr/revocation.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
@@ -160,7 +161,7 @@ static void finish_ready(struct releases *releases)
 		daemon_fail(releases->daemon, "directory-failed", error);
 }
 
-/* Releasing space on devices that are not there is done with: nobody can overwrite it. */
+/* Releasing space on devices that are not there is done with: nobody can overwrite it. Those that are on their way are not looked at yet. */
 static enum secpool_error drop_unreachable(struct releases *releases)
 {
 	struct daemon *daemon = releases->daemon;
@@ -170,7 +171,9 @@ static enum secpool_error drop_unreachable(struct releases *releases)
 	for (size_t i = 0; i < daemon->devices->count && !error; i++) {
 		const struct devices_row *device = daemon->devices->rows[i];
 
-		if (device->media_fd >= 0 || device->slot == 0 || !(device->seen || settled))
+		if (device->media_fd >= 0 || device->slot == 0 || !(device->seen || settled) ||
+			device->state == MSG_DEVICE_DISCOVERED ||
+			device->state == MSG_DEVICE_ATTESTING)
 			continue;
 		error = directory_begin(daemon->directory);
 		if (!error)
@@ -336,6 +339,16 @@ static enum secpool_error store_result(struct daemon *daemon, const struct scrub
 	return error;
 }
 
+/* A region that lives, and has to have a new key: its program hears of it now. */
+static void tell_owner(struct daemon *daemon, uint64_t region)
+{
+	struct regions_row row;
+
+	if (region != 0 && regions_find(daemon->directory, region, &row) == SECPOOL_OK &&
+		row.state == MSG_REGION_LIVE && row.rotate)
+		rotate_tell(daemon, &row, 1);
+}
+
 static enum secpool_error record_result(
 	struct daemon *daemon, const struct scrub_result *result, enum msg_readback readback)
 {
@@ -351,6 +364,8 @@ static enum secpool_error record_result(
 	if (readback == MSG_READBACK_NOT_OVERWRITTEN)
 		events_record(daemon, "scrub-failed", &about,
 			"it could not be overwritten: this space is not used again");
+	if (readback == MSG_READBACK_DIFFERED || readback == MSG_READBACK_NOT_OVERWRITTEN)
+		tell_owner(daemon, result->row.region);
 	return device ? devwork_scrubbed(daemon, device, readback, result->row.bytes) : SECPOOL_OK;
 }
 
@@ -471,10 +486,8 @@ void releases_begun(struct daemon *daemon, const struct ending *ending)
 
 void releases_undo(struct daemon *daemon, uint64_t region)
 {
-	enum secpool_error error = regionkeys_end(daemon, region, 0, NULL);
+	enum secpool_error error = regions_undo(daemon->directory, region);
 
-	if (!error)
-		error = regions_undo(daemon->directory, region);
 	if (error)
 		daemon_fail(daemon, "create-not-undone", error);
 	releases_kick(daemon);

@@ -134,6 +134,7 @@ static void give_back_object(void *arg, void *object)
 
 static void set_caches(struct heap *heap)
 {
+	heapcaches_prepare();
 	heap->caches = (struct heapcaches){
 		.arg = heap, .make = make_object, .give_back = give_back_object};
 	for (unsigned i = 0; i < HEAPCACHE_CLASSES && class_bytes[i] > 0; i++) {

@@ -87,11 +87,15 @@ static struct heapcache *new_cache(struct heapcaches *heap)
 	return cache;
 }
 
+void heapcaches_prepare(void)
+{
+	pthread_once(&once, prepare);
+}
+
 static struct heapcache *find(struct heapcaches *heap)
 {
 	struct heapcache *cache = own;
 
-	pthread_once(&once, prepare);
 	if (ends || !works)
 		return NULL;
 	while (cache && atomic_load(&cache->heap) != heap)

@@ -80,6 +80,9 @@ static inline bool heapcache_keep(struct heapcaches *heap, unsigned class, void 
 	return true;
 }
 
+/* To be called when a heap is made, in the process that it belongs to: a child made by fork then keeps nothing of it. */
+void heapcaches_prepare(void);
+
 /* The heap ends, with all objects: no thread keeps any of it from now on. */
 void heapcaches_done(struct heapcaches *heap);
 

@@ -140,7 +140,9 @@ static bool await(struct look *look, uint64_t most_ns)
 	return look->done;
 }
 
-enum secpool_error medialook(int fd, uint64_t capacity, uint64_t most_ns, uint64_t *ret_canary)
+/* *ret_tried: whether a look was begun; without one the error is this process's, and says nothing of the media. */
+static enum secpool_error look_at(
+	int fd, uint64_t capacity, uint64_t most_ns, uint64_t *ret_canary, bool *ret_tried)
 {
 	struct look *look = NULL;
 	enum secpool_error error = make_look(fd, capacity, &look);
@@ -148,10 +150,12 @@ enum secpool_error medialook(int fd, uint64_t capacity, uint64_t most_ns, uint64
 	if (error)
 		return error;
 	pthread_mutex_lock(&lock);
+	*ret_tried = true;
 	if (is_under_way(look)) {
 		error = err_set(SECPOOL_E_TIMEOUT, "an earlier look at these media is not back");
 	} else {
 		error = start_thread(look);
+		*ret_tried = !error;
 		if (!error) {
 			look->next = looks;
 			looks = look;
@@ -173,15 +177,23 @@ enum secpool_error medialook(int fd, uint64_t capacity, uint64_t most_ns, uint64
 	return error;
 }
 
+enum secpool_error medialook(int fd, uint64_t capacity, uint64_t most_ns, uint64_t *ret_canary)
+{
+	bool tried = false;
+
+	return look_at(fd, capacity, most_ns, ret_canary, &tried);
+}
+
 bool medialook_there(int fd, uint64_t capacity)
 {
 	uint64_t canary = 0;
-	bool emulated;
+	bool emulated, tried = false;
+	enum secpool_error error;
 
 	if (media_is_emulated(fd, &emulated) != SECPOOL_OK)
 		return false;
 	if (emulated)
 		return media_there(fd, capacity);
-	return medialook(fd, capacity, MEDIALOOK_NS, &canary) == SECPOOL_OK &&
-	       media_canary_allowed(canary);
+	error = look_at(fd, capacity, MEDIALOOK_NS, &canary, &tried);
+	return !tried || (!error && media_canary_allowed(canary));
 }

@@ -362,6 +362,7 @@ static int rotates_after_a_pull(void *arg)
 	uint64_t epoch;
 	char device[8];
 
+	free_slots();
 	begin(makers[(uintptr_t)arg]);
 	find_used(device);
 	load_read_store(1, store);

@@ -277,5 +277,6 @@ int main(void)
 		cmocka_unit_test(test_child_keeps_nothing),
 	};
 
+	heapcaches_prepare();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
