@@ -244,16 +244,16 @@ enum secpool_error anchor_seal(
 		return no_memory();
 	os_random(root, WRAP_KEY_BYTES);
 	error = seal_root(anchor, root, &counter, writer);
-	if (!error) {
-		anchor->sealed = last;
+	if (!error)
 		error = keytree_renew(tree, &root, writer);
-	}
 	keyfile_end_root(writer);
 	if (!error && writer->failed) {
 		keytree_not_renewed(tree);
 		error = err_set(SECPOOL_E_LIMIT, "a new generation of the key tree is too long");
 	}
 	anchor->pending = !error;
+	if (!error)
+		anchor->sealed = last;
 	secmem_free(root);
 	return error;
 }

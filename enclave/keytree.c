@@ -180,6 +180,14 @@ static bool has_leaf(const struct keytree_slot *slot)
 	return slot->state == KEYTREE_LIVE || slot->state == KEYTREE_UNCLAIMED;
 }
 
+bool keytree_has(struct keytree *tree, uint64_t region)
+{
+	for (uint32_t at = *bucket_of(tree, region); at != 0; at = tree->slots[at - 1].next)
+		if (tree->slots[at - 1].region == region && has_leaf(&tree->slots[at - 1]))
+			return true;
+	return false;
+}
+
 /* The slot has no leaf any more. */
 static void leave(struct keytree *tree, uint32_t slot, enum keytree_state state)
 {

@@ -107,6 +107,9 @@ enum secpool_error keytree_add(struct keytree *tree, const struct wrap_label *la
 /* The last leaf that was added, and the nodes made for it, were given to nobody, and are as if they had never been. */
 void keytree_take_back(struct keytree *tree, const struct keytree_added *added);
 
+/* Whether the region has a leaf of any epoch. */
+bool keytree_has(struct keytree *tree, uint64_t region);
+
 /* Ends the region's leaves of an epoch, 0: of all. How many there were. */
 unsigned keytree_drop(struct keytree *tree, uint64_t region, uint64_t epoch);
 /* Ends whatever leaf is in the slot; nothing for one that has none. Errors: SECPOOL_E_INVALID (no such slot). */

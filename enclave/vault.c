@@ -100,5 +100,5 @@ void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch)
 
 bool vault_has_region(const struct vault *vault, uint64_t region)
 {
-	return handouts_has(&vault->handouts, region);
+	return handouts_has(&vault->handouts, region) || keytree_has(vault->tree, region);
 }

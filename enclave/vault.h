@@ -48,7 +48,7 @@ void vault_take_back(struct vault *vault, const struct pagecipher_binding *bindi
  */
 void vault_destroy_region(struct vault *vault, uint64_t region, uint64_t epoch);
 
-/* Whether a key of this region was handed out in this run and not ended since. */
+/* Whether a key of this region was handed out in this run and not ended since, or is stored. */
 bool vault_has_region(const struct vault *vault, uint64_t region);
 
 #endif

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "keymgr/auditlog.h"
 #include "keymgr/directory.h"
 #include "keymgr/events.h"
 #include "keymgr/wraps.h"
@@ -146,6 +147,9 @@ static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *
 	struct msg answer;
 	enum secpool_error error = keyfile_parse_root(bytes, count, &root);
 
+	/* the records that it counts are on disk before it is */
+	if (!error)
+		error = auditlog_sync(daemon->auditlog);
 	if (!error)
 		error = os_write_file_durable(anchor->next_path, bytes, count, 0600);
 	if (error) {

@@ -123,9 +123,9 @@ void auditlog_close(struct auditlog *log)
 }
 
 /* After a sync that failed nobody knows what is on disk (fsync(2)): nothing is appended any more. */
-static enum secpool_error sync_now(struct auditlog *log)
+enum secpool_error auditlog_sync(struct auditlog *log)
 {
-	if (!log->unsynced)
+	if (!log || !log->unsynced)
 		return SECPOOL_OK;
 	if (fdatasync(log->fd) != 0) {
 		log->broken = true;
@@ -169,7 +169,7 @@ enum secpool_error auditlog_keep(void *arg, const char *line, bool wait)
 	if (error)
 		return error;
 	if (wait)
-		error = sync_now(log);
+		error = auditlog_sync(log);
 	if (error)
 		return error;
 	log->since_anchor++;
@@ -188,7 +188,7 @@ static enum secpool_error write_anchor(struct daemon *daemon)
 	struct auditlog *log = daemon->auditlog;
 	struct msg request = {.type = MSG_ENC_AUDIT_ANCHOR}, answer;
 	const char *text = answer.u.enc_audit_anchored.text;
-	enum secpool_error error = sync_now(log);
+	enum secpool_error error = auditlog_sync(log);
 
 	if (!error)
 		error = daemon_ask(daemon, &request, -1, MSG_ENC_AUDIT_ANCHORED, &answer);
@@ -206,7 +206,7 @@ static int on_defer(sd_event_source *source, void *arg)
 	struct daemon *daemon = arg;
 
 	(void)source;
-	if (sync_now(daemon->auditlog))
+	if (auditlog_sync(daemon->auditlog))
 		log_error("audit-not-synced", SECPOOL_E_STORE);
 	/* one that can't be written is tried again with the next records, or by the timer */
 	if (daemon->auditlog->since_anchor >= AUDITLOG_ANCHOR_RECORDS &&

@@ -34,6 +34,9 @@ void auditlog_close(struct auditlog *log);
  */
 enum secpool_error auditlog_keep(void *arg, const char *line, bool wait) MUST_USE;
 
+/* All that was appended is on disk when this returns. Errors: the sync's; see auditlog_keep. */
+enum secpool_error auditlog_sync(struct auditlog *log) MUST_USE;
+
 /* Once there is a loop and the enclave: the first anchor, and the timer for those to come. */
 enum secpool_error auditlog_start(struct daemon *daemon) MUST_USE;
 

@@ -30,6 +30,12 @@ enum secpool_error epochs_begin(
 	return one_changed(directory, error, region, "live");
 }
 
+enum secpool_error epochs_drop_next(struct directory *directory, uint64_t region)
+{
+	return directory_run(directory, "UPDATE regions SET next_wrap = 0 WHERE id = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(region)));
+}
+
 enum secpool_error epochs_end(struct directory *directory, uint64_t region, uint64_t epoch)
 {
 	enum secpool_error error = directory_run(directory,

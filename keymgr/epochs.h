@@ -21,6 +21,9 @@ uint64_t epochs_new(const struct regions_row *row);
 enum secpool_error epochs_begin(
 	struct directory *directory, uint64_t region, uint64_t epoch, uint64_t wrap) MUST_USE;
 
+/* The key that the region is to move to is given up; its epoch stays, so that the next one is another. Errors: SECPOOL_E_STORE. */
+enum secpool_error epochs_drop_next(struct directory *directory, uint64_t region) MUST_USE;
+
 /* All of them are there: the key before has no name any more, and the caller overwrites it. Errors: SECPOOL_E_NOT_FOUND (not rotated to this epoch), SECPOOL_E_STORE. */
 enum secpool_error epochs_end(
 	struct directory *directory, uint64_t region, uint64_t epoch) MUST_USE;

@@ -76,18 +76,28 @@ static enum secpool_error keep_next(struct daemon *daemon, const struct regions_
 
 	if (!error)
 		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, wrapped->slot);
-	if (!error) {
-		/* one that its client never took */
-		error = wraps_erase(daemon->wraps, region->next_wrap);
-		if (error)
-			daemon_fail(daemon, "key-not-erased", error);
-		return error;
-	}
+	if (!error)
+		return SECPOOL_OK;
 	msg_set_text(reason, sizeof reason, err_detail());
 	if (wraps_erase(daemon->wraps, slot) != SECPOOL_OK ||
 		regionkeys_end(daemon, region->id, wrapped->epoch, NULL) != SECPOOL_OK)
 		daemon_fail(daemon, "key-not-erased", SECPOOL_E_STORE);
 	return err_set(error, "%s", reason);
+}
+
+/* One that its client never took: the row names it no more before it ends, so that a start does not look for it. */
+static enum secpool_error drop_next(struct daemon *daemon, const struct regions_row *region)
+{
+	enum secpool_error error = epochs_drop_next(daemon->directory, region->id);
+
+	if (error)
+		return error;
+	error = wraps_erase(daemon->wraps, region->next_wrap);
+	if (error)
+		daemon_fail(daemon, "key-not-erased", error);
+	else
+		error = regionkeys_end(daemon, region->id, region->next_epoch, NULL);
+	return error;
 }
 
 static enum secpool_error check_begin(const struct regions_row *region, uint64_t epoch)
@@ -117,7 +127,7 @@ enum secpool_error rotate_handle_begin(
 	if (!error)
 		error = check_begin(&region, rotate->epoch);
 	if (!error && region.next_epoch != 0)
-		error = regionkeys_end(daemon, region.id, region.next_epoch, NULL);
+		error = drop_next(daemon, &region);
 	if (!error)
 		error = regionkeys_make(connection, &region, epochs_new(&region), &wrapped);
 	if (!error)

@@ -282,10 +282,12 @@ static int keymgrd_dies(void *arg)
 	return 0;
 }
 
-/* An overwritten slot begins with random bytes. */
 static bool holds_key(const uint8_t *slot)
 {
-	return slot[2] == 0 && slot[3] == 0 && (slot[0] | slot[1] << 8) <= KEYFILE_SLOT_USED_MOST;
+	const uint8_t *key;
+	size_t bytes = 0;
+
+	return keyfile_get_slot(slot, &key, &bytes) && bytes > 0;
 }
 
 static int write_until_killed(void *arg)
