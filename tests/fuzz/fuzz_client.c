@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "keymgr/anchor.h"
 #include "keymgr/creates.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
@@ -61,6 +62,8 @@ static void *answer_all(void *arg)
 			opened->session = 7;
 			opened->uid = getuid();
 			opened->pid = (uint32_t)getpid();
+		} else if (request.type == MSG_ENC_LEAF_CLAIM) {
+			answer.type = MSG_ENC_LEAVES;
 		} else if (request.type == MSG_ENC_KEY_DESTROY) {
 			answer.type = MSG_ENC_KEY_DESTROYED;
 		} else if (request.type == MSG_ENC_KEY_CREATE) {
@@ -70,6 +73,7 @@ static void *answer_all(void *arg)
 			answer.u.enc_key_wrapped.wrapped_bytes = 40;
 			answer.u.enc_key_wrapped.slot = slot++ % KEYFILE_SLOTS_MOST + 1;
 		} else if (request.type != MSG_ENC_SESSION_CLOSE &&
+			   request.type != MSG_ENC_LEAF_DROP &&
 			   request.type != MSG_ENC_AUDIT_NOTE) {
 			answer.u.reply.error = SECPOOL_E_UNSUPPORTED;
 		}
@@ -109,6 +113,7 @@ static void start(void)
 	require(session_new_table(&front.sessions) == SECPOOL_OK);
 	require(owners_new(&front.owners) == SECPOOL_OK);
 	require(devices_new(&front, &front.devices) == SECPOOL_OK);
+	require(anchor_new(&front, folder, &front.anchor) == SECPOOL_OK);
 	require(releases_new(&front, &front.releases) == SECPOOL_OK);
 	require(creates_new(&front, &front.creates) == SECPOOL_OK);
 	snprintf(path, sizeof path, "%s/s", folder);
