@@ -271,9 +271,12 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 
 void anchor_wanted(struct daemon *daemon)
 {
-	uint64_t after_ns = policy_settings(daemon->policy)->anchor_after_ns;
+	uint64_t after_ns;
 
-	if (daemon->anchor && !daemon->anchor->armed && after_ns > 0)
+	if (!daemon->anchor || daemon->anchor->armed)
+		return;
+	after_ns = policy_settings(daemon->policy)->anchor_after_ns;
+	if (after_ns > 0)
 		arm(daemon->anchor, after_ns);
 }
 
