@@ -7,9 +7,9 @@
 #include "enclave/secmem.h"
 #include "lib/base/os.h"
 
-/* Sealed: the root key, the counter's authorisation, the audit log's head and length. */
+/* Sealed: the root key, the counter's authorisation, the audit log's head, its records and bytes. */
 enum {
-	SEALED_BYTES = WRAP_KEY_BYTES + TPM_COUNTER_AUTH_BYTES + ANCHOR_AUDIT_BYTES + 8,
+	SEALED_BYTES = WRAP_KEY_BYTES + TPM_COUNTER_AUTH_BYTES + ANCHOR_AUDIT_BYTES + 8 + 8,
 };
 
 static enum secpool_error no_memory(void)
@@ -37,6 +37,7 @@ static enum secpool_error seal_root(struct anchor *anchor, const uint8_t *root,
 	buf_put(&w, anchor->auth, TPM_COUNTER_AUTH_BYTES);
 	buf_put(&w, anchor->audit_head, sizeof anchor->audit_head);
 	buf_put_number(&w, anchor->audit_count, 8);
+	buf_put_number(&w, anchor->audit_bytes, 8);
 	error = tpm_seal(
 		anchor->tpm, anchor->pcrs, counter, w.bytes, SEALED_BYTES, blob, &file.blob_bytes);
 	secmem_free(w.bytes);
@@ -67,6 +68,7 @@ static enum secpool_error unseal_root(
 	buf_get(&r, anchor->auth, TPM_COUNTER_AUTH_BYTES);
 	buf_get(&r, anchor->audit_head, sizeof anchor->audit_head);
 	anchor->audit_count = buf_get_number(&r, 8);
+	anchor->audit_bytes = buf_get_number(&r, 8);
 	*ret_root = root;
 	root = NULL;
 out:
@@ -220,10 +222,12 @@ void anchor_done(struct anchor *anchor)
 
 /* ---- a new generation ---- */
 
-void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count)
+void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count,
+	uint64_t bytes)
 {
 	memcpy(anchor->audit_head, head, sizeof anchor->audit_head);
 	anchor->audit_count = count;
+	anchor->audit_bytes = bytes;
 }
 
 enum secpool_error anchor_seal(

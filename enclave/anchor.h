@@ -19,7 +19,7 @@
 
 enum { ANCHOR_AUDIT_BYTES = 32, ANCHOR_SKIPPED_MOST = 1024 };
 
-/* What is sealed: also the audit log's head and length as of that moment. */
+/* What is sealed: also the audit log's head and lengths as of that moment. */
 struct anchor {
 	struct tpm *tpm; /* stays open */
 	uint32_t pcrs, counter_index;
@@ -28,7 +28,7 @@ struct anchor {
 	bool pending;	     /* a root was sealed, and is neither committed nor given up */
 	uint8_t *auth;	     /* secret: the counter's */
 	uint8_t audit_head[ANCHOR_AUDIT_BYTES];
-	uint64_t audit_count;
+	uint64_t audit_count, audit_bytes;
 	int wraps_fd; /* the file of wrapped keys, to be read; -1 before anchor_start */
 };
 
@@ -41,8 +41,8 @@ enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, con
 /* Wipes and closes; allowed on one that is all zero, where nothing was opened. The tree is its owner's. */
 void anchor_done(struct anchor *anchor);
 
-/* What the next generation seals as the audit log's head (SHA-256 of its newest record) and how many records it has. */
-void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count);
+/* What the next generation seals as the audit log's head (SHA-256 of its newest record), how many records it has, and where in the file that one ends. */
+void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count, uint64_t bytes);
 
 /*
  * Renews the tree and writes the new generation's file (keyfile.h) into writer. last: greater than that of every root that was ever sealed for this store, at most ANCHOR_SKIPPED_MOST above the generation.

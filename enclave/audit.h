@@ -27,6 +27,7 @@
 	AUDIT_KIND(SESSION_CLOSED, "session-closed")                                               \
 	AUDIT_KIND(KEY_CREATED, "key-created")     /* a region's key of an epoch above 1 is a rotation */ \
 	AUDIT_KIND(KEY_DESTROYED, "key-destroyed") /* epoch 0: all of the region's keys */           \
+	AUDIT_KIND(STORED_KEY_DESTROYED, "stored-key-destroyed") /* what is stored alone; its program may have the key */ \
 	AUDIT_KIND(RECEIPT, "receipt")             /* of a scrub; sha256 is the receipt's */          \
 	AUDIT_KIND(ATTESTED, "device-attested")                                                    \
 	AUDIT_KIND(NOT_ATTESTED, "attestation-refused")                                            \
@@ -89,6 +90,12 @@ void audit_init(struct audit *audit, const struct receipt_signer *signer);
  * Errors: SECPOOL_E_STORE (missing, damaged, cut off, of another signer) naming the file; SECPOOL_E_SYSTEM. The chain stays as it was.
  */
 enum secpool_error audit_resume(struct audit *audit, const char *state_dir, bool fresh) MUST_USE;
+
+/*
+ * After audit_resume: whether the file has what was sealed with the key store: so many records, the last of them with this digest, ending so many bytes into it. Runs before the sandbox.
+ * Errors: SECPOOL_E_STORE (fewer records: rolled back; another record in its place: another audit), SECPOOL_E_SYSTEM.
+ */
+enum secpool_error audit_check_sealed(const struct audit *audit, const char *state_dir, const uint8_t head[AUDIT_DIGEST_BYTES], uint64_t count, uint64_t bytes) MUST_USE;
 
 /* Appends a record, on disk when this returns. Errors: the sink's, SECPOOL_E_CRYPTO, SECPOOL_E_LIMIT; the chain is as it was, and what the record tells of must not be done. */
 enum secpool_error audit_keep(struct audit *audit, const struct audit_entry *entry) MUST_USE;

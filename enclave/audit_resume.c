@@ -61,9 +61,9 @@ static enum secpool_error read_part(
 	return SECPOOL_OK;
 }
 
-/* The line that ends where the anchor says is the one that it says. */
+/* The line that ends where the anchor says is the one that it says. how: what was done with that one. */
 static enum secpool_error check_anchored(
-	int fd, const char *path, const struct audit_anchor_facts *anchor)
+	int fd, const char *path, const struct audit_anchor_facts *anchor, const char *how)
 {
 	char part[AUDIT_LINE_BYTES + 1];
 	size_t count = anchor->bytes < sizeof part ? (size_t)anchor->bytes : sizeof part, from;
@@ -72,6 +72,8 @@ static enum secpool_error check_anchored(
 
 	if (anchor->records == 0)
 		return SECPOOL_OK;
+	if (count == 0)
+		return err_set(SECPOOL_E_STORE, "%s: a record of no bytes: " REMEDY, path);
 	error = read_part(fd, path, anchor->bytes - count, part, count);
 	if (error)
 		return error;
@@ -81,8 +83,8 @@ static enum secpool_error check_anchored(
 	if (!error && (part[count - 1] != '\n' ||
 			      CRYPTO_memcmp(digest, anchor->head, sizeof digest) != 0))
 		error = err_set(SECPOOL_E_STORE,
-			"%s: record %llu is not the one that was anchored: " REMEDY, path,
-			(unsigned long long)anchor->records);
+			"%s: record %llu is not the one that was %s: " REMEDY, path,
+			(unsigned long long)anchor->records, how);
 	return error;
 }
 
@@ -136,7 +138,7 @@ static enum secpool_error read_records(
 			"%s: records are missing at its end: %llu were anchored: " REMEDY, path,
 			(unsigned long long)anchor->records);
 	if (!error)
-		error = check_anchored(fd, path, anchor);
+		error = check_anchored(fd, path, anchor, "anchored");
 	if (!error && (lseek(fd, (off_t)anchor->bytes, SEEK_SET) < 0 || !(file = fdopen(fd, "r"))))
 		error = os_error("read %s", path);
 	if (file)
@@ -186,5 +188,31 @@ enum secpool_error audit_resume(struct audit *audit, const char *state_dir, bool
 	error = read_records(&found, log, &anchor);
 	if (!error)
 		*audit = found;
+	return error;
+}
+
+enum secpool_error audit_check_sealed(const struct audit *audit, const char *state_dir,
+	const uint8_t head[AUDIT_DIGEST_BYTES], uint64_t count, uint64_t bytes)
+{
+	struct audit_anchor_facts sealed = {.records = count, .bytes = bytes};
+	char path[PATH_MAX];
+	enum secpool_error error = path_of(path, state_dir, "audit");
+	int fd;
+
+	if (error)
+		return error;
+	if (audit->count < count || audit->bytes < bytes)
+		return err_set(SECPOOL_E_STORE,
+			"%s has %llu records, and %llu were sealed with the key store: it was "
+			"rolled back: put back the newest, or start once with --new-audit",
+			path, (unsigned long long)audit->count, (unsigned long long)count);
+	if (count == 0)
+		return SECPOOL_OK;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return os_error("open %s", path);
+	memcpy(sealed.head, head, sizeof sealed.head);
+	error = check_anchored(fd, path, &sealed, "sealed with the key store");
+	os_close(&fd);
 	return error;
 }

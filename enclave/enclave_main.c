@@ -129,19 +129,15 @@ static enum secpool_error enter_sandbox(const struct requests *requests)
 static enum secpool_error open_audit(
 	struct requests *requests, const struct enclave_options *options)
 {
-	uint64_t sealed = requests->keys.anchor.audit_count;
+	const struct anchor *anchor = &requests->keys.anchor;
 	enum secpool_error error;
 
 	audit_init(&requests->audit, &requests->keys.signer);
 	error = audit_resume(
 		&requests->audit, options->state_dir, !options->store_exists || options->new_audit);
-	if (!error && !options->new_audit && requests->audit.count < sealed)
-		error = err_set(SECPOOL_E_STORE,
-			"%s/audit has %llu records, and %llu were sealed with the key store: it "
-			"was "
-			"rolled back: put back the newest, or start once with --new-audit",
-			options->state_dir, (unsigned long long)requests->audit.count,
-			(unsigned long long)sealed);
+	if (!error && !options->new_audit)
+		error = audit_check_sealed(&requests->audit, options->state_dir, anchor->audit_head,
+			anchor->audit_count, anchor->audit_bytes);
 	return error;
 }
 

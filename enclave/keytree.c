@@ -305,13 +305,21 @@ unsigned keytree_drop(struct keytree *tree, uint64_t region, uint64_t epoch)
 	return count;
 }
 
-enum secpool_error keytree_drop_slot(struct keytree *tree, uint64_t slot)
+static void tell_and_drop(struct keytree *tree, uint32_t slot, keytree_told *told, void *arg)
+{
+	told(arg, tree->nodes[slot / KEYTREE_FAN].tenant, tree->slots[slot].region,
+		tree->slots[slot].epoch);
+	drop(tree, slot);
+}
+
+enum secpool_error keytree_drop_slot(
+	struct keytree *tree, uint64_t slot, keytree_told *told, void *arg)
 {
 	if (slot >= KEYFILE_SLOTS_MOST)
 		return err_set(
 			SECPOOL_E_INVALID, "there is no slot %llu", (unsigned long long)slot);
 	if (has_leaf(&tree->slots[slot]))
-		drop(tree, (uint32_t)slot);
+		tell_and_drop(tree, (uint32_t)slot, told, arg);
 	return SECPOOL_OK;
 }
 
@@ -331,13 +339,13 @@ enum secpool_error keytree_claim(
 	return SECPOOL_OK;
 }
 
-uint64_t keytree_claimed(struct keytree *tree)
+uint64_t keytree_claimed(struct keytree *tree, keytree_told *told, void *arg)
 {
 	uint64_t count = 0;
 
 	for (uint32_t i = 0; i < KEYFILE_SLOTS_MOST; i++)
 		if (tree->slots[i].state == KEYTREE_UNCLAIMED) {
-			drop(tree, i);
+			tell_and_drop(tree, i, told, arg);
 			count++;
 		}
 	return count;

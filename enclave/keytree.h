@@ -112,13 +112,16 @@ bool keytree_has(struct keytree *tree, uint64_t region);
 
 /* Ends the region's leaves of an epoch, 0: of all. How many there were. */
 unsigned keytree_drop(struct keytree *tree, uint64_t region, uint64_t epoch);
-/* Ends whatever leaf is in the slot; nothing for one that has none. Errors: SECPOOL_E_INVALID (no such slot). */
-enum secpool_error keytree_drop_slot(struct keytree *tree, uint64_t slot) MUST_USE;
+/* Hears of a leaf that ends: whose it was. tenant: borrowed. */
+typedef void keytree_told(void *arg, const char *tenant, uint64_t region, uint64_t epoch);
+
+/* Ends whatever leaf is in the slot, and tells of it; nothing for one that has none. Errors: SECPOOL_E_INVALID (no such slot). */
+enum secpool_error keytree_drop_slot(struct keytree *tree, uint64_t slot, keytree_told *told, void *arg) MUST_USE;
 
 /* After keytree_load: this leaf is wanted. Errors: SECPOOL_E_STORE: the slot has not that region's key of that epoch. */
 enum secpool_error keytree_claim(struct keytree *tree, uint64_t slot, uint64_t region, uint64_t epoch) MUST_USE;
-/* All were claimed: the others are dropped; how many. */
-uint64_t keytree_claimed(struct keytree *tree);
+/* All were claimed: the others are dropped, and told of; how many. */
+uint64_t keytree_claimed(struct keytree *tree, keytree_told *told, void *arg);
 
 /* Whether a renewal would erase anything. */
 bool keytree_dirty(const struct keytree *tree);

@@ -161,6 +161,30 @@ enum secpool_error requests_key_destroy(struct requests *requests, const struct 
 	return SECPOOL_OK;
 }
 
+/* A stored key went: nothing that could be refused. */
+static void tell_dropped(struct requests *requests, const char *tenant, uint64_t region,
+	uint64_t epoch, const char *detail)
+{
+	const struct audit_entry entry = {.kind = AUDIT_STORED_KEY_DESTROYED,
+		.tenant = tenant,
+		.region = region,
+		.epoch = epoch,
+		.generation = requests->keys.anchor.generation + 1,
+		.detail = detail};
+
+	audit_tell(&requests->audit, &entry);
+}
+
+static void tell_unclaimed(void *arg, const char *tenant, uint64_t region, uint64_t epoch)
+{
+	tell_dropped(arg, tenant, region, epoch, "no region has it: left by a crash");
+}
+
+static void tell_unwanted(void *arg, const char *tenant, uint64_t region, uint64_t epoch)
+{
+	tell_dropped(arg, tenant, region, epoch, "its program may go on with the key");
+}
+
 /* Slots are numbered from 1 on outside. */
 enum secpool_error requests_leaf_claim(struct requests *requests, const struct msg *request,
 	struct sock_extra *extra, struct msg *answer)
@@ -177,7 +201,9 @@ enum secpool_error requests_leaf_claim(struct requests *requests, const struct m
 	if (error)
 		return error;
 	answer->type = MSG_ENC_LEAVES;
-	answer->u.enc_leaves.dropped = in->all ? keytree_claimed(&requests->tree) : 0;
+	if (in->all)
+		answer->u.enc_leaves.dropped =
+			keytree_claimed(&requests->tree, tell_unclaimed, requests);
 	answer->u.enc_leaves.dirty = keytree_dirty(&requests->tree);
 	return SECPOOL_OK;
 }
@@ -193,7 +219,8 @@ enum secpool_error requests_leaf_drop(struct requests *requests, const struct ms
 	if (!error && in->count > MSG_LEAVES_MAX)
 		error = err_set(SECPOOL_E_INVALID, "%u leaves in one message", in->count);
 	for (uint32_t i = 0; i < in->count && !error; i++)
-		error = keytree_drop_slot(&requests->tree, in->slots[i] - 1);
+		error = keytree_drop_slot(
+			&requests->tree, in->slots[i] - 1, tell_unwanted, requests);
 	return error;
 }
 
@@ -209,7 +236,8 @@ enum secpool_error requests_anchor_seal(struct requests *requests, const struct 
 	if (memory == MAP_FAILED)
 		return os_error("map the memory for a new generation");
 	writer.bytes = memory;
-	anchor_set_audit(&requests->keys.anchor, requests->audit.head, requests->audit.count);
+	anchor_set_audit(&requests->keys.anchor, requests->audit.head, requests->audit.count,
+		requests->audit.bytes);
 	error = anchor_seal(
 		&requests->keys.anchor, &requests->tree, request->u.enc_anchor_seal.last, &writer);
 	munmap(memory, KEYFILE_ROOT_BYTES_MOST);

@@ -8,6 +8,7 @@
 #include "keymgr/directory.h"
 #include "keymgr/dispatch.h"
 #include "keymgr/events.h"
+#include "keymgr/owners.h"
 #include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
@@ -133,6 +134,9 @@ static enum secpool_error place_one(
 	const struct policy_settings *settings = policy_settings(connection->daemon->policy);
 	enum secpool_error error = check_create(connection, asked);
 
+	/* one that has ended would have a region whose end nobody sees */
+	if (!error)
+		error = owners_watch(connection->daemon, &session->process);
 	if (error)
 		return error;
 	create->row = (struct regions_row){.bytes = asked->bytes,

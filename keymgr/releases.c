@@ -19,6 +19,7 @@
 #include "keymgr/revocation.h"
 #include "keymgr/scrub.h"
 #include "keymgr/server.h"
+#include "keymgr/turns.h"
 #include "keymgr/waiters.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
@@ -29,8 +30,8 @@
 /* How long a start waits for hotplugd to speak of a device before releasing space there counts as unreachable. */
 #define SETTLE_NS (30 * CLOCK_NS_PER_S)
 
-/* Regions and ranges that share a wait for the disk. */
-enum { BATCH = 64, SCRUBS = 16 };
+/* Regions and ranges that share a wait for the disk; others' turns come between two batches. */
+enum { BATCH = 16, SCRUBS = 16 };
 
 struct finished {
 	struct regions_row row;
@@ -41,7 +42,8 @@ struct finished {
 struct releases {
 	struct daemon *daemon;
 	struct scrub *scrub;
-	sd_event_source *scrub_source, *kick_source, *settle_source, *retry_source;
+	sd_event_source *scrub_source, *kick_source, *finish_source, *settle_source, *retry_source;
+	uint64_t finished_up_to; /* region: where the next batch of receipts goes on */
 	struct endings *endings;
 	struct waiters waiters;
 	unsigned scrubbing; /* ranges that are with the thread */
@@ -145,20 +147,27 @@ static void tell_finished(struct releases *releases, const struct finished *fini
 	waiters_send(&releases->waiters, row->id, &finished->receipt);
 }
 
+/* One batch; a program that ended with very many regions makes nobody else wait for more. */
+static int on_finish(sd_event_source *source, void *arg)
+{
+	struct releases *releases = arg;
+	size_t count = 0;
+	enum secpool_error error = finish_some(releases, &releases->finished_up_to, &count);
+
+	for (size_t i = 0; i < count; i++)
+		tell_finished(releases, &releases->finished[i]);
+	if (error && error != SECPOOL_E_NOT_FOUND)
+		daemon_fail(releases->daemon, "directory-failed", error);
+	else if (!error)
+		sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+/* From the first region on: one that was passed over may be done with by now. */
 static void finish_ready(struct releases *releases)
 {
-	uint64_t after = 0;
-	enum secpool_error error = SECPOOL_OK;
-
-	while (!error) {
-		size_t count = 0;
-
-		error = finish_some(releases, &after, &count);
-		for (size_t i = 0; i < count; i++)
-			tell_finished(releases, &releases->finished[i]);
-	}
-	if (error != SECPOOL_E_NOT_FOUND)
-		daemon_fail(releases->daemon, "directory-failed", error);
+	releases->finished_up_to = 0;
+	sd_event_source_set_enabled(releases->finish_source, SD_EVENT_ONESHOT);
 }
 
 /* Releasing space on devices that are not there is done with: nobody can overwrite it. Those that are on their way are not looked at yet. */
@@ -443,6 +452,10 @@ enum secpool_error releases_new(struct daemon *daemon, struct releases **ret_rel
 			 EPOLLIN, on_scrub, releases) < 0 ||
 			sd_event_add_defer(
 				daemon->loop, &releases->kick_source, on_kick, releases) < 0 ||
+			sd_event_add_defer(
+				daemon->loop, &releases->finish_source, on_finish, releases) < 0 ||
+			sd_event_source_set_priority(releases->finish_source, TURNS_PRIORITY) < 0 ||
+			sd_event_source_set_enabled(releases->finish_source, SD_EVENT_OFF) < 0 ||
 			sd_event_add_time_relative(daemon->loop, &releases->settle_source,
 				CLOCK_MONOTONIC, settle_us, 0, on_settled, releases) < 0 ||
 			sd_event_add_time_relative(daemon->loop, &releases->retry_source,
@@ -465,6 +478,7 @@ void releases_free(struct releases *releases)
 	waiters_done(&releases->waiters);
 	sd_event_source_disable_unref(releases->scrub_source);
 	sd_event_source_disable_unref(releases->kick_source);
+	sd_event_source_disable_unref(releases->finish_source);
 	sd_event_source_disable_unref(releases->settle_source);
 	sd_event_source_disable_unref(releases->retry_source);
 	free(releases);

@@ -180,7 +180,7 @@ static enum secpool_error write_keys(
 	return error ? error : sync_file(wraps->fd, wraps->path);
 }
 
-/* The keys go from where they may be; when not even that works, the slots stay taken. */
+/* The keys go from where they may be; when not even that works, the slots stay taken until a generation empties them. */
 static void take_back(
 	struct wraps *wraps, const struct msg_enc_key_wrapped *const *keys, size_t count)
 {
@@ -280,5 +280,12 @@ enum secpool_error wraps_erase_unnamed(struct wraps *wraps)
 
 enum secpool_error wraps_apply(struct wraps *wraps, const struct keyfile_root *root)
 {
-	return keyfile_apply(root, wraps->nodes_fd, wraps->fd);
+	struct keyfile_root at = *root;
+	struct keyfile_record record;
+	enum secpool_error error = keyfile_apply(root, wraps->nodes_fd, wraps->fd);
+
+	while (!error && keyfile_next_record(&at, &record))
+		if (!record.is_node && record.count == 0)
+			wraps->used[record.place] = false;
+	return error;
 }

@@ -399,6 +399,46 @@ static void damaged_end_is_refused(void **state)
 	assert_non_null(strstr(err_detail(), "audit.anchor"));
 }
 
+/* What was sealed of the audit with the key store must be in it, at its place. */
+static void sealed_end_is_compared(void **state)
+{
+	struct audit sealed;
+	size_t at[LOG_LINES_MOST], count;
+
+	(void)state;
+	fill_small();
+	sealed = audit;
+	keep(&(struct audit_entry){.kind = AUDIT_STOPPING});
+	anchor_now();
+	put_file("audit.anchor", anchor, strlen(anchor));
+	put_file("audit", log_.text, log_.bytes);
+	/* before the anchor, at it, and none at all */
+	assert_int_equal(
+		audit_check_sealed(&audit, folder, sealed.head, sealed.count, sealed.bytes),
+		SECPOOL_OK);
+	assert_int_equal(audit_check_sealed(&audit, folder, audit.head, audit.count, audit.bytes),
+		SECPOOL_OK);
+	assert_int_equal(audit_check_sealed(&audit, folder, (uint8_t[32]){0}, 0, 0), SECPOOL_OK);
+	/* another record in its place; not where it ended */
+	assert_int_equal(audit_check_sealed(&audit, folder, audit.head, sealed.count, sealed.bytes),
+		SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), "is not the one that was sealed"));
+	assert_int_equal(
+		audit_check_sealed(&audit, folder, sealed.head, sealed.count, sealed.bytes - 1),
+		SECPOOL_E_STORE);
+	assert_int_equal(
+		audit_check_sealed(&audit, folder, sealed.head, sealed.count, 0), SECPOOL_E_STORE);
+	/* fewer than were sealed */
+	count = lines_of(at);
+	put_file("audit", log_.text, at[count - 1]);
+	assert_int_equal(audit_check_sealed(&sealed, folder, audit.head, audit.count, audit.bytes),
+		SECPOOL_E_STORE);
+	assert_non_null(strstr(err_detail(), "rolled back"));
+	assert_int_equal(audit_check_sealed(&audit, "/tmp/secpool-no-such-folder", audit.head,
+				 audit.count, audit.bytes),
+		SECPOOL_E_NOT_FOUND);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -412,6 +452,7 @@ int main(void)
 		TEST(what_is_not_kept_is_counted),
 		TEST(end_is_taken_over),
 		TEST(damaged_end_is_refused),
+		TEST(sealed_end_is_compared),
 	};
 
 	if (secmem_init(SECMEM_ALLOW_LOCKED) != SECPOOL_OK)

@@ -258,6 +258,19 @@ static void an_old_copy_opens_nothing_that_was_dropped(void **state)
 	assert_int_equal(tree.leaves, 199);
 }
 
+static unsigned told_count;
+static uint64_t told_region, told_epoch;
+static char told_tenant[WRAP_TENANT_BYTES];
+
+static void note_told(void *arg, const char *tenant, uint64_t region, uint64_t epoch)
+{
+	(void)arg;
+	told_count++;
+	told_region = region;
+	told_epoch = epoch;
+	snprintf(told_tenant, sizeof told_tenant, "%s", tenant);
+}
+
 static void claims(void **state)
 {
 	uint32_t a, b, c;
@@ -277,13 +290,17 @@ static void claims(void **state)
 	assert_int_equal(keytree_claim(&tree, b, 2, 1), SECPOOL_E_STORE);
 	assert_int_equal(keytree_claim(&tree, KEYFILE_SLOTS_MOST, 1, 1), SECPOOL_E_STORE);
 	assert_int_equal(keytree_claim(&tree, UINT64_MAX, 1, 1), SECPOOL_E_STORE);
-	assert_int_equal(keytree_claimed(&tree), 1);
-	assert_int_equal(keytree_claimed(&tree), 0);
+	assert_int_equal(keytree_claimed(&tree, note_told, NULL), 1);
+	assert_true(told_count == 1 && told_region == 2 && told_epoch == 2);
+	assert_string_equal(told_tenant, "one");
+	assert_int_equal(keytree_claimed(&tree, note_told, NULL), 0);
 	assert_int_equal(tree.leaves, 1);
 	/* neither is used again before its block has a new key */
 	assert_int_equal(add("one", 9, 1), c + 1);
-	assert_int_equal(keytree_drop_slot(&tree, c), SECPOOL_OK);
-	assert_int_equal(keytree_drop_slot(&tree, KEYFILE_SLOTS_MOST), SECPOOL_E_INVALID);
+	assert_int_equal(keytree_drop_slot(&tree, c, note_told, NULL), SECPOOL_OK);
+	assert_int_equal(told_count, 1); /* it had none any more */
+	assert_int_equal(
+		keytree_drop_slot(&tree, KEYFILE_SLOTS_MOST, note_told, NULL), SECPOOL_E_INVALID);
 	renew();
 	assert_int_equal(add("one", 10, 1), b);
 	assert_int_equal(load(&files, files.root), SECPOOL_OK);
@@ -394,7 +411,7 @@ static void a_model(void **state)
 					assert_int_equal(
 						keytree_claim(&tree, slot_of[j] - 1, j + 1, 1),
 						SECPOOL_OK);
-			assert_int_equal(keytree_claimed(&tree), 0);
+			assert_int_equal(keytree_claimed(&tree, note_told, NULL), 0);
 		}
 		assert_int_equal(tree.leaves, live);
 	}

@@ -265,6 +265,21 @@ static void test_several_are_all_or_none(void **state)
 	assert_int_equal(wraps_put_all(wraps, NULL, 0), SECPOOL_OK);
 }
 
+/* As a new generation does it that found the slot's key dropped. */
+static void empty_slot(uint64_t slot)
+{
+	uint8_t bytes[256];
+	struct buf_writer w = {.bytes = bytes, .capacity = sizeof bytes};
+	const struct keyfile_record record = {.place = (uint32_t)slot - 1};
+	struct keyfile_root root = {.first = 1, .last = 1, .blob = bytes, .blob_bytes = 1};
+
+	keyfile_begin_root(&w, &root);
+	keyfile_add_record(&w, &record);
+	keyfile_end_root(&w);
+	assert_int_equal(keyfile_parse_root(bytes, w.used, &root), SECPOOL_OK);
+	assert_int_equal(wraps_apply(wraps, &root), SECPOOL_OK);
+}
+
 static void test_a_full_disk_is_an_error(void **state)
 {
 	struct rlimit before, none;
@@ -285,6 +300,34 @@ static void test_a_full_disk_is_an_error(void **state)
 	assert_int_equal(wraps_erase(wraps, slot), SECPOOL_E_STORE);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 	assert_int_equal(put_at("next", 4, slot), SECPOOL_E_INVALID);
+	/* until a generation has emptied it */
+	empty_slot(slot);
+	assert_false(is_there("key"));
+	assert_int_equal(put_at("next", 4, slot), SECPOOL_OK);
+}
+
+/* A key that could not be stored, nor taken back: later ones are stored all the same, and its slot is used again after the next generation. */
+static void test_what_is_not_taken_back_blocks_nothing(void **state)
+{
+	const struct msg_enc_key_wrapped first = wrapped_of("first", 5, 1),
+					 second = wrapped_of("second", 6, 2);
+	const struct msg_enc_key_wrapped *const both[] = {&first, &second};
+	struct rlimit before, little;
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	little = before;
+	/* room for the node and nothing else */
+	little.rlim_cur = KEYFILE_SLOT_BYTES / 2;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+	assert_int_equal(wraps_put_all(wraps, both, 2), SECPOOL_E_STORE);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(put_at("third", 5, 3), SECPOOL_OK);
+	empty_slot(1);
+	empty_slot(2);
+	assert_int_equal(wraps_put_all(wraps, both, 2), SECPOOL_OK);
+	assert_true(is_there("first") && is_there("second") && is_there("third"));
 }
 
 int main(void)
@@ -300,6 +343,7 @@ int main(void)
 		TEST(test_bad_arguments_change_nothing),
 		TEST(test_several_are_all_or_none),
 		TEST(test_a_full_disk_is_an_error),
+		TEST(test_what_is_not_taken_back_blocks_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
