@@ -20,12 +20,12 @@ $(B)/lib/libsecpool.so.0: $(LIBSECPOOL_PARTS) lib/secpool.map
 $(B)/lib/libsecpool.so: $(B)/lib/libsecpool.so.0
 	$(call say,LN,$@)ln -sf libsecpool.so.0 $@
 
-# the static library: one object with all of it inside, where only the public names are left global
-$(B)/lib/libsecpool.a: $(LIBSECPOOL_PARTS) lib/secpool.map
+# the static library: one object with all of it inside, where only the public names are left global (-d: libcrypto has a common symbol, which nothing else makes local)
+$(B)/lib/libsecpool.a: $(LIBSECPOOL_PARTS) lib/secpool.map lib/interposed.syms
 	@mkdir -p $(@D)
-	$(call say,AR,$@)ld -r -o $(B)/obj/libsecpool-all.o --whole-archive $(B)/obj/secpool.a --no-whole-archive --start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a \
+	$(call say,AR,$@)ld -r -d -o $(B)/obj/libsecpool-all.o --whole-archive $(B)/obj/secpool.a --no-whole-archive --start-group $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a \
 		$$($(CC) -print-file-name=libcrypto.a) --end-group && \
-	sed -n 's/^[[:space:]]*\([a-z_0-9]*\);$$/\1/p' lib/secpool.map > $(B)/obj/libsecpool.public && \
+	sed -n 's/^[[:space:]]*\([a-z_0-9]*\);$$/\1/p' lib/secpool.map | cat - lib/interposed.syms > $(B)/obj/libsecpool.public && \
 	$(OBJCOPY) --keep-global-symbols=$(B)/obj/libsecpool.public $(B)/obj/libsecpool-all.o && \
 	rm -f $@ && $(AR) rcs $@ $(B)/obj/libsecpool-all.o
 
