@@ -104,6 +104,7 @@ install: all docs
 	install -m 755 $(B)/lib/libsecpool.so.0 $(DESTDIR)$(PREFIX)/lib
 	ln -sf libsecpool.so.0 $(DESTDIR)$(PREFIX)/lib/libsecpool.so
 	install -m 644 $(B)/lib/libsecpool.a $(DESTDIR)$(PREFIX)/lib
+	$(if $(SAN),,install -m 755 $(B)/lib/libsecpool-preload.so $(DESTDIR)$(PREFIX)/lib)
 	install -m 644 lib/secpool.h lib/base/secpool_error.h $(DESTDIR)$(PREFIX)/include
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/secpool.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/secpool.pc
 	install -m 644 policy/default.yaml policy/example.yaml $(DESTDIR)$(PREFIX)/share/secpool

@@ -40,7 +40,9 @@ enum {
 	OPT_RECEIPT = 'c',
 	OPT_POLICY = 'p',
 	OPT_DEVICES = 'n',
-	OPT_DEVICE_BYTES = 'b'
+	OPT_DEVICE_BYTES = 'b',
+	OPT_FAULT_MODE = 'm',
+	OPT_RUN = 256, /* and the enum runopts_option */
 };
 
 static const struct known_option known[] = {
@@ -74,6 +76,16 @@ static const struct known_option known[] = {
 		"--devices N          emulated devices (3)"},
 	{{"device-bytes", required_argument, NULL, OPT_DEVICE_BYTES}, ARG_DEVICES,
 		"--device-bytes SIZE  of each, a multiple of 2M (512M)"},
+	{{"tenant", required_argument, NULL, OPT_RUN + RUNOPTS_TENANT}, ARG_RUN,
+		"--tenant T           as whom (default)"},
+	{{"local-bytes", required_argument, NULL, OPT_RUN + RUNOPTS_LOCAL_BYTES}, ARG_RUN,
+		"--local-bytes SIZE   most plaintext in local memory (64M)"},
+	{{"redundancy", required_argument, NULL, OPT_RUN + RUNOPTS_REDUNDANCY}, ARG_RUN,
+		"--redundancy R       none, mirror:N or ec:K+M (none)"},
+	{{"on-loss", required_argument, NULL, OPT_RUN + RUNOPTS_ON_LOSS}, ARG_RUN,
+		"--on-loss M          failover, sigbus, signal:NAME or kill"},
+	{{"fault-mode", required_argument, NULL, OPT_FAULT_MODE}, ARG_RUN,
+		"--fault-mode thread  the only one for programs as they are"},
 };
 enum { KNOWN_COUNT = sizeof known / sizeof *known };
 
@@ -149,7 +161,14 @@ static int read_silent(const struct command *command, int argc, char **argv, uin
 static int set_option(const struct command *command, int letter, int argc, char **argv,
 	const char **runtime_dir, struct args *args)
 {
+	if (letter >= OPT_RUN && letter < OPT_RUN + RUNOPTS_OPTIONS) {
+		args->run[letter - OPT_RUN] = optarg;
+		return ARGS_RUN;
+	}
 	switch (letter) {
+	case OPT_FAULT_MODE:
+		args->fault_mode = optarg;
+		return ARGS_RUN;
 	case OPT_HELP:
 		args_help(command);
 		return STATUS_DONE;
@@ -221,6 +240,7 @@ int args_parse(const struct command *command, const char *runtime_dir, int argc,
 	struct option options[KNOWN_COUNT + 1];
 	struct args args = {.devices = DEVICES_DEFAULT, .device_bytes = DEVICE_BYTES_DEFAULT};
 	size_t count = 0;
+	bool takes_rest = command->options & ARG_REST;
 	int letter, status = ARGS_RUN;
 
 	memset(options, 0, sizeof options);
@@ -229,7 +249,8 @@ int args_parse(const struct command *command, const char *runtime_dir, int argc,
 			options[count++] = known[i].option;
 	optind = 0; /* getopt_long(3): start over */
 	opterr = 0;
-	while (status == ARGS_RUN && (letter = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+	while (status == ARGS_RUN &&
+		(letter = getopt_long(argc, argv, takes_rest ? "+:" : ":", options, NULL)) != -1) {
 		if (letter == '?')
 			return usage_error(command, "'%s' is no option of this command",
 				argv[optind > 0 ? optind - 1 : 0]);
@@ -239,7 +260,7 @@ int args_parse(const struct command *command, const char *runtime_dir, int argc,
 	}
 	if (status != ARGS_RUN)
 		return status;
-	if (argc - optind != command->words)
+	if (takes_rest ? argc - optind < command->words : argc - optind != command->words)
 		return usage_error(command,
 			argc - optind < command->words ? "something is missing after '%s'"
 						       : "there is too much after '%s'",

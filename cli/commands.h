@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/wire/runopts.h"
 
 enum { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_REFUSED = 3 };
 
@@ -26,6 +27,8 @@ struct args {
 	const char *evidence;   /* a folder; NULL: not given */
 	const char *tenant, *user, *action;
 	uint32_t silent_ms; /* 0: not silent */
+	const char *run[RUNOPTS_OPTIONS]; /* texts; NULL: not given */
+	const char *fault_mode; /* NULL: not given */
 	char **words; /* what is no option, NULL beyond the last */
 };
 
@@ -43,8 +46,11 @@ enum {
 	ARG_AUDIT = 1024,
 	ARG_RECEIPT = 2048,
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
+	ARG_RUN = 4096,   /* what `secpool run` hands to the program (lib/wire/runopts.h) */
+	ARG_REST = 8192,  /* options end at the first word; there are `words` of them or more */
 };
 
+int command_run(const struct args *args);
 int command_up(const struct args *args);
 int command_down(const struct args *args);
 int command_status(const struct args *args);

@@ -19,6 +19,7 @@
 #include "lib/base/os.h"
 #include "lib/heapcache.h"
 #include "lib/region.h"
+#include "lib/signals.h"
 
 /* What jemalloc's "experimental.arenas_create_ext" takes (jemalloc 5.3, include/jemalloc/internal/arena_types.h): its own records stay outside the pool. */
 struct arena_config {
@@ -122,9 +123,43 @@ static int flags_of(const struct heap *heap)
 	return MALLOCX_ARENA(heap->arena) | MALLOCX_TCACHE_NONE;
 }
 
+/* A call of mallocx that another thread makes. */
+struct late {
+	size_t bytes;
+	int flags;
+	void *memory;
+};
+
+static void *allocate_late(void *arg)
+{
+	struct late *late = arg;
+
+	late->memory = mallocx(late->bytes, late->flags);
+	return NULL;
+}
+
+/*
+ * mallocx, from the arena that was asked for and no other: in a thread that ends, once its own destructor ran, jemalloc 5.3 takes memory from its arena 0 (imalloc_body, "reentrancy_level"), which is
+ * ordinary memory. Then a thread that does not end asks.
+ */
+static void *allocate(struct heap *heap, size_t bytes, int more_flags)
+{
+	struct late late = {.bytes = bytes, .flags = flags_of(heap) | more_flags};
+	void *memory = mallocx(late.bytes, late.flags);
+	pthread_t thread;
+
+	if (!memory || signals_in_window(memory, 1))
+		return memory;
+	dallocx(memory, MALLOCX_TCACHE_NONE);
+	if (signals_start_thread(&thread, allocate_late, &late) != SECPOOL_OK)
+		return NULL;
+	pthread_join(thread, NULL);
+	return late.memory;
+}
+
 static void *make_object(void *arg, unsigned class)
 {
-	return mallocx(class_bytes[class], flags_of(arg));
+	return allocate(arg, class_bytes[class], 0);
 }
 
 static void give_back_object(void *arg, void *object)
@@ -243,7 +278,7 @@ static void *allocate_large(struct heap *heap, size_t bytes, int more_flags)
 	if (is_child(heap))
 		return NULL;
 	err_clear();
-	return told(mallocx(bytes ? bytes : 1, flags_of(heap) | more_flags), bytes);
+	return told(allocate(heap, bytes ? bytes : 1, more_flags), bytes);
 }
 
 static void *allocate_small(struct heap *heap, size_t bytes)

@@ -191,6 +191,11 @@ static enum secpool_error check_options(const char *tenant, const struct secpool
 	if (options->local_bytes != 0 && options->local_bytes < LOCAL_BYTES_LEAST)
 		return err_set(SECPOOL_E_INVALID, "local_bytes is at least %d MiB",
 			LOCAL_BYTES_LEAST >> 20);
+	if (options->heap &&
+		(options->heap->size != sizeof *options->heap || options->heap->bytes != 0 ||
+			options->heap->refill || options->heap->refill_arg || options->heap->name))
+		return err_set(SECPOOL_E_INVALID,
+			"options.heap has a size, and neither bytes, name nor refill");
 	return SECPOOL_OK;
 }
 
@@ -259,6 +264,10 @@ static enum secpool_error new_pool(
 	pool->fault_threads =
 		options->fault_threads ? options->fault_threads : FAULT_THREADS_DEFAULT;
 	pool->local_bytes = options->local_bytes ? options->local_bytes : LOCAL_BYTES_DEFAULT;
+	if (options->heap)
+		pool->heap_options = *options->heap;
+	pool->heap_options.size = sizeof pool->heap_options;
+	pool->heap_options.name = "heap";
 	error = events_init(&pool->events);
 	/* what the workers hold of plaintext is taken from it with the first region; a moved frame stays charged */
 	if (!error)

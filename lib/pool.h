@@ -179,6 +179,7 @@ struct secpool {
 
 	_Atomic(struct refiller *) refiller;
 
+	struct secpool_region_options heap_options; /* of the heap's regions; immutable */
 	pthread_mutex_t heap_lock; /* Protects: the making of heap */
 	_Atomic(struct heap *) heap; /* NULL until the first allocation; then the same until the pool is closed */
 

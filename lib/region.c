@@ -405,8 +405,9 @@ enum secpool_error secpool_region_create(struct secpool *pool,
 enum secpool_error region_create_heap(
 	struct secpool *pool, size_t bytes, struct secpool_region **ret_region)
 {
-	struct secpool_region_options options = {
-		.size = sizeof options, .bytes = bytes, .name = "heap"};
+	struct secpool_region_options options = pool->heap_options;
+
+	options.bytes = bytes;
 
 	return create_region(pool, &options, true, ret_region);
 }

@@ -30,3 +30,15 @@ $(B)/lib/libsecpool.a: $(LIBSECPOOL_PARTS) lib/secpool.map lib/interposed.syms
 	rm -f $@ && $(AR) rcs $@ $(B)/obj/libsecpool-all.o
 
 SP_LIBRARIES += $(B)/lib/libsecpool.so $(B)/lib/libsecpool.a
+
+# the library for programs as they are: malloc and its family for the program, glibc's own (lib/preload/ordinary.c) for all of ours inside. A sanitizer's runtime has a malloc of its own.
+PRELOAD_SRCS := $(sort $(wildcard lib/preload/*.c))
+$(eval $(call archive,preload,$(PRELOAD_SRCS)))
+PRELOAD_WRAPS := $(foreach f,malloc calloc realloc aligned_alloc free,-Wl,--wrap=$(f))
+$(B)/lib/libsecpool-preload.so: $(B)/obj/preload.a $(LIBSECPOOL_PARTS) lib/preload/preload.map
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -shared -o $@ -Wl,-soname,libsecpool-preload.so -Wl,--version-script=lib/preload/preload.map -Wl,--exclude-libs,enclave.a:base.a:jemalloc.a:libcrypto.a -Wl,-z,defs $(PRELOAD_WRAPS) \
+		-Wl,--whole-archive $(B)/obj/preload.a -Wl,--no-whole-archive -Wl,--start-group $(B)/obj/secpool.a $(B)/obj/enclave.a $(B)/obj/base.a $(B)/obj/jemalloc.a -l:libcrypto.a -Wl,--end-group $(CODE_LIBS) -ldl -lm $(SP_LDFLAGS)
+ifeq ($(SAN),)
+SP_LIBRARIES += $(B)/lib/libsecpool-preload.so
+endif

@@ -60,6 +60,8 @@ enum secpool_on_loss {
 	SECPOOL_ON_LOSS_KILL = 5,     /* keymgrd ends the process with SIGKILL */
 };
 
+struct secpool_region_options;
+
 /* Set size = sizeof(struct secpool_options) and the rest to zero for the defaults. */
 struct secpool_options {
 	size_t size;
@@ -67,6 +69,11 @@ struct secpool_options {
 	size_t local_bytes;               /* most plaintext in local memory; 0: 64 MiB; at least 4 MiB */
 	enum secpool_fault_mode fault_mode;
 	unsigned fault_threads;           /* 1 to 16; 0: 2 */
+	/*
+	 * What the regions of the pool's heap (secpool_malloc) are like: page_bytes, redundancy with copies, data and parity, and on_loss with loss_signal; size is set, and
+	 * the rest zero. Copied. NULL: one copy, pages of 4 KiB, on_loss sigbus.
+	 */
+	const struct secpool_region_options *heap;
 };
 
 struct secpool_region_options {

@@ -36,6 +36,7 @@ may_include() {
 	enclave/vtpm) echo 'lib/base enclave' ;;
 	# decides about values that come in messages: their enums
 	policy) echo 'lib/base lib/wire/msg.h' ;;
+	lib/preload) echo 'lib lib/base lib/wire' ;;
 	lib) echo 'lib/base lib/wire enclave/pagecipher.h enclave/selftest.h enclave/secmem.h' ;;
 	keymgr) echo 'lib/base lib/wire policy enclave/enclave.h enclave/keyfile.h enclave/prstream.h enclave/receipt.h' ;;
 	hotplug) echo 'lib/base lib/wire policy enclave/eventlog.h enclave/tpm.h' ;;

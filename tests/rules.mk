@@ -84,6 +84,15 @@ $(B)/tests/examples/%: tests/examples/%.c $(B)/lib/libsecpool.so
 
 all: $(EXAMPLES)
 
+# programs that know nothing of secpool, for `secpool run`
+PLAIN_SRCS := $(sort $(wildcard tests/plain/*.c))
+PLAIN_PROGRAMS := $(PLAIN_SRCS:%.c=$(B)/%)
+$(B)/tests/plain/%: tests/plain/%.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE $(CFLAGS) -fno-builtin -o $@ $< -pthread
+
+all: $(PLAIN_PROGRAMS)
+
 check: all $(TEST_PROGRAMS)
 	$(Q)B=$(B) SAN=$(SAN) tests/run.sh $(if $(TESTS),$(foreach t,$(TESTS),$(filter %/$(t) %/$(t).sh,$(TEST_PROGRAMS) $(TEST_SCRIPTS))),$(TEST_PROGRAMS) $(TEST_SCRIPTS))
 
@@ -126,7 +135,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_SRCS    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_TARGETS := $(FUZZ_SRCS:%.c=$(B)/%)
 FUZZ_FLAGS   := -std=gnu17 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fPIC -pthread
-FUZZ_PARTS   := $(BASE_SRCS) $(ENCLAVE_SRCS) $(POLICY_SRCS) $(KEYMGR_SRCS) $(HOTPLUG_SRCS)
+FUZZ_PARTS   := $(BASE_SRCS) $(ENCLAVE_SRCS) $(POLICY_SRCS) $(KEYMGR_SRCS) $(HOTPLUG_SRCS) cli/program.c
 FUZZ_OBJECTS := $(FUZZ_PARTS:%.c=$(B)/fuzz-obj/%.o)
 
 $(B)/fuzz-obj/%.o: %.c

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program that knows nothing of secpool: what tests run by `secpool run`. Its first argument says what it does; it prints "ok" and ends with 0 when all was as it must be, else it
+ * says what was not and ends with 1.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* secpool's window in the default policy: DESIGN.md section 8. */
+#define WINDOW_START 0x110000000000ull
+#define WINDOW_END   (WINDOW_START + (64ull << 40))
+
+enum { MIB = 1 << 20, PAGE = 4096, LARGE = 24 * MIB, THREADS = 4 };
+
+static void expect_at(bool held, int line, const char *what)
+{
+	if (held)
+		return;
+	fprintf(stderr, "plain.c:%d: not so: %s (errno %d)\n", line, what, errno);
+	exit(1);
+}
+#define expect(condition) expect_at(condition, __LINE__, #condition)
+
+static bool in_pool(const void *memory)
+{
+	return (uintptr_t)memory >= WINDOW_START && (uintptr_t)memory < WINDOW_END;
+}
+
+static void fill(uint64_t *words, size_t bytes, uint64_t seed)
+{
+	for (size_t i = 0; i < bytes / sizeof *words; i++)
+		words[i] = seed + i;
+}
+
+static bool holds(const uint64_t *words, size_t bytes, uint64_t seed)
+{
+	for (size_t i = 0; i < bytes / sizeof *words; i++)
+		if (words[i] != seed + i)
+			return false;
+	return true;
+}
+
+static void *grow(void *memory, size_t bytes)
+{
+	void *grown = realloc(memory, bytes);
+
+	expect(grown);
+	return grown;
+}
+
+/* Pushes everything else out of local memory, of which there are 8 MiB. */
+static void push_out(void)
+{
+	char *other = malloc(LARGE);
+
+	expect(in_pool(other));
+	for (size_t at = 0; at < LARGE; at += PAGE)
+		other[at] = 1;
+	free(other);
+}
+
+/* ---- the family ---- */
+
+static void check_family(void)
+{
+	volatile size_t far_too_many = SIZE_MAX / 2; /* the compiler would refuse it */
+	void *memory = NULL;
+	char *text;
+
+	expect(in_pool(text = malloc(100)));
+	memset(text, 'x', 100);
+	expect(malloc_usable_size(text) >= 100);
+	text = grow(text, 5 * MIB);
+	expect(in_pool(text) && text[0] == 'x' && text[99] == 'x');
+	memory = realloc(text, 0);
+	expect(memory == NULL);
+	text = calloc(1000, 1000);
+	expect(in_pool(text));
+	for (size_t i = 0; i < 1000 * 1000; i++)
+		expect(text[i] == 0);
+	free(text);
+	for (size_t alignment = sizeof(void *); alignment <= 2 * MIB; alignment *= 2) {
+		expect(posix_memalign(&memory, alignment, 100) == 0 && in_pool(memory));
+		expect((uintptr_t)memory % alignment == 0);
+		free(memory);
+		memory = memalign(alignment, 10);
+		expect(in_pool(memory) && (uintptr_t)memory % alignment == 0);
+		free(memory);
+	}
+	expect(posix_memalign(&memory, 24, 100) == EINVAL);
+	expect(in_pool(memory = aligned_alloc(64, 640)));
+	free(memory);
+	expect(in_pool(memory = valloc(1)) && (uintptr_t)memory % PAGE == 0);
+	free(memory);
+	expect(in_pool(memory = reallocarray(NULL, 10, 10)));
+	errno = 0;
+	text = reallocarray(memory, far_too_many, 4);
+	expect(text == NULL && errno == ENOMEM);
+	free(memory);
+	errno = 5;
+	free(malloc(3 * MIB));
+	expect(errno == 5);
+	free(NULL);
+	errno = 0;
+	memory = calloc(far_too_many, 4);
+	expect(memory == NULL && errno == ENOMEM);
+	errno = 0;
+	memory = malloc((size_t)1 << 45); /* more than the tenant may have */
+	expect(memory == NULL && errno == ENOMEM);
+}
+
+/* What libc and the loader allocate stays theirs, and can be freed and grown by anybody. */
+static void check_libc(void)
+{
+	char *line = NULL, *text = strdup("a text");
+	size_t room = 0;
+	FILE *file = tmpfile();
+	void *library;
+
+	expect(!in_pool(file) && !in_pool(text));
+	text = grow(text, 3 * MIB);
+	expect(in_pool(text) && strcmp(text, "a text") == 0);
+	fputs("first line\n", file);
+	rewind(file);
+	line = malloc(1);
+	room = 1;
+	expect(getline(&line, &room, file) == 11 && strcmp(line, "first line\n") == 0);
+	free(line);
+	fclose(file);
+	free(text);
+	library = dlopen("libz.so.1", RTLD_NOW);
+	if (library) {
+		expect(dlsym(library, "zlibVersion") != NULL);
+		dlclose(library);
+	}
+}
+
+/* ---- threads ---- */
+
+static pthread_key_t late_key;
+static pthread_mutex_t *lock; /* in pool memory: futex(2) on it */
+static pthread_cond_t *turned;
+static unsigned turn;
+
+/* Runs after the heap's own destructor for the thread has run, too. */
+static void free_late(void *memory)
+{
+	static _Thread_local int rounds;
+
+	if (++rounds < 3) {
+		pthread_setspecific(late_key, memory);
+		return;
+	}
+	free(memory);
+	free(malloc(50));
+}
+
+static void *work(void *arg)
+{
+	uint64_t seed = (uintptr_t)arg * 1000003;
+	uint64_t *mine = malloc(4 * MIB);
+
+	expect(in_pool(mine));
+	pthread_setspecific(late_key, malloc(40));
+	fill(mine, 4 * MIB, seed);
+	for (int i = 0; i < 20000; i++)
+		free(malloc((size_t)(i * 37 % 6000)));
+	expect(holds(mine, 4 * MIB, seed));
+	for (unsigned i = 0; i < 50; i++) {
+		pthread_mutex_lock(lock);
+		while (turn % THREADS != (uintptr_t)arg)
+			pthread_cond_wait(turned, lock);
+		turn++;
+		pthread_cond_broadcast(turned);
+		pthread_mutex_unlock(lock);
+	}
+	return mine; /* freed by another thread */
+}
+
+static void check_threads(void)
+{
+	pthread_t threads[THREADS];
+	void *result;
+
+	expect(pthread_key_create(&late_key, free_late) == 0);
+	lock = calloc(1, sizeof *lock);
+	turned = calloc(1, sizeof *turned);
+	expect(in_pool(lock) && in_pool(turned));
+	pthread_mutex_init(lock, NULL);
+	pthread_cond_init(turned, NULL);
+	push_out();
+	for (uintptr_t i = 0; i < THREADS; i++)
+		expect(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
+	for (uintptr_t i = 0; i < THREADS; i++) {
+		expect(pthread_join(threads[i], &result) == 0);
+		free(result);
+	}
+	expect(turn == THREADS * 50);
+}
+
+/* ---- system calls on memory that is not there at the moment ---- */
+
+static void check_calls(void)
+{
+	enum { BYTES = 64 << 10 };
+	struct iovec *parts = malloc(2 * sizeof *parts);
+	struct msghdr *message = calloc(1, sizeof *message);
+	uint64_t *from = malloc(BYTES), *to = malloc(BYTES);
+	int file = memfd_create("calls", 0), ends[2];
+
+	fill(from, BYTES, 7);
+	push_out();
+	expect(write(file, from, BYTES) == BYTES);
+	push_out();
+	expect(pread(file, to, BYTES, 0) == BYTES && holds(to, BYTES, 7));
+	parts[0] = (struct iovec){from, BYTES / 2};
+	parts[1] = (struct iovec){from + BYTES / 16, BYTES / 2};
+	push_out();
+	expect(pwritev(file, parts, 2, 0) == BYTES);
+	memset(to, 0, BYTES);
+	parts[0].iov_base = to;
+	parts[1].iov_base = to + BYTES / 16;
+	push_out();
+	expect(preadv(file, parts, 2, 0) == BYTES && holds(to, BYTES, 7));
+	expect(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+	*message = (struct msghdr){.msg_iov = parts, .msg_iovlen = 2};
+	parts[0] = (struct iovec){from, PAGE};
+	parts[1] = (struct iovec){from + PAGE / 8, PAGE};
+	push_out();
+	expect(sendmsg(ends[0], message, 0) == 2 * PAGE);
+	parts[0].iov_base = to;
+	parts[1].iov_base = to + PAGE / 8;
+	memset(to, 0, BYTES);
+	push_out();
+	expect(recvmsg(ends[1], message, MSG_WAITALL) == 2 * PAGE && holds(to, 2 * PAGE, 7));
+}
+
+/* ---- signals ---- */
+
+static volatile uint64_t *touched;
+static volatile sig_atomic_t handled;
+
+static void touch(int number)
+{
+	for (size_t i = 0; i < LARGE / sizeof *touched; i += PAGE / sizeof *touched)
+		expect(touched[i] == 11 + i);
+	handled = number;
+}
+
+/* A handler touches what is out, on an alternate stack. */
+static void check_signals(void)
+{
+	struct sigaction action = {.sa_handler = touch, .sa_flags = SA_ONSTACK};
+	stack_t stack = {.ss_size = 256 << 10};
+
+	stack.ss_sp = malloc(stack.ss_size);
+	touched = malloc(LARGE);
+	fill((uint64_t *)touched, LARGE, 11);
+	push_out();
+	expect(sigaltstack(&stack, NULL) == 0);
+	sigaction(SIGUSR1, &action, NULL);
+	push_out();
+	raise(SIGUSR1);
+	expect(handled == SIGUSR1);
+	sigaction(SIGBUS, &action, NULL);
+	raise(SIGBUS);
+	expect(handled == SIGBUS);
+}
+
+/* ---- new programs, with arguments that lie in the pool ---- */
+
+extern char **environ;
+
+static char *out(const char *text)
+{
+	char *copy = malloc(5000); /* on a page of its own */
+
+	strcpy(copy, text);
+	expect(in_pool(copy));
+	return copy;
+}
+
+static int status_of(pid_t pid)
+{
+	int status = 0;
+
+	expect(pid > 0 && waitpid(pid, &status, 0) == pid);
+	return status;
+}
+
+static void check_spawn(bool forks)
+{
+	char *path = out("/bin/sh"), **words = malloc(4 * sizeof *words);
+	pid_t pid;
+
+	words[0] = out("sh");
+	words[1] = out("-c");
+	words[2] = out("exit 7");
+	words[3] = NULL;
+	push_out();
+	expect(posix_spawn(&pid, path, NULL, NULL, words, environ) == 0);
+	expect(status_of(pid) == 7 << 8);
+	push_out();
+	pid = vfork();
+	if (pid == 0) {
+		execv(path, words);
+		_exit(1);
+	}
+	expect(status_of(pid) == 7 << 8);
+	push_out();
+	expect(system(words[2]) == 7 << 8);
+	if (!forks)
+		return;
+	push_out();
+	pid = fork();
+	if (pid == 0) {
+		execv(path, words);
+		_exit(1);
+	}
+	expect(status_of(pid) == 7 << 8);
+}
+
+/* --fork deny: what a child touches of the pool is SIGBUS; what it allocates is its own. */
+static void check_denied(void)
+{
+	volatile char *memory = malloc(LARGE);
+	char *other, *freed = malloc(LARGE);
+	pid_t pid;
+
+	memory[100] = 1;
+	pid = fork();
+	if (pid == 0) {
+		other = malloc(5000);
+		memset(other, 1, 5000);
+		other = grow(other, 50000);
+		if (in_pool(other))
+			_exit(1);
+		free(other);
+		free(freed);
+		_exit(9);
+	}
+	expect(status_of(pid) == 9 << 8);
+	pid = fork();
+	if (pid == 0)
+		_exit(memory[100]);
+	expect(status_of(pid) == SIGBUS);
+	expect(memory[100] == 1);
+}
+
+/* ---- what the program does with memory by other calls ---- */
+
+static void check_refused(void)
+{
+	char *memory = aligned_alloc(PAGE, MIB);
+
+	memory[0] = 'a';
+	expect(munmap(memory, PAGE) == -1 && errno == EINVAL);
+	expect(madvise(memory, PAGE, MADV_DONTNEED) == -1 && errno == EINVAL);
+	expect(mremap(memory, PAGE, 2 * PAGE, MREMAP_MAYMOVE) == MAP_FAILED);
+	expect(memory[0] == 'a');
+	free(memory);
+}
+
+static void *at_exit;
+
+static void free_at_exit(void)
+{
+	free(at_exit);
+	free(malloc(100));
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+
+	at_exit = malloc(100);
+	atexit(free_at_exit);
+	if (strcmp(what, "family") == 0) {
+		check_family();
+		check_libc();
+		check_refused();
+	} else if (strcmp(what, "threads") == 0) {
+		check_threads();
+	} else if (strcmp(what, "calls") == 0) {
+		check_calls();
+	} else if (strcmp(what, "signals") == 0) {
+		check_signals();
+	} else if (strcmp(what, "spawn") == 0) {
+		check_spawn(false);
+	} else if (strcmp(what, "denied") == 0) {
+		check_denied();
+	} else if (strcmp(what, "status") == 0) {
+		return 42;
+	} else if (strcmp(what, "killed") == 0) {
+		raise(SIGTERM);
+	} else if (strcmp(what, "where") == 0) {
+		puts(in_pool(at_exit) ? "pool" : "ordinary");
+		return 0;
+	} else {
+		return 2;
+	}
+	puts("ok");
+	return 0;
+}
