@@ -236,15 +236,16 @@ void device_attested(
 		device->attested_ns = clock_calendar_ns();
 		device->expires_ns = expires_ns;
 		device_step(device, DEVSTATE_ACCEPTED, "");
-		if (device->state == MSG_DEVICE_ONLINE && device_drain_wanted(device))
-			device_step(device, DEVSTATE_DRAIN, "its drain goes on");
+		device_drain_go_on(device);
 		if (device->state == MSG_DEVICE_ONLINE && device_is_bad(device))
 			device_step(device, DEVSTATE_ERRORS,
 				"it was suspect before the daemon was started again");
 	} else if (result == SECPOOL_E_ATTESTATION) {
 		device_step(device, DEVSTATE_REFUSED, reason);
+		device_drain_go_on(device);
 	} else {
 		device_step(device, DEVSTATE_UNREACHABLE, reason);
+		device_drain_go_on(device);
 	}
 	err_set(result, "device %s: %.200s", device->identity.id, reason);
 	control_attested(device->hotplug->control, device, result);

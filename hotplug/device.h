@@ -182,6 +182,9 @@ void device_revoked(struct device *device, bool cut_off, const char *cause);
 bool device_drain_wanted(const struct device *device);
 void device_drain_forget(const struct device *device);
 
+/* After a verdict, whatever it was: a drain that was wanted before the daemon was started again goes on, also of a device that was refused or could not be asked. In a state in which it means nothing: nothing. */
+void device_drain_go_on(struct device *device);
+
 /*
  * Whether it was found suspect for what it did (DEVSTATE_ERRORS): good evidence does not change that, so it is noted in the device's folder and survives a restart of the daemon. It ends when the
  * device is removed, or an operator asks to attest it.

@@ -44,6 +44,18 @@ void device_drain_forget(const struct device *device)
 	forget_mark(device, DRAIN);
 }
 
+void device_drain_go_on(struct device *device)
+{
+	enum devstate_action action;
+	enum msg_state next;
+
+	if (!device_drain_wanted(device) ||
+		devstate_next(device->state, DEVSTATE_DRAIN, &next, &action))
+		return;
+	device->why = MSG_WHY_COMMAND; /* it was an operator who began it */
+	device_step(device, DEVSTATE_DRAIN, "its drain goes on");
+}
+
 bool device_is_bad(const struct device *device)
 {
 	return has_mark(device, SUSPECT);

@@ -379,6 +379,31 @@ static void revoked_devices_are_drained(void **state)
 	PLAY_CHECK(device->why == MSG_WHY_OTHER);
 }
 
+/* The note in its folder is not only for a device that is online first. */
+static void drain_of_a_refused_device_goes_on(void **state)
+{
+	struct play_device *device;
+
+	(void)state;
+	play_begin(1);
+	play.refuse = true;
+	device = play_wait("dev0", MSG_DEVICE_QUARANTINED, 0);
+	play_connect();
+	PLAY_OK(play_command("dev0", MSG_VERB_DRAIN));
+	play_wait("dev0", MSG_DEVICE_DRAINING, 0);
+	kill(play.pid, SIGKILL);
+	play_wait_pid(play.pid);
+	device->state = MSG_DEVICE_ABSENT;
+	device->why = MSG_WHY_OTHER;
+	play_start_daemon();
+	play_wait("dev0", MSG_DEVICE_DRAINING, 0);
+	PLAY_CHECK(device->verdicts == 2 && device->why == MSG_WHY_COMMAND);
+	play.refuse = false;
+	play_connect();
+	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST)); /* an operator calls it off */
+	play_wait("dev0", MSG_DEVICE_ONLINE, 1);
+}
+
 static void added_while_running(void **state)
 {
 	static const char garbage[] = "{\"id\":\"../../etc\"";
@@ -475,6 +500,7 @@ int main(void)
 		TEST(tpm_hangs_until_evidence_is_old),
 		TEST(bad_bytes_make_suspect),
 		TEST(revoked_devices_are_drained),
+		TEST(drain_of_a_refused_device_goes_on),
 		TEST(added_while_running),
 		TEST(refusals),
 	};
