@@ -27,7 +27,7 @@
 /* How long a scrub that could not begin (no descriptor, no memory) waits. */
 #define RETRY_NS CLOCK_NS_PER_S
 
-/* How long a start waits for hotplugd to speak of a device before releasing space there counts as unreachable. */
+/* How long after a start who asks for a release waits for devices that hotplugd did not speak of yet: their space waits for as long as it takes. */
 #define SETTLE_NS (30 * CLOCK_NS_PER_S)
 
 /* Regions and ranges that share a wait for the disk; others' turns come between two batches. */
@@ -170,17 +170,16 @@ static void finish_ready(struct releases *releases)
 	sd_event_source_set_enabled(releases->finish_source, SD_EVENT_ONESHOT);
 }
 
-/* Releasing space on devices that are not there is done with: nobody can overwrite it. Those that are on their way are not looked at yet. */
+/* Releasing space on devices that are not there is done with: nobody can overwrite it. Not on those that are on their way, or that hotplugd did not speak of yet: that is done when they come, or are found missing. */
 static enum secpool_error drop_unreachable(struct releases *releases)
 {
 	struct daemon *daemon = releases->daemon;
-	bool settled = clock_now_ns() - daemon->start_ns > SETTLE_NS;
 	enum secpool_error error = SECPOOL_OK;
 
 	for (size_t i = 0; i < daemon->devices->count && !error; i++) {
 		const struct devices_row *device = daemon->devices->rows[i];
 
-		if (device->media_fd >= 0 || device->slot == 0 || !(device->seen || settled) ||
+		if (device->media_fd >= 0 || device->slot == 0 || !device->seen ||
 			device->state == MSG_DEVICE_DISCOVERED ||
 			device->state == MSG_DEVICE_ATTESTING)
 			continue;
@@ -188,6 +187,48 @@ static enum secpool_error drop_unreachable(struct releases *releases)
 		if (!error)
 			error = directory_finish(daemon->directory,
 				regions_drop_releasing(daemon->directory, device->slot));
+	}
+	return error;
+}
+
+/* Nobody knows for how long: their receipts are stored when the device came, or was found missing. */
+static enum secpool_error refuse_waiters_on(
+	struct releases *releases, const struct devices_row *device)
+{
+	static const char sql[] =
+		"SELECT DISTINCT region FROM extents WHERE slot = ?1 AND region IS NOT NULL"
+		" AND state IN (?2, ?3)";
+	struct directory_rows *rows = NULL;
+	enum secpool_error error = directory_query(releases->daemon->directory, sql,
+		DIRECTORY_VALUES(DIRECTORY_N(device->slot), DIRECTORY_N(EXTENTS_RELEASING),
+			DIRECTORY_N(EXTENTS_SCRUBBING)),
+		&rows);
+
+	while (!error && directory_next(rows, &error)) {
+		err_set(SECPOOL_E_TIMEOUT,
+			"the region's key is destroyed, and its space on device %s waits for "
+			"secpool-hotplugd, which did not speak of the device yet: the receipt is "
+			"stored then",
+			device->id);
+		waiters_refuse(
+			&releases->waiters, directory_get_number(rows, 0), SECPOOL_E_TIMEOUT);
+	}
+	directory_done(rows);
+	return error;
+}
+
+static enum secpool_error refuse_waiters(struct releases *releases)
+{
+	const struct daemon *daemon = releases->daemon;
+	enum secpool_error error = SECPOOL_OK;
+
+	if (!releases->waiters.first || clock_now_ns() - daemon->start_ns <= SETTLE_NS)
+		return SECPOOL_OK;
+	for (size_t i = 0; i < daemon->devices->count && !error; i++) {
+		const struct devices_row *device = daemon->devices->rows[i];
+
+		if (!device->seen && device->media_fd < 0 && device->slot != 0)
+			error = refuse_waiters_on(releases, device);
 	}
 	return error;
 }
@@ -296,6 +337,8 @@ static int on_kick(sd_event_source *source, void *arg)
 	error = drop_unreachable(releases);
 	if (!error)
 		finish_ready(releases);
+	if (!error)
+		error = refuse_waiters(releases);
 	if (!error && releases->scrubbing == 0)
 		error = submit_next(releases);
 	if (error)

@@ -49,6 +49,15 @@ void waiters_send(struct waiters *waiters, uint64_t region, const struct msg *re
 	}
 }
 
+void waiters_refuse(struct waiters *waiters, uint64_t region, enum secpool_error error)
+{
+	struct msg reply = {.type = MSG_REPLY};
+
+	reply.u.reply.error = error;
+	MSG_SET(reply.u.reply.detail, err_detail());
+	waiters_send(waiters, region, &reply);
+}
+
 void waiters_forget(struct waiters *waiters, const struct server_connection *connection)
 {
 	struct waiter **at = &waiters->first;

@@ -19,6 +19,9 @@ void waiters_add(struct waiters *waiters, struct server_connection *connection, 
 /* Sends the receipt to all that wait for the region's. */
 void waiters_send(struct waiters *waiters, uint64_t region, const struct msg *receipt);
 
+/* Tells all that wait for the region's that it does not come now, with this thread's sentence. */
+void waiters_refuse(struct waiters *waiters, uint64_t region, enum secpool_error error);
+
 /* The connection has ended. */
 void waiters_forget(struct waiters *waiters, const struct server_connection *connection);
 

@@ -180,7 +180,8 @@ SECPOOL_MUST_USE enum secpool_error secpool_region_create(struct secpool *pool,
 /*
  * Ends a region: its memory becomes inaccessible, its key is destroyed, its space is overwritten and read back. ret_receipt may be NULL;
  * else set ret_receipt->size first. The handle is gone, also on error. No other thread may touch the region's memory.
- * Errors: SECPOOL_E_DAEMON_GONE (the daemon releases the region when it is back and this process has ended).
+ * Errors: SECPOOL_E_DAEMON_GONE (the daemon releases the region when it is back and this process has ended); SECPOOL_E_TIMEOUT (it is released; a device with its space was not seen since the
+ * daemon's start half a minute ago or longer: the receipt is stored when that was overwritten, or is found missing).
  */
 SECPOOL_MUST_USE enum secpool_error secpool_region_release(
 	struct secpool_region *region, struct secpool_receipt *ret_receipt);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Devices that come online again with something changed, with a thread that answers in the enclave's place. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,10 +16,13 @@
 
 #include "keymgr/devclaims.h"
 #include "keymgr/directory.h"
+#include "keymgr/endings.h"
 #include "keymgr/events.h"
 #include "keymgr/regions.h"
+#include "keymgr/releases.h"
 #include "keymgr/server.h"
 #include "lib/base/emumedia.h"
+#include "lib/base/guarded_copy.h"
 #include "lib/base/media.h"
 #include "lib/base/clock.h"
 #include "lib/wire/sock.h"
@@ -54,6 +58,8 @@ static void *answer_all(void *arg)
 				enclave.not_fresh ? SECPOOL_E_NOT_ATTESTED : SECPOOL_OK;
 			answer.u.attest_verdict.expires_ns = enclave.expires_ns;
 		}
+		if (request.type == MSG_ENC_RECEIPT) /* it is not looked at here */
+			answer.u.reply.error = SECPOOL_E_BUSY;
 		sock_close_fds(&extra);
 		if (sock_send(enclave.sockets[1], &answer, NULL, 0,
 			    clock_now_ns() + CLOCK_NS_PER_S) != SECPOOL_OK)
@@ -408,6 +414,84 @@ static void test_fresh_is_asked_once(void **state)
 	policy_free(policy);
 }
 
+/* Turns the loop until `done` holds. */
+static void turn_until(bool (*done)(const void *arg), const void *arg)
+{
+	uint64_t end = clock_now_ns() + 60 * CLOCK_NS_PER_S;
+
+	while (!done(arg)) {
+		assert_true(clock_now_ns() < end);
+		assert_true(sd_event_run(daemon_.loop, 10000) >= 0);
+	}
+}
+
+static bool is_connected(const void *arg)
+{
+	(void)arg;
+	return server_first(daemon_.server) != NULL;
+}
+
+static bool is_answered(const void *arg)
+{
+	struct msg answer;
+	enum secpool_error error = sock_receive(*(const int *)arg, &answer, NULL, 0);
+
+	if (error == SECPOOL_E_NO_EVENT)
+		return false;
+	assert_int_equal(error, SECPOOL_OK);
+	assert_int_equal(answer.type, MSG_REPLY);
+	assert_int_equal(answer.number, 9);
+	assert_int_equal(answer.u.reply.error, SECPOOL_E_TIMEOUT);
+	assert_non_null(strstr(answer.u.reply.detail, "dev0"));
+	return true;
+}
+
+static bool is_overwritten(const void *arg)
+{
+	const uint64_t *region = arg;
+	struct regions_row row;
+
+	assert_int_equal(regions_find(daemon_.directory, *region, &row), SECPOOL_OK);
+	assert_int_equal(row.unreachable_bytes, 0);
+	return row.scrubbed_bytes == 8 * MIB;
+}
+
+/* However long hotplugd takes to speak of it after a start: who asked does not wait for that, and the space does. */
+static void test_releasing_space_waits_for_its_device(void **state)
+{
+	struct ending ending = {.client = MSG_CLIENT_ACKNOWLEDGED, .number = 9};
+	const uint64_t canary = 7;
+	int fd = open(media, O_RDWR | O_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK); /* cmocka sets its own handlers */
+	assert_int_equal(
+		media_store(fd, 64 * MIB, MEDIA_CANARY_AT, &canary, sizeof canary), SECPOOL_OK);
+	os_close(&fd);
+	assert_int_equal(online(7, "left"), SECPOOL_OK);
+	ending.region = use_some();
+	stop_front();
+	start_front();
+	daemon_.start_ns = clock_now_ns() - 40 * CLOCK_NS_PER_S;
+	assert_int_equal(
+		regions_release(daemon_.directory, ending.region, ending.client), SECPOOL_OK);
+	assert_int_equal(releases_new(&daemon_, &daemon_.releases), SECPOOL_OK);
+	assert_int_equal(sock_connect(address, &fd), SECPOOL_OK);
+	turn_until(is_connected, NULL);
+	ending.connection = server_first(daemon_.server);
+	releases_begun(&daemon_, &ending);
+	releases_kick(&daemon_);
+	turn_until(is_answered, &fd);
+	assert_int_equal(bytes_of(ending.region, EXTENTS_RELEASING), 8 * MIB);
+	attest(64 * MIB);
+	assert_int_equal(online(7, "left"), SECPOOL_OK);
+	turn_until(is_overwritten, &ending.region);
+	assert_int_equal(bytes_of(0, EXTENTS_FREE), 64 * MIB);
+	os_close(&fd);
+	releases_free(daemon_.releases);
+	daemon_.releases = NULL;
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -420,6 +504,7 @@ int main(void)
 		TEST(test_only_the_attested_size_comes_online),
 		TEST(test_a_copy_of_a_tpm_makes_the_other_suspect),
 		TEST(test_fresh_is_asked_once),
+		TEST(test_releasing_space_waits_for_its_device),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
