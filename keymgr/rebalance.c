@@ -11,17 +11,26 @@
 #include "policy/policy.h"
 
 enum { NS_PER_US = 1000, PERCENT = 100 };
-/* A program that does not begin for so long is passed over: it may be stopped. */
+/* A program that does not begin, or go on, for so long is passed over: it may be stopped. */
 #define PATIENCE_NS (30 * CLOCK_NS_PER_S)
-/* Shares of a device that are tried for one look. */
-enum { SHARES_MOST = 64 };
+/* Shares of a device that are tried for one look; regions that are passed over in the middle of their move. */
+enum { SHARES_MOST = 64, STALLED_MOST = 64 };
+
+/* A region that has targets, and how far it was when its program did not go on. */
+struct stalled {
+	uint64_t region; /* 0: a free place */
+	uint64_t done;
+};
 
 struct rebalance {
 	struct daemon *daemon;
 	sd_event_source *timer;
 	uint64_t region, slot; /* what is under way; region 0: nothing */
-	uint64_t asked_ns;     /* since when */
+	uint64_t heard_ns;     /* when it began, or its program told of progress */
+	uint64_t done;	       /* what it told last */
 	uint64_t last;	       /* the region that was tried last: the next ones have their turn */
+	struct stalled stalled[STALLED_MOST];
+	unsigned next_stalled; /* the place that is used next: one more drops the oldest */
 };
 
 /* ---- the choice ---- */
@@ -119,6 +128,48 @@ static enum secpool_error count_extents(struct daemon *daemon, uint64_t region, 
 		ret_count);
 }
 
+/* How far the program says that it is. */
+static uint64_t told_of(const struct rebalance *rebalance, uint64_t region)
+{
+	uint64_t done, all;
+
+	session_walk_of(rebalance->daemon->sessions, region, MSG_PROGRESS_REBUILD, &done, &all);
+	return done;
+}
+
+static void set_under_way(struct rebalance *rebalance, uint64_t region, uint64_t slot)
+{
+	rebalance->region = region;
+	rebalance->slot = slot;
+	rebalance->heard_ns = clock_now_ns();
+	rebalance->done = told_of(rebalance, region);
+}
+
+/* Its targets stay, and it may end its move by itself; others come first until its program goes on. */
+static void pass_over(struct rebalance *rebalance)
+{
+	struct events_about about = {.region = rebalance->region};
+
+	rebalance->stalled[rebalance->next_stalled++ % STALLED_MOST] =
+		(struct stalled){rebalance->region, rebalance->done};
+	events_record(rebalance->daemon, "rebalancing-stalled", &about,
+		"its program did not go on for %llu s: others come first",
+		(unsigned long long)(PATIENCE_NS / CLOCK_NS_PER_S));
+}
+
+/* Until it is somewhere else than when it was passed over. */
+static bool is_passed_over(struct rebalance *rebalance, uint64_t region)
+{
+	for (size_t i = 0; i < STALLED_MOST; i++) {
+		if (rebalance->stalled[i].region != region)
+			continue;
+		if (rebalance->stalled[i].done == told_of(rebalance, region))
+			return true;
+		rebalance->stalled[i].region = 0;
+	}
+	return false;
+}
+
 static bool is_draining(const struct daemon *daemon)
 {
 	for (size_t i = 0; i < daemon->devices->count; i++)
@@ -152,11 +203,10 @@ static enum secpool_error adopt(struct rebalance *rebalance)
 			devices_at(daemon->devices, directory_get_number(rows, 1));
 
 		/* one that was not heard of yet may be draining: that goes by itself */
-		if (!device || device->state != MSG_DEVICE_ONLINE)
+		if (!device || device->state != MSG_DEVICE_ONLINE ||
+			is_passed_over(rebalance, directory_get_number(rows, 0)))
 			continue;
-		rebalance->region = directory_get_number(rows, 0);
-		rebalance->slot = device->slot;
-		rebalance->asked_ns = clock_now_ns();
+		set_under_way(rebalance, directory_get_number(rows, 0), device->slot);
 	}
 	directory_done(rows);
 	return error;
@@ -193,12 +243,18 @@ static enum secpool_error go_on(struct rebalance *rebalance)
 		error = count_extents(daemon, region.id, 0, EXTENTS_TARGET, &targets);
 	if (error && error != SECPOOL_E_NOT_FOUND)
 		return error;
-	/* it is done, its region or device has other troubles, or its program does not begin */
-	if (there == 0 || !device || device->state != MSG_DEVICE_ONLINE ||
-		(targets == 0 && clock_now_ns() - rebalance->asked_ns > PATIENCE_NS))
+	if (told_of(rebalance, rebalance->region) != rebalance->done)
+		set_under_way(rebalance, rebalance->region, rebalance->slot);
+	/* it is done, or its region or device has other troubles */
+	if (there == 0 || !device || device->state != MSG_DEVICE_ONLINE) {
 		rebalance->region = 0;
-	else
+	} else if (clock_now_ns() - rebalance->heard_ns > PATIENCE_NS) {
+		if (targets > 0)
+			pass_over(rebalance);
+		rebalance->region = 0;
+	} else {
 		tell(rebalance, &region);
+	}
 	return SECPOOL_OK;
 }
 
@@ -226,9 +282,7 @@ static void begin(struct rebalance *rebalance, const struct regions_row *region,
 		.region = region->id,
 		.bytes = bytes};
 
-	rebalance->region = region->id;
-	rebalance->slot = from->slot;
-	rebalance->asked_ns = clock_now_ns();
+	set_under_way(rebalance, region->id, from->slot);
 	events_record(daemon, "rebalancing", &about,
 		"what it has there moves: %u %% of the device are in use, and %u %% of %s",
 		(unsigned)(PERCENT * fill_of(from->used, from->bytes)),
@@ -276,12 +330,16 @@ static enum secpool_error pick_share(struct rebalance *rebalance,
 
 	for (size_t i = 0; i < count && !error && rebalance->region == 0; i++) {
 		struct regions_row region;
+		uint64_t targets = 0;
 
 		rebalance->last = shares[i].region;
 		if (!rebalance_fits(from, to, shares[i].bytes))
 			continue;
 		error = regions_find(daemon->directory, shares[i].region, &region);
-		if (error || region.state != MSG_REGION_LIVE)
+		if (!error)
+			error = count_extents(daemon, region.id, 0, EXTENTS_TARGET, &targets);
+		/* one that moves already was passed over */
+		if (error || region.state != MSG_REGION_LIVE || targets > 0)
 			continue;
 		error = has_space(daemon, region.id, from->slot, to_place);
 		if (!error)
@@ -313,13 +371,11 @@ static enum secpool_error pick(struct rebalance *rebalance)
 	return error;
 }
 
-static int on_look(sd_event_source *source, uint64_t usec, void *arg)
+enum secpool_error rebalance_look(struct rebalance *rebalance, uint64_t *ret_next_ns)
 {
-	struct rebalance *rebalance = arg;
 	uint64_t next_ns = REBALANCE_LOOK_NS;
 	enum secpool_error error = SECPOOL_OK;
 
-	(void)usec;
 	if (rebalance->region == 0)
 		error = adopt(rebalance);
 	if (!error && rebalance->region != 0)
@@ -328,6 +384,18 @@ static int on_look(sd_event_source *source, uint64_t usec, void *arg)
 		error = pick(rebalance);
 		next_ns = rebalance->region == 0 ? REBALANCE_REST_NS : REBALANCE_LOOK_NS;
 	}
+	if (!error)
+		*ret_next_ns = next_ns;
+	return error;
+}
+
+static int on_look(sd_event_source *source, uint64_t usec, void *arg)
+{
+	struct rebalance *rebalance = arg;
+	uint64_t next_ns = 0;
+	enum secpool_error error = rebalance_look(rebalance, &next_ns);
+
+	(void)usec;
 	if (!error && (sd_event_source_set_time_relative(source, next_ns / NS_PER_US) < 0 ||
 			      sd_event_source_set_enabled(source, SD_EVENT_ONESHOT) < 0))
 		error = err_set(SECPOOL_E_SYSTEM, "rebalancing: the loop refused a timer");

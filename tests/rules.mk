@@ -34,6 +34,8 @@ LDFLAGS_test_audit_outside := -Wl,--wrap=pagecipher_new
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # every step that makes something durable
 LDFLAGS_test_keystore := $(foreach f,fsync fdatasync rename unlink directory_run tpm_counter_make tpm_counter_step server_send,-Wl,--wrap=$(f))
+# the clock, by which a program stands still
+$(B)/tests/unit/test_rebalance: LDFLAGS_test_rebalance := -Wl,--wrap=clock_now_ns
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open
