@@ -100,18 +100,11 @@ static void note_topology(struct device *device, const struct topology_device *e
 /* What the device says of itself in its health and its poison list, at each look: also one that said so before it was online. */
 static void judge_health(struct device *device, const struct topology_device *entry)
 {
-	uint32_t health = entry->health == UINT32_MAX ? 0 : entry->health;
-	char why[DEVICE_REASON_BYTES] = "";
+	char why[DEVICE_REASON_BYTES];
 
-	if (device->state != MSG_DEVICE_ONLINE)
-		return;
-	if (health & MSG_HEALTH_REPLACE)
-		snprintf(why, sizeof why, "it says that it must be replaced");
-	else if (health & MSG_HEALTH_MEDIA)
-		snprintf(why, sizeof why, "it says that its media are not in order");
-	else if (entry->poisoned != POISON_UNKNOWN && entry->poisoned > 0)
-		snprintf(why, sizeof why, "its poison list names %u places", entry->poisoned);
-	if (why[0])
+	if (device->state == MSG_DEVICE_ONLINE &&
+		health_judge(
+			entry->health, entry->poisoned, &device->hotplug->limits, why, sizeof why))
 		device_step(device, DEVSTATE_ERRORS, why);
 }
 

@@ -253,15 +253,12 @@ void device_attested(
 
 void device_check(struct device *device, const struct msg_device_check *check)
 {
-	const struct health_limits limits = {
-		.tenants = check->suspect_tenants, .faults = check->suspect_faults};
-
 	if (device->media_fd < 0 || device_look(device, "found removed after a client's report"))
 		return;
 	/* whoever says so: what is found here counts */
 	if (check->cause == MSG_CAUSE_STUCK || check->cause == MSG_CAUSE_SILENT)
 		device_probe(device, check->answer_ms);
-	if (!health_report(&device->health, check->cause, check->tenants, &limits))
+	if (!health_report(&device->health, check->cause, check->tenants, &device->hotplug->limits))
 		return;
 	if (check->cause == MSG_CAUSE_FAULT)
 		device_step(device, DEVSTATE_ERRORS,

@@ -108,6 +108,7 @@ struct hotplug {
 	struct cxl *cxl; /* NULL: not there */
 	struct notify *notify;
 	struct control *control;
+	struct health_limits limits; /* as keymgrd said last */
 	struct device *devices; /* by id */
 	unsigned device_count;
 };

@@ -192,7 +192,7 @@ static enum secpool_error serve(struct hotplug *hotplug)
 
 int main(int argc, char **argv)
 {
-	static struct hotplug hotplug;
+	static struct hotplug hotplug = {.limits = HEALTH_LIMITS_DEFAULT};
 	enum secpool_error error;
 	int status;
 

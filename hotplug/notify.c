@@ -134,6 +134,14 @@ static void take_check(struct notify *notify, const struct msg_device_check *che
 		device_check(device, check);
 }
 
+static void take_limits(struct notify *notify, const struct msg_device_limits *limits)
+{
+	notify->hotplug->limits = (struct health_limits){.tenants = limits->suspect_tenants,
+		.faults = limits->suspect_faults,
+		.poison = limits->suspect_poison,
+		.flags = limits->suspect_health};
+}
+
 static void take_drain(struct notify *notify, const struct msg_device_drain *drain)
 {
 	struct device *device = device_find(notify->hotplug, drain->id);
@@ -173,6 +181,9 @@ static void on_message(struct peer *peer, const struct msg *msg, void *arg)
 		break;
 	case MSG_DEVICE_CHECK:
 		take_check(notify, &msg->u.device_check);
+		break;
+	case MSG_DEVICE_LIMITS:
+		take_limits(notify, &msg->u.device_limits);
 		break;
 	case MSG_DEVICE_DRAIN:
 		take_drain(notify, &msg->u.device_drain);

@@ -12,12 +12,32 @@
 #include "policy/policy.h"
 #include "lib/base/os.h"
 
+_Static_assert((int)POLICY_HEALTH_MAINTENANCE == MSG_HEALTH_MAINTENANCE &&
+		       (int)POLICY_HEALTH_DEGRADED == MSG_HEALTH_DEGRADED &&
+		       (int)POLICY_HEALTH_REPLACE == MSG_HEALTH_REPLACE &&
+		       (int)POLICY_HEALTH_MEDIA == MSG_HEALTH_MEDIA,
+	"policy and wire name the same flags");
+
+/* A policy does not change under a connection: with another one keymgrd is another process. */
+static void send_limits(struct server_connection *connection)
+{
+	const struct policy_settings *settings = policy_settings(connection->daemon->policy);
+	struct msg msg = {.type = MSG_DEVICE_LIMITS};
+
+	msg.u.device_limits.suspect_tenants = settings->suspect_tenants;
+	msg.u.device_limits.suspect_faults = settings->suspect_faults;
+	msg.u.device_limits.suspect_poison = settings->suspect_poison;
+	msg.u.device_limits.suspect_health = settings->suspect_health;
+	server_send(connection, &msg, -1);
+}
+
 void hotplug_began(struct server_connection *connection)
 {
 	struct devices *devices = connection->daemon->devices;
 	struct server_connection *before = devices->hotplug;
 
 	devices->hotplug = connection;
+	send_limits(connection);
 	missing_begin(connection->daemon);
 	if (before)
 		server_close(before);
@@ -185,16 +205,12 @@ void hotplug_check(
 	struct daemon *daemon, struct devices_row *device, uint32_t cause, uint32_t tenants)
 {
 	struct msg msg = {.type = MSG_DEVICE_CHECK};
-	const struct policy_settings *settings;
 
 	if (!daemon->devices->hotplug || !log_allowed(&device->checks))
 		return;
-	settings = policy_settings(daemon->policy);
 	msg.u.device_check.cause = cause;
 	msg.u.device_check.tenants = tenants;
-	msg.u.device_check.answer_ms = settings->gone_after_ms;
-	msg.u.device_check.suspect_tenants = settings->suspect_tenants;
-	msg.u.device_check.suspect_faults = settings->suspect_faults;
+	msg.u.device_check.answer_ms = policy_settings(daemon->policy)->gone_after_ms;
 	MSG_SET(msg.u.device_check.id, device->id);
 	server_send(daemon->devices->hotplug, &msg, -1);
 }

@@ -20,6 +20,8 @@ enum {
 	SUSPECT_TENANTS_DEFAULT = 2,
 	SUSPECT_TENANTS_MOST = 4,
 	SUSPECT_FAULTS_MOST = 1000000,
+	/* the kernel reads no more of a list (Documentation/ABI/testing/sysfs-bus-cxl, trigger_poison_list) */
+	SUSPECT_POISON_MOST = 1000,
 	LATENCY_NS_MOST = 1000000000,
 };
 
@@ -67,11 +69,45 @@ static enum secpool_error build_bounds(const struct value_source *source,
 	return error;
 }
 
+/* Which of the things that a device may say of its health make it suspect. */
+static enum secpool_error build_health(const struct value_source *source,
+	const struct schema_devices *from, struct policy_settings *to)
+{
+	static const struct {
+		const char *word;
+		uint32_t flags;
+	} words[] = {{"maintenance", POLICY_HEALTH_MAINTENANCE},
+		{"degraded", POLICY_HEALTH_DEGRADED}, {"replace", POLICY_HEALTH_REPLACE},
+		{"media", POLICY_HEALTH_MEDIA}, {"none", 0}};
+	enum { WORDS = sizeof words / sizeof *words };
+	unsigned count = from ? from->suspect_health_count : 0;
+
+	to->suspect_health =
+		count == 0 ? (uint32_t)(POLICY_HEALTH_REPLACE | POLICY_HEALTH_MEDIA) : 0;
+	for (unsigned i = 0; i < count; i++) {
+		char path[VALUE_PATH_BYTES];
+		size_t word = 0;
+
+		value_path(path, "devices.suspect_health[%u]", i);
+		while (word < WORDS && strcmp(words[word].word, from->suspect_health[i]) != 0)
+			word++;
+		if (word == WORDS)
+			return value_refuse(source, path,
+				"expected maintenance, degraded, replace, media, or none alone, "
+				"found '%.40s'",
+				from->suspect_health[i]);
+		if (words[word].flags == 0 && count > 1)
+			return value_refuse(source, path, "expected none to be alone");
+		to->suspect_health |= words[word].flags;
+	}
+	return SECPOOL_OK;
+}
+
 /* What makes a device suspect. */
 static enum secpool_error build_thresholds(const struct value_source *source,
 	const struct schema_devices *from, struct policy_settings *to)
 {
-	uint64_t tenants = SUSPECT_TENANTS_DEFAULT, faults = 0;
+	uint64_t tenants = SUSPECT_TENANTS_DEFAULT, faults = 0, poison = 1;
 	enum secpool_error error = SECPOOL_OK;
 
 	if (from)
@@ -80,10 +116,16 @@ static enum secpool_error build_thresholds(const struct value_source *source,
 	if (!error && from)
 		error = value_number(source, "devices.suspect_faults", from->suspect_faults,
 			SUSPECT_FAULTS_MOST, &faults);
+	if (!error && from)
+		error = value_number(source, "devices.suspect_poison", from->suspect_poison,
+			SUSPECT_POISON_MOST, &poison);
 	if (!error && tenants == 0)
 		error = value_refuse(source, "devices.suspect_tenants", "expected 1 or more");
+	if (!error)
+		error = build_health(source, from, to);
 	to->suspect_tenants = (uint32_t)tenants;
 	to->suspect_faults = (uint32_t)faults;
+	to->suspect_poison = (uint32_t)poison;
 	return error;
 }
 

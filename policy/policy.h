@@ -42,6 +42,9 @@ enum policy_drains {
 	POLICY_DRAINS_READABLE = 2,  /* also what is only there */
 };
 
+/* What a CXL device may say of its health, flags: CXL 3.0 section 8.2.9.8.3.1, as enum msg_health. */
+enum policy_health { POLICY_HEALTH_MAINTENANCE = 1, POLICY_HEALTH_DEGRADED = 2, POLICY_HEALTH_REPLACE = 4, POLICY_HEALTH_MEDIA = 8 };
+
 /* Settings that are not about one tenant. */
 struct policy_settings {
 	uint64_t window_base, window_bytes; /* where regions are mapped: 64 TiB at 0x110000000000 unless set */
@@ -59,6 +62,8 @@ struct policy_settings {
 	uint32_t gone_after_ms;             /* one that is later still: the device is given up; above suspect_after_ms */
 	uint32_t suspect_tenants;           /* so many that met bad bytes on a device make it suspect; 1 to 4 */
 	uint32_t suspect_faults;            /* so many accesses that failed while its media were there do; 0: no number */
+	uint32_t suspect_poison;            /* so many places on a device's own list of poisoned memory do; 0: no number */
+	uint32_t suspect_health;            /* each of these does, when a device says so of itself: flags of enum policy_health */
 	uint32_t host_pcrs;                 /* PCRs that the root key is sealed to */
 	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
 	enum policy_drains revoke_drains;

@@ -76,6 +76,8 @@ static const cyaml_schema_field_t devices_fields[] = {
 	OPTIONAL_TEXT(struct schema_devices, gone_after_ms),
 	OPTIONAL_TEXT(struct schema_devices, suspect_tenants),
 	OPTIONAL_TEXT(struct schema_devices, suspect_faults),
+	OPTIONAL_TEXT(struct schema_devices, suspect_poison),
+	TEXTS(struct schema_devices, suspect_health, CYAML_FLAG_OPTIONAL, 1, 4),
 	TEXTS(struct schema_devices, revoked, CYAML_FLAG_OPTIONAL, 0, SCHEMA_DEVICES_MOST),
 	CYAML_FIELD_ENUM("revoke_drains", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL,
 		struct schema_devices, revoke_drains, drains, 3),

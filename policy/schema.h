@@ -56,12 +56,12 @@ struct schema_devices {
 	int enrol; /* enum schema_enrol */
 	int revoke_drains; /* enum schema_drains */
 	char *max_age_seconds, *suspect_after_ms, *gone_after_ms;
-	char *suspect_tenants, *suspect_faults, *revoke_seconds;
-	char **revoked, **firmware, **pcrs, **ek_ca;
+	char *suspect_tenants, *suspect_faults, *suspect_poison, *revoke_seconds;
+	char **suspect_health, **revoked, **firmware, **pcrs, **ek_ca;
 	struct schema_known *known;
 	struct schema_reference *reference;
 	struct schema_tier *tiers;
-	unsigned revoked_count, firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
+	unsigned suspect_health_count, revoked_count, firmware_count, known_count, pcrs_count, reference_count, ek_ca_count, tiers_count;
 };
 
 struct schema_file {

@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 9 };
+enum { MSG_VERSION = 10 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };

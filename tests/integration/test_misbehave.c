@@ -47,17 +47,20 @@ static enum secpool_error pull_silently(const char *id, uint32_t ms)
 	return play_ask(&msg);
 }
 
-static uint32_t threshold_faults; /* the policy's, for check() */
+/* What keymgrd says of its policy. */
+static void limit_faults(uint32_t faults)
+{
+	struct msg msg = {.type = MSG_DEVICE_LIMITS,
+		.u.device_limits = {.suspect_tenants = 2, .suspect_faults = faults}};
+
+	play_send(play.keymgr, &msg);
+}
 
 /* keymgrd asks to look: a device that is well stays online, whoever complains how often. */
 static void check(const char *id, uint32_t cause, unsigned times)
 {
 	struct msg msg = {.type = MSG_DEVICE_CHECK,
-		.u.device_check = {.cause = cause,
-			.tenants = 1,
-			.answer_ms = 20,
-			.suspect_tenants = 2,
-			.suspect_faults = threshold_faults}};
+		.u.device_check = {.cause = cause, .tenants = 1, .answer_ms = 20}};
 
 	MSG_SET(msg.u.device_check.id, id);
 	for (unsigned i = 0; i < times; i++)
@@ -263,7 +266,7 @@ static void flapping(void **state)
 	PLAY_CHECK(row_of_dev0().state == MSG_DEVICE_LOST);
 }
 
-/* What was reported is counted; the policy's thresholds, which come with the wish to look, make a device suspect. */
+/* What was reported is counted; the policy's thresholds make a device suspect. */
 static void reports_are_counted(void **state)
 {
 	(void)state;
@@ -275,12 +278,11 @@ static void reports_are_counted(void **state)
 	play_until(play_never, NULL, 200);
 	PLAY_CHECK(row_of_dev0().tag_failures == 2 && row_of_dev0().faults == 3 &&
 		   row_of_dev0().looks == 5 && row_of_dev0().state == MSG_DEVICE_ONLINE);
-	threshold_faults = 5;
+	limit_faults(5);
 	check("dev0", MSG_CAUSE_FAULT, 1);
 	play_until(play_never, NULL, 200);
 	PLAY_CHECK(row_of_dev0().state == MSG_DEVICE_ONLINE);
 	check("dev0", MSG_CAUSE_FAULT, 1);
-	threshold_faults = 0;
 	play_wait("dev0", MSG_DEVICE_SUSPECT, 1);
 	PLAY_OK(play_command("dev0", MSG_VERB_ATTEST));
 	PLAY_CHECK(row_of_dev0().looks == 0);
@@ -292,10 +294,10 @@ static void suspicion_survives_a_kill(void **state)
 	(void)state;
 	play_begin(1);
 	play_wait("dev0", MSG_DEVICE_ONLINE, 1);
-	threshold_faults = 1;
 	for (int round = 0; round < 2; round++) {
 		unsigned online = play_device("dev0")->online_count;
 
+		limit_faults(1);
 		check("dev0", MSG_CAUSE_FAULT, 1);
 		play_wait("dev0", MSG_DEVICE_SUSPECT, online);
 		kill(play.pid, SIGKILL);
@@ -314,7 +316,6 @@ static void suspicion_survives_a_kill(void **state)
 		play_until(play_never, NULL, 200);
 		PLAY_CHECK(play_device("dev0")->state == MSG_DEVICE_ONLINE);
 	}
-	threshold_faults = 0;
 }
 
 int main(void)

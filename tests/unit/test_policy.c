@@ -54,6 +54,8 @@ static void test_minimal(void **state)
 	assert_true(s->grace_ns == 60000000000ull && s->max_age_ns == 3600000000000ull);
 	assert_true(s->suspect_after_ms == 100 && s->gone_after_ms == 1000);
 	assert_true(s->suspect_tenants == 2 && s->suspect_faults == 0);
+	assert_true(s->suspect_poison == 1);
+	assert_int_equal(s->suspect_health, POLICY_HEALTH_REPLACE | POLICY_HEALTH_MEDIA);
 	assert_int_equal(s->host_pcrs, 1 << 7);
 	assert_false(s->demand_openssl);
 	assert_false(s->allow_unlocked_memory || s->allow_memfd_without_secret);
@@ -216,6 +218,13 @@ static void test_values(void **state)
 		"devices.suspect_tenants");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_faults: -1}\n", 6,
 		"devices.suspect_faults");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_poison: 1001}\n", 6,
+		"at most 1000");
+	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_health: [bad]}\n", 6,
+		"expected maintenance, degraded, replace, media, or none alone, found 'bad'");
+	expect_refused("version: 1\n" TENANT
+		       "devices: {firmware: [x], suspect_health: [media, none]}\n",
+		6, "expected none to be alone");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], suspect_after_ms: 1000}\n",
 		6, "gone_after_ms (1000) above suspect_after_ms (1000)");
 	expect_refused("version: 1\n" TENANT "devices: {firmware: [x], gone_after_ms: 60001}\n", 6,
