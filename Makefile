@@ -111,6 +111,8 @@ install: all docs
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in keymgr/*.service hotplug/*.service; do sed 's|@PREFIX@|$(PREFIX)|g' $$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
 	for page in $(DOC_PAGES); do s=$${page##*.}; install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$s/$$(basename $$page); done
+	for page in $(notdir $(filter %.3,$(DOC_PAGES))); do for name in $$(sed -n '/^\.SH NAME/,/ - /{ /^\./d; s/ - .*//; s/,//g; p; }' $(B)/man/$$page); do \
+		[ $$name.3 = $$page ] || ln -sf $$page $(DESTDIR)$(PREFIX)/share/man/man3/$$name.3; done; done
 
 clean:
 	rm -rf build

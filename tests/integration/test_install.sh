@@ -53,6 +53,9 @@ nm -D --defined-only "$here/lib/libsecpool.so" | awk '$2 != "A" { print $3 }' | 
 	sed 's/$/@@SECPOOL_0/' "$work/declared"
 	cat lib/interposed.syms
 } | sort >"$work/wanted"
+while read -r name; do
+	[ -s "$here/share/man/man3/$name.3" ] || fail "there is no man page $name(3)"
+done <"$work/declared"
 diff "$work/wanted" "$work/exported" || fail "exported (>) is not what the header declares, and what is interposed (<)"
 nm -g --defined-only "$here/lib/libsecpool.a" 2>/dev/null | awk 'NF == 3 { print $3 }' | sort >"$work/exported"
 sort "$work/declared" lib/interposed.syms | diff - "$work/exported" || fail "the static library shows other names"
