@@ -54,7 +54,7 @@ CODE_LIBS   := -lisal
 TSS_LIBS     = $(call pkg,tss2-esys tss2-mu tss2-rc)
 CXL_LIBS     = $(call pkg,libcxl libudev)
 DAEMON_LIBS  = $(call pkg,libsystemd libseccomp sqlite3) -lcyaml -lyaml -ljson-c
-ALL_LIBS     = $(TSS_LIBS) -ltss2-tcti-device $(CXL_LIBS) $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS) $(CODE_LIBS)
+ALL_LIBS     = $(TSS_LIBS) $(CXL_LIBS) $(DAEMON_LIBS) $(call pkg,smartcols) $(CRYPTO_LIBS) $(CODE_LIBS)
 
 # ---- compiling ----
 $(B)/obj/%.o: %.c

@@ -10,7 +10,7 @@
 #include <tss2/tss2_rc.h>
 
 #include "enclave/secmem.h"
-#include "enclave/tcti_socket.h"
+#include "enclave/tcti.h"
 #include "lib/base/buf.h"
 #include "lib/base/os.h"
 
@@ -29,12 +29,7 @@ void tpm_drop(struct tpm *tpm)
 {
 	if (tpm->esys)
 		Esys_Finalize(&tpm->esys);
-	if (tpm->tcti && tpm->device) {
-		Tss2_Tcti_Finalize(tpm->tcti);
-		free(tpm->tcti);
-	} else {
-		tcti_socket_free(tpm->tcti);
-	}
+	tcti_free(tpm->tcti);
 	tpm->tcti = NULL;
 	tpm->ek = tpm->ak = ESYS_TR_NONE;
 }

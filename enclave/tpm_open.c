@@ -2,18 +2,13 @@
 /* Opening a TPM: the transport, what an earlier user left, and whether it is a TPM that will do. */
 #include "enclave/tpm_context.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <tss2/tss2_tcti_device.h>
 
-#include "enclave/tcti_socket.h"
-#include "lib/base/clock.h"
+#include "enclave/tcti.h"
 #include "lib/base/os.h"
 
-/* A hardware TPM's slowest command that is used here, with room, in milliseconds. */
-enum { DEVICE_TIMEOUT_MS = 30000 };
 /*
  * Commands that are written by hand (TPM 2.0 part 3): before an ESYS context there are no handles
  * to name.
@@ -23,11 +18,11 @@ enum { CC_FLUSH_CONTEXT = 0x165, CC_GET_CAPABILITY = 0x17a, RC_INITIALIZE = 0x10
 static const uint32_t SWEPT[] = {0x80000000u, 0x02000000u, 0x03000000u};
 enum { SWEPT_MOST = 64 };
 
-/* One command by hand; answer has TCTI_SOCKET_BUFFER_BYTES bytes. */
+/* One command by hand; answer has TCTI_BUFFER_BYTES bytes. */
 static enum secpool_error run_raw(struct tpm *tpm, const uint8_t *command, size_t count,
 	uint8_t *answer, size_t *ret_count, const char *what)
 {
-	size_t got = TCTI_SOCKET_BUFFER_BYTES;
+	size_t got = TCTI_BUFFER_BYTES;
 	TSS2_RC rc = Tss2_Tcti_Transmit(tpm->tcti, count, command);
 
 	if (!rc)
@@ -55,7 +50,7 @@ static void put_be32(uint8_t *at, uint32_t value)
 static enum secpool_error sweep(struct tpm *tpm, uint32_t first)
 {
 	uint8_t ask[22] = {0x80, 0x01}, flush[14] = {0x80, 0x01};
-	uint8_t answer[TCTI_SOCKET_BUFFER_BYTES], ignored[TCTI_SOCKET_BUFFER_BYTES];
+	uint8_t answer[TCTI_BUFFER_BYTES], ignored[TCTI_BUFFER_BYTES];
 	enum secpool_error error;
 	size_t count = 0, other;
 	uint32_t handles;
@@ -168,58 +163,6 @@ static enum secpool_error identify(struct tpm *tpm)
 	return SECPOOL_OK;
 }
 
-static TSS2_TCTI_RECEIVE_FCN device_receive;
-
-/*
- * tpm2-tss's device transport waits without end where it waits at all: so wait here first. Where
- * it can't be polled (it was built without asynchronous I/O) the kernel's own time limits for
- * each command hold.
- */
-static TSS2_RC receive_in_time(
-	TSS2_TCTI_CONTEXT *tcti, size_t *size, uint8_t *response, int32_t timeout)
-{
-	struct pollfd handle = {.fd = -1};
-	uint64_t deadline_ns = clock_now_ns() + (uint64_t)DEVICE_TIMEOUT_MS * CLOCK_NS_PER_MS;
-	size_t count = 1;
-	int ready = -1;
-
-	if (timeout != TSS2_TCTI_TIMEOUT_BLOCK ||
-		Tss2_Tcti_GetPollHandles(tcti, &handle, &count) != TSS2_RC_SUCCESS || count != 1)
-		return device_receive(tcti, size, response, timeout);
-	while (ready < 0) {
-		uint64_t now = clock_now_ns();
-		uint64_t left_ns = deadline_ns > now ? deadline_ns - now : 0;
-		ready = poll(&handle, 1, (int)(left_ns / CLOCK_NS_PER_MS));
-		if (ready == 0 || (ready < 0 && !os_interrupted()))
-			return TSS2_TCTI_RC_IO_ERROR;
-	}
-	return device_receive(tcti, size, response, timeout);
-}
-
-static enum secpool_error open_device(const char *path, TSS2_TCTI_CONTEXT **ret_tcti)
-{
-	TSS2_TCTI_CONTEXT *tcti;
-	size_t bytes = 0;
-	TSS2_RC rc = Tss2_Tcti_Device_Init(NULL, &bytes, path);
-
-	if (rc)
-		return err_set(SECPOOL_E_TPM, "the TPM device transport failed (0x%x)", rc);
-	tcti = calloc(1, bytes);
-	if (!tcti)
-		return os_error("open %s", path);
-	rc = Tss2_Tcti_Device_Init(tcti, &bytes, path);
-	if (rc) {
-		free(tcti);
-		return err_set(SECPOOL_E_TPM,
-			"%s can't be opened (0x%x): is there a TPM, and may this user open it?",
-			path, rc);
-	}
-	device_receive = TSS2_TCTI_RECEIVE(tcti);
-	TSS2_TCTI_RECEIVE(tcti) = receive_in_time;
-	*ret_tcti = tcti;
-	return SECPOOL_OK;
-}
-
 static const char silence[] = "all+none";
 
 /*
@@ -244,8 +187,8 @@ static enum secpool_error connect_to(struct tpm *tpm)
 	enum secpool_error error;
 	TSS2_RC rc;
 
-	error = tpm->device ? open_device(tpm->where + strlen("device:"), &tpm->tcti)
-			    : tcti_socket_new(tpm->where + strlen("unix:"), 0, &tpm->tcti);
+	error = tpm->device ? tcti_open_device(tpm->where + strlen("device:"), 0, &tpm->tcti)
+			    : tcti_open_socket(tpm->where + strlen("unix:"), 0, &tpm->tcti);
 	for (unsigned i = 0; i < sizeof SWEPT / sizeof SWEPT[0] && !error && !tpm->device; i++)
 		error = sweep(tpm, SWEPT[i]);
 	if (error)

@@ -30,6 +30,8 @@ LDFLAGS_test_scrub := -Wl,--wrap=guarded_differs
 LDFLAGS_test_auditlog := -Wl,--wrap=os_write_all,--wrap=fdatasync
 # what is looked for in the audit: the keys that the library is given
 LDFLAGS_test_audit_outside := -Wl,--wrap=pagecipher_new
+# the device in whose place another is
+LDFLAGS_test_tpm_device := -Wl,--wrap=tcti_open_device
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # every step that makes something durable
@@ -49,7 +51,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify
 
 # the benches: a file for each, listed in the table of bench.c
-$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) -ltss2-tcti-device $$(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
+$(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr secpool enclave policy base jemalloc,$$(TSS_LIBS) $$(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 
 # the torture (docs/testing.md): all of it but its main, which tests are linked with; functions of the library at which a client can be stopped
 TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/torture/*.c)))
@@ -71,10 +73,10 @@ $(B)/tests/torture/secpool $(B)/tests/torture/secpool-vtpm: $(B)/tests/torture/%
 	$(call say,CP,$@)cp $< $@
 $(B)/tests/torture/secpool-keymgrd: $(B)/obj/keymgr/main.o $(B)/obj/tests/torture/daemons/points_keymgrd.o $(B)/obj/tests/torture/points.o $(patsubst %,$(B)/obj/%.a,keymgr enclave policy base jemalloc)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(KEYMGRD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) -lm
+	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(KEYMGRD_WRAPS) $(TSS_LIBS) $(DAEMON_LIBS) -lcap-ng $(CRYPTO_LIBS) -lm
 $(B)/tests/torture/secpool-hotplugd: $(B)/obj/hotplug/main.o $(B)/obj/tests/torture/daemons/points_hotplugd.o $(B)/obj/tests/torture/points.o $(patsubst %,$(B)/obj/%.a,hotplug enclave policy base jemalloc)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(HOTPLUGD_WRAPS) $(TSS_LIBS) -ltss2-tcti-device $(CXL_LIBS) $(DAEMON_LIBS) $(CRYPTO_LIBS) -lm
+	$(call say,LD,$@)$(CC) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(SP_LDFLAGS) $(HOTPLUGD_WRAPS) $(TSS_LIBS) $(CXL_LIBS) $(DAEMON_LIBS) $(CRYPTO_LIBS) -lm
 all: $(TORTURE_DAEMONS)
 
 # example programs, linked with the shared library as a user would

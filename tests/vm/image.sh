@@ -29,11 +29,7 @@ mkdir -p "$root"/{bin,dev,etc,proc,sys,run,tmp,secpool,var/lib,usr/bin,lib/modul
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$(command -v cxl)" "$(command -v ndctl)" "$(command -v daxctl)" "$root/usr/bin/"
 cp "$@" "$root/secpool/"
-libraries=$(find /usr/lib -name 'libtss2-tcti-device.so.0' | head -n 1)
-{
-	[ -z "$libraries" ] || echo "$libraries"
-	{ ldd "$root"/usr/bin/* "$root"/secpool/* 2>/dev/null || true; } | grep -o '/[^ ):]*\.so[^ ):]*'
-} | sort -u | while read -r library; do
+{ ldd "$root"/usr/bin/* "$root"/secpool/* 2>/dev/null || true; } | grep -o '/[^ ):]*\.so[^ ):]*' | sort -u | while read -r library; do
 	mkdir -p "$root${library%/*}"
 	[ -e "$root$library" ] || cp -L "$library" "$root$library"
 done

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "enclave/tcti_socket.h"
+#include "enclave/tcti.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,26 +14,27 @@
 #include "lib/base/os.h"
 
 /* "secpool1" */
-#define TCTI_SOCKET_MAGIC 0x736563706f6f6c31ull
+#define TCTI_MAGIC 0x736563706f6f6c31ull
 /* tag, size, code: TPM 2.0 part 1, section 18 */
 enum { HEADER_BYTES = 10 };
 
 enum tcti_phase { PHASE_TRANSMIT, PHASE_RECEIVE, PHASE_BROKEN };
 
-struct tcti_socket {
+struct tcti {
 	TSS2_TCTI_CONTEXT_COMMON_V2 common; /* first: tpm2-tss sees only this */
 	int fd;
+	bool device; /* no socket */
 	enum tcti_phase phase;
 	uint64_t timeout_ns, deadline_ns;
 	size_t used; /* bytes of the answer received so far */
-	uint8_t answer[TCTI_SOCKET_BUFFER_BYTES];
+	uint8_t answer[TCTI_BUFFER_BYTES];
 };
 
-static struct tcti_socket *self_of(TSS2_TCTI_CONTEXT *tcti)
+static struct tcti *self_of(TSS2_TCTI_CONTEXT *tcti)
 {
-	struct tcti_socket *self = (struct tcti_socket *)tcti;
+	struct tcti *self = (struct tcti *)tcti;
 
-	return self && self->common.v1.magic == TCTI_SOCKET_MAGIC ? self : NULL;
+	return self && self->common.v1.magic == TCTI_MAGIC ? self : NULL;
 }
 
 static size_t frame_bytes(const uint8_t *frame)
@@ -40,7 +42,7 @@ static size_t frame_bytes(const uint8_t *frame)
 	return (size_t)frame[2] << 24 | (size_t)frame[3] << 16 | (size_t)frame[4] << 8 | frame[5];
 }
 
-static TSS2_RC drop(struct tcti_socket *self, TSS2_RC rc)
+static TSS2_RC drop(struct tcti *self, TSS2_RC rc)
 {
 	os_close(&self->fd);
 	self->phase = PHASE_BROKEN;
@@ -51,7 +53,7 @@ static TSS2_RC drop(struct tcti_socket *self, TSS2_RC rc)
  * Waits for events until the deadline; false when it passed. An error of the socket counts as
  * ready: the call then tells it.
  */
-static bool wait_until(const struct tcti_socket *self, short events, uint64_t deadline_ns)
+static bool wait_until(const struct tcti *self, short events, uint64_t deadline_ns)
 {
 	struct pollfd poll_fd = {.fd = self->fd, .events = events};
 
@@ -71,7 +73,7 @@ static bool wait_until(const struct tcti_socket *self, short events, uint64_t de
 
 static TSS2_RC tcti_transmit(TSS2_TCTI_CONTEXT *tcti, size_t size, const uint8_t *command)
 {
-	struct tcti_socket *self = self_of(tcti);
+	struct tcti *self = self_of(tcti);
 
 	if (!self || !command)
 		return TSS2_TCTI_RC_BAD_REFERENCE;
@@ -79,11 +81,13 @@ static TSS2_RC tcti_transmit(TSS2_TCTI_CONTEXT *tcti, size_t size, const uint8_t
 		return TSS2_TCTI_RC_IO_ERROR;
 	if (self->phase != PHASE_TRANSMIT)
 		return TSS2_TCTI_RC_BAD_SEQUENCE;
-	if (size < HEADER_BYTES || size > TCTI_SOCKET_BUFFER_BYTES || frame_bytes(command) != size)
+	if (size < HEADER_BYTES || size > TCTI_BUFFER_BYTES || frame_bytes(command) != size)
 		return TSS2_TCTI_RC_BAD_VALUE;
 	self->deadline_ns = clock_now_ns() + self->timeout_ns;
 	for (size_t sent = 0; sent < size;) {
-		ssize_t done = send(self->fd, command + sent, size - sent, MSG_NOSIGNAL);
+		ssize_t done = self->device
+				       ? write(self->fd, command + sent, size - sent)
+				       : send(self->fd, command + sent, size - sent, MSG_NOSIGNAL);
 		if (done >= 0)
 			sent += (size_t)done;
 		else if (os_would_block() && wait_until(self, POLLOUT, self->deadline_ns))
@@ -96,23 +100,21 @@ static TSS2_RC tcti_transmit(TSS2_TCTI_CONTEXT *tcti, size_t size, const uint8_t
 	return TSS2_RC_SUCCESS;
 }
 
-/* Receives until `want` bytes of the answer are here. TRY_AGAIN: not before until_ns. */
-static TSS2_RC receive_up_to(struct tcti_socket *self, size_t want, uint64_t until_ns)
+/* Receives until `want` bytes of the answer are here. TRY_AGAIN: not before until_ns. A device that is read before it has an answer gives 0 bytes, so it is waited for first. */
+static TSS2_RC receive_up_to(struct tcti *self, size_t want, uint64_t until_ns)
 {
 	while (self->used < want) {
-		ssize_t got = recv(self->fd, self->answer + self->used, want - self->used, 0);
-		if (got > 0) {
-			self->used += (size_t)got;
+		if (wait_until(self, POLLIN, until_ns)) {
+			size_t left = want - self->used;
+			uint8_t *to = self->answer + self->used;
+			ssize_t got = self->device ? read(self->fd, to, left)
+						   : recv(self->fd, to, left, 0);
+			if (got > 0)
+				self->used += (size_t)got;
+			else if (got == 0 || (!os_interrupted() && !os_would_block()))
+				return drop(self, TSS2_TCTI_RC_IO_ERROR);
 			continue;
 		}
-		if (got == 0)
-			return drop(self, TSS2_TCTI_RC_IO_ERROR);
-		if (os_interrupted())
-			continue;
-		if (!os_would_block())
-			return drop(self, TSS2_TCTI_RC_IO_ERROR);
-		if (wait_until(self, POLLIN, until_ns))
-			continue;
 		if (clock_now_ns() >= self->deadline_ns)
 			return drop(self, TSS2_TCTI_RC_IO_ERROR);
 		return TSS2_TCTI_RC_TRY_AGAIN;
@@ -123,7 +125,7 @@ static TSS2_RC receive_up_to(struct tcti_socket *self, size_t want, uint64_t unt
 static TSS2_RC tcti_receive(
 	TSS2_TCTI_CONTEXT *tcti, size_t *size, uint8_t *response, int32_t timeout)
 {
-	struct tcti_socket *self = self_of(tcti);
+	struct tcti *self = self_of(tcti);
 	uint64_t until_ns;
 	size_t bytes;
 	TSS2_RC rc;
@@ -168,7 +170,7 @@ static TSS2_RC tcti_receive(
 static TSS2_RC tcti_poll_handles(
 	TSS2_TCTI_CONTEXT *tcti, TSS2_TCTI_POLL_HANDLE *handles, size_t *count)
 {
-	struct tcti_socket *self = self_of(tcti);
+	struct tcti *self = self_of(tcti);
 
 	if (!self || !count)
 		return TSS2_TCTI_RC_BAD_REFERENCE;
@@ -201,7 +203,7 @@ static TSS2_RC tcti_sticky(TSS2_TCTI_CONTEXT *tcti, TPM2_HANDLE *handle, uint8_t
 
 static void tcti_finalize(TSS2_TCTI_CONTEXT *tcti)
 {
-	struct tcti_socket *self = self_of(tcti);
+	struct tcti *self = self_of(tcti);
 
 	if (self)
 		drop(self, TSS2_RC_SUCCESS);
@@ -230,18 +232,16 @@ static enum secpool_error connect_to(const char *path, int *ret_fd)
 	return error;
 }
 
-enum secpool_error tcti_socket_new(
-	const char *path, unsigned timeout_ms, TSS2_TCTI_CONTEXT **ret_tcti)
+static struct tcti *make(bool device, unsigned timeout_ms)
 {
-	struct tcti_socket *self = calloc(1, sizeof *self);
-	enum secpool_error error;
+	struct tcti *self = calloc(1, sizeof *self);
 
 	if (!self)
-		return os_error("connect to the TPM");
-	self->timeout_ns =
-		(uint64_t)(timeout_ms ? timeout_ms : TCTI_SOCKET_TIMEOUT_MS) * CLOCK_NS_PER_MS;
+		return NULL;
+	self->device = device;
+	self->timeout_ns = (uint64_t)timeout_ms * CLOCK_NS_PER_MS;
 	self->common.v1 = (TSS2_TCTI_CONTEXT_COMMON_V1){
-		.magic = TCTI_SOCKET_MAGIC,
+		.magic = TCTI_MAGIC,
 		.version = 2,
 		.transmit = tcti_transmit,
 		.receive = tcti_receive,
@@ -252,6 +252,17 @@ enum secpool_error tcti_socket_new(
 	};
 	self->common.makeSticky = tcti_sticky;
 	self->fd = -1;
+	return self;
+}
+
+enum secpool_error tcti_open_socket(
+	const char *path, unsigned timeout_ms, TSS2_TCTI_CONTEXT **ret_tcti)
+{
+	struct tcti *self = make(false, timeout_ms ? timeout_ms : TCTI_TIMEOUT_MS);
+	enum secpool_error error;
+
+	if (!self)
+		return os_error("connect to the TPM");
 	error = connect_to(path, &self->fd);
 	if (error)
 		free(self);
@@ -260,9 +271,28 @@ enum secpool_error tcti_socket_new(
 	return error;
 }
 
-void tcti_socket_free(TSS2_TCTI_CONTEXT *tcti)
+enum secpool_error tcti_open_device(
+	const char *path, unsigned timeout_ms, TSS2_TCTI_CONTEXT **ret_tcti)
 {
-	struct tcti_socket *self = self_of(tcti);
+	struct tcti *self = make(true, timeout_ms ? timeout_ms : TCTI_DEVICE_TIMEOUT_MS);
+	enum secpool_error error;
+
+	if (!self)
+		return os_error("open the TPM");
+	self->fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (self->fd < 0) {
+		error = os_error("open %s", path);
+		free(self);
+		return err_set(SECPOOL_E_TPM, "%s: is there a TPM, and may this user open it?",
+			error ? err_detail() : path);
+	}
+	*ret_tcti = (TSS2_TCTI_CONTEXT *)self;
+	return SECPOOL_OK;
+}
+
+void tcti_free(TSS2_TCTI_CONTEXT *tcti)
+{
+	struct tcti *self = self_of(tcti);
 
 	if (!self)
 		return;

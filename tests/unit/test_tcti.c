@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tcti_socket.h: against a socket of the test's own that answers as badly as it likes, and
+ * tcti.h: against a socket of the test's own that answers as badly as it likes, and
  * against secpool-vtpm.
  */
 #include <setjmp.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "enclave/tcti_socket.h"
+#include "enclave/tcti.h"
 #include "tests/unit/vtpm_process.h"
 
 enum { TIMEOUT_MS = 200, AT_MOST_MS = 3000 };
@@ -34,7 +34,7 @@ static int setup(void **state)
 	memcpy(address.sun_path, path, strlen(path));
 	listener = socket(AF_UNIX, SOCK_STREAM, 0);
 	if (bind(listener, (const struct sockaddr *)&address, sizeof address) ||
-		listen(listener, 4) || tcti_socket_new(path, TIMEOUT_MS, &tcti))
+		listen(listener, 4) || tcti_open_socket(path, TIMEOUT_MS, &tcti))
 		return -1;
 	peer = accept(listener, NULL, NULL);
 	return peer < 0 ? -1 : 0;
@@ -43,7 +43,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	tcti_socket_free(tcti);
+	tcti_free(tcti);
 	tcti = NULL;
 	os_close(&peer);
 	os_close(&listener);
@@ -67,7 +67,7 @@ static void answer(const uint8_t *bytes, size_t count)
 
 static TSS2_RC receive(int32_t timeout)
 {
-	uint8_t got[TCTI_SOCKET_BUFFER_BYTES] = {0};
+	uint8_t got[TCTI_BUFFER_BYTES] = {0};
 	size_t count = sizeof got;
 	TSS2_RC rc = Tss2_Tcti_Receive(tcti, &count, got, timeout);
 
@@ -94,13 +94,14 @@ static void opens_or_says_why(void **state)
 	char too_long[200];
 
 	(void)state;
-	assert_int_equal(tcti_socket_new("/tmp/there-is-no-such-socket", 0, &other), SECPOOL_E_TPM);
+	assert_int_equal(
+		tcti_open_socket("/tmp/there-is-no-such-socket", 0, &other), SECPOOL_E_TPM);
 	assert_non_null(strstr(err_detail(), "/tmp/there-is-no-such-socket"));
 	memset(too_long, 'x', sizeof too_long);
 	too_long[sizeof too_long - 1] = '\0';
-	assert_int_equal(tcti_socket_new(too_long, 0, &other), SECPOOL_E_TPM);
+	assert_int_equal(tcti_open_socket(too_long, 0, &other), SECPOOL_E_TPM);
 	assert_null(other);
-	tcti_socket_free(NULL);
+	tcti_free(NULL);
 }
 
 static void passes_commands_and_answers(void **state)
@@ -251,7 +252,7 @@ static void the_rest_of_the_interface(void **state)
 static void works_with_the_vtpm(void **state)
 {
 	static const char *const provision[] = {"--provision", NULL};
-	uint8_t got[TCTI_SOCKET_BUFFER_BYTES];
+	uint8_t got[TCTI_BUFFER_BYTES];
 	TSS2_TCTI_CONTEXT *real = NULL;
 	size_t count = sizeof got;
 	struct vtpm vtpm;
@@ -259,13 +260,13 @@ static void works_with_the_vtpm(void **state)
 	(void)state;
 	vtpm_init(&vtpm);
 	vtpm_start(&vtpm, provision);
-	assert_int_equal(tcti_socket_new(vtpm.socket, 0, &real), SECPOOL_OK);
+	assert_int_equal(tcti_open_socket(vtpm.socket, 0, &real), SECPOOL_OK);
 	assert_int_equal(Tss2_Tcti_Transmit(real, sizeof COMMAND, COMMAND), TSS2_RC_SUCCESS);
 	assert_int_equal(
 		Tss2_Tcti_Receive(real, &count, got, TSS2_TCTI_TIMEOUT_BLOCK), TSS2_RC_SUCCESS);
 	assert_int_equal(count, sizeof ANSWER);
 	assert_memory_equal(got, ANSWER, 12);
-	tcti_socket_free(real);
+	tcti_free(real);
 	vtpm_done(&vtpm);
 }
 
