@@ -133,13 +133,28 @@ static enum secpool_error append(struct audit *audit, const struct audit_entry *
 	return SECPOOL_OK;
 }
 
-enum secpool_error audit_keep(struct audit *audit, const struct audit_entry *entry)
+static enum secpool_error refused(enum secpool_error error)
 {
-	enum secpool_error error = append(audit, entry, true);
-
 	return error ? err_set(error, "refused, because its audit record can't be kept: %.180s",
 			       err_detail())
 		     : SECPOOL_OK;
+}
+
+enum secpool_error audit_keep(struct audit *audit, const struct audit_entry *entry)
+{
+	return refused(append(audit, entry, true));
+}
+
+enum secpool_error audit_add(struct audit *audit, const struct audit_entry *entry)
+{
+	return refused(append(audit, entry, false));
+}
+
+enum secpool_error audit_sync(const struct audit *audit)
+{
+	if (!audit->sink)
+		return err_set(SECPOOL_E_INTERNAL, "there is no audit to wait for");
+	return refused(audit->sink(audit->sink_arg, "", true));
 }
 
 void audit_tell(struct audit *audit, const struct audit_entry *entry)

@@ -3,7 +3,8 @@
  * The audit: a record for each thing that decides over keys, chained by SHA-256 and signed by the enclave with the key that signs receipts (docs/audit.md has the format).
  * The chain's state lives here; the front only appends lines to a file, because the enclave can't open one.
  *
- * A record is kept (audit_keep) before what it tells of is done: where it can't be appended, nothing is done. What can't be refused (a session that ended, a refusal) is told
+ * A record is kept (audit_keep) before what it tells of is done: where it can't be appended, nothing is done. Where many come together it is added (audit_add), and one wait for the disk is for all of them: the front's, before it
+ * tells anybody (ENC_SESSION_OPEN, ENC_KEY_DESTROY, ENC_RECEIPT), or the enclave's own (audit_sync), before it sends keys. What can't be refused (a session that ended, a refusal) is told
  * (audit_tell): a record of that kind that was not kept is counted in the next one's `missed`.
  *
  * audit_verify (enclave/audit_verify.h) is the other side, for untrusted bytes. Threads: one at a time for each struct audit.
@@ -67,7 +68,7 @@ struct audit_entry {
 	const uint8_t *sha256;      /* AUDIT_DIGEST_BYTES */
 };
 
-/* Appends a line (without its line end) to the file; wait: only once it is on disk. On error nothing was appended. */
+/* Appends a line (without its line end) to the file, "": none; wait: only once all of the file is on disk. On error nothing was appended, or the wait was in vain. */
 typedef enum secpool_error audit_sink(void *arg, const char *line, bool wait);
 
 struct audit {
@@ -99,6 +100,12 @@ enum secpool_error audit_check_sealed(const struct audit *audit, const char *sta
 
 /* Appends a record, on disk when this returns. Errors: the sink's, SECPOOL_E_CRYPTO, SECPOOL_E_LIMIT; the chain is as it was, and what the record tells of must not be done. */
 enum secpool_error audit_keep(struct audit *audit, const struct audit_entry *entry) MUST_USE;
+
+/* Appends a record, which is on disk after the next wait. Errors: as audit_keep. */
+enum secpool_error audit_add(struct audit *audit, const struct audit_entry *entry) MUST_USE;
+
+/* All records are on disk when this returns. Errors: the sink's: nobody knows which are. */
+enum secpool_error audit_sync(const struct audit *audit) MUST_USE;
 
 /* Appends a record of what was done already, or of a refusal (these are limited). One that can't be kept is counted. */
 void audit_tell(struct audit *audit, const struct audit_entry *entry);

@@ -26,8 +26,8 @@
 
 /* M_PERTURB, mallopt(3): freed memory is overwritten. tpm2-tss unseals into an ordinary block. */
 enum { FREED_BYTE = 0xa5 };
-/* Descriptors beside the sessions': stderr, the sockets, a key's, a message's. */
-enum { OTHER_FDS = 32 };
+/* Descriptors beside the sessions': stderr, the sockets, keys that are held, a message's. */
+enum { OTHER_FDS = 32 + MSG_KEYS_MAX };
 
 /* ---- start ---- */
 
@@ -281,6 +281,7 @@ _Noreturn void enclave_main_run(const struct enclave_options *options, int socke
 			log_event(LOG_LEVEL_WARNING, "front-gone", "untold=%s", err_name(error));
 	}
 	verifier_stop(&requests.verifier);
+	requests_drop_held(&requests);
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
 	keytree_done(&requests.tree);

@@ -9,7 +9,7 @@
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
-/* The session is in the audit, or it is closed again. */
+/* The session is in the audit, or it is closed again; the front answers the client when the record is on disk. */
 static enum secpool_error keep_session(struct requests *requests,
 	const struct msg_enc_session_open *in, const struct session *session, uint64_t handle)
 {
@@ -19,7 +19,7 @@ static enum secpool_error keep_session(struct requests *requests,
 		.pid = (uint32_t)session->pid,
 		.tenant = in->tenant,
 		.session = handle};
-	enum secpool_error error = audit_keep(&requests->audit, &entry);
+	enum secpool_error error = audit_add(&requests->audit, &entry);
 
 	if (error && sessions_close(&requests->sessions, handle))
 		error = err_set(SECPOOL_E_INTERNAL, "a session could not be closed again");
@@ -102,7 +102,7 @@ static enum secpool_error receipt(struct requests *requests, const struct msg *r
 		&requests->keys.signer, facts, requests->keys.anchor.generation, document, &bytes);
 	if (!error)
 		error = receipt_digest(document, bytes, digest);
-	return error ? error : audit_keep(&requests->audit, &entry);
+	return error ? error : audit_add(&requests->audit, &entry);
 }
 
 static enum secpool_error status(struct requests *requests, const struct msg *request,
@@ -146,6 +146,7 @@ static const struct row {
 	{MSG_ENC_SESSION_OPEN, IN(SERVING), 1, session_open},
 	{MSG_ENC_SESSION_CLOSE, IN(SERVING), 0, session_close},
 	{MSG_ENC_KEY_CREATE, IN(SERVING), 0, requests_key_create},
+	{MSG_ENC_KEYS_SEND, IN(SERVING), 0, requests_keys_send},
 	{MSG_ENC_KEY_DESTROY, IN(SERVING), 0, requests_key_destroy},
 	{MSG_ENC_LEAF_CLAIM, IN(SERVING), 0, requests_leaf_claim},
 	{MSG_ENC_LEAF_DROP, IN(SERVING), 0, requests_leaf_drop},

@@ -29,6 +29,12 @@ enum requests_state {
 	REQUESTS_STATES = 3,
 };
 
+/* A key that was made and is not with its client yet. */
+struct requests_held {
+	uint64_t session, region, epoch, page_bytes;
+	int fd; /* secret: its page */
+};
+
 /* All that an enclave has. Large: static, not on a stack. */
 struct requests {
 	enum requests_state state;
@@ -40,6 +46,8 @@ struct requests {
 	struct verdicts verdicts;
 	struct verifier verifier;
 	struct audit audit;
+	struct requests_held held[MSG_KEYS_MAX];
+	size_t held_count;
 	uint8_t policy_sha256[32]; /* of the policy file */
 };
 
@@ -60,11 +68,15 @@ void requests_refuse(struct msg *answer, enum secpool_error error);
 
 /* The handlers of the key tree (requests_tree.c). */
 enum secpool_error requests_key_create(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_keys_send(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_key_destroy(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_leaf_claim(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_leaf_drop(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_anchor_seal(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
 enum secpool_error requests_anchor_end(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+
+/* Keys that no client has are closed: at the end. */
+void requests_drop_held(struct requests *requests);
 
 /* What the front asks of the audit (requests_audit.c), as the table calls it. */
 enum secpool_error requests_audit_note(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;

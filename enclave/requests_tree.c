@@ -49,33 +49,92 @@ static enum secpool_error check_devices(
 	return error;
 }
 
+/* ---- keys that are on their way to a client ---- */
+
+static struct requests_held *find_held(struct requests *requests, uint64_t region, uint64_t epoch)
+{
+	for (size_t i = 0; i < requests->held_count; i++)
+		if (requests->held[i].region == region &&
+			(epoch == 0 || requests->held[i].epoch == epoch))
+			return &requests->held[i];
+	return NULL;
+}
+
+/* The last one takes its place. */
+static void drop_held(struct requests *requests, struct requests_held *held)
+{
+	os_close(&held->fd);
+	*held = requests->held[--requests->held_count];
+}
+
+void requests_drop_held(struct requests *requests)
+{
+	while (requests->held_count > 0)
+		drop_held(requests, requests->held);
+}
+
 /* To the client, which checks the sender's credentials. Never waits for one that does not read. */
-static enum secpool_error send_key(
-	const struct session *session, const struct msg_enc_key_create *in, int fd)
+static enum secpool_error send_key(const struct session *session, const struct requests_held *held)
 {
 	struct msg msg = {.type = MSG_REGION_KEY};
 	enum secpool_error error;
 
-	msg.u.region_key.region = in->region;
-	msg.u.region_key.epoch = in->epoch;
-	msg.u.region_key.page_bytes = in->page_bytes;
+	msg.u.region_key.region = held->region;
+	msg.u.region_key.epoch = held->epoch;
+	msg.u.region_key.page_bytes = held->page_bytes;
 	msg.u.region_key.protection = MSG_PROTECTION_XTS_GMAC;
-	error = sock_send(session->socket, &msg, &fd, 1, 0);
+	error = sock_send(session->socket, &msg, &held->fd, 1, 0);
 	/* codes that say whose fault it is: the client's, not the enclave's or the front's */
 	if (error == SECPOOL_E_TIMEOUT)
-		return err_set(SECPOOL_E_BUSY,
-			"process %d does not read its socket: its key can't be sent", session->pid);
+		return SECPOOL_E_BUSY;
 	if (error == SECPOOL_E_DAEMON_GONE)
-		return err_set(SECPOOL_E_CLOSED,
-			"process %d has closed its socket: its key can't be sent", session->pid);
+		return SECPOOL_E_CLOSED;
 	return error;
 }
 
-/* The record first, then the key; one that could not be sent has the record of its end behind it. */
-static enum secpool_error keep_and_send(struct requests *requests, const struct session *session,
-	const struct msg_enc_key_create *in, int fd)
+static enum secpool_error send_held(struct requests *requests, uint64_t region, uint64_t epoch)
 {
-	struct audit_entry entry = {.kind = AUDIT_KEY_CREATED,
+	struct requests_held *held = epoch ? find_held(requests, region, epoch) : NULL;
+	const struct session *session = NULL;
+	enum secpool_error error;
+
+	if (!held)
+		return err_set(SECPOOL_E_INVALID, "no key of region %llu, epoch %llu is held",
+			(unsigned long long)region, (unsigned long long)epoch);
+	error = sessions_get(&requests->sessions, held->session, clock_now_ns(), &session);
+	if (!error)
+		error = send_key(session, held);
+	if (!error)
+		drop_held(requests, held);
+	return error;
+}
+
+enum secpool_error requests_keys_send(struct requests *requests, const struct msg *request,
+	struct sock_extra *extra, struct msg *answer)
+{
+	const struct msg_enc_keys_send *in = &request->u.enc_keys_send;
+	enum secpool_error error = check_resting(requests);
+
+	(void)extra;
+	if (!error && in->count > MSG_KEYS_MAX)
+		error = err_set(SECPOOL_E_INVALID, "%u keys in one message", in->count);
+	/* one wait for all of their records */
+	if (!error)
+		error = audit_sync(&requests->audit);
+	if (error)
+		return error;
+	answer->type = MSG_ENC_KEYS_SENT;
+	for (uint32_t i = 0; i < in->count; i++)
+		answer->u.enc_keys_sent.errors[i] =
+			send_held(requests, in->regions[i], in->epochs[i]);
+	return SECPOOL_OK;
+}
+
+/* The record of it, which is on disk before it is sent. */
+static enum secpool_error add_created(struct requests *requests, const struct session *session,
+	const struct msg_enc_key_create *in)
+{
+	const struct audit_entry entry = {.kind = AUDIT_KEY_CREATED,
 		.has_peer = true,
 		.uid = session->uid,
 		.pid = (uint32_t)session->pid,
@@ -83,18 +142,8 @@ static enum secpool_error keep_and_send(struct requests *requests, const struct 
 		.session = in->session,
 		.region = in->region,
 		.epoch = in->epoch};
-	enum secpool_error error = audit_keep(&requests->audit, &entry);
 
-	if (error)
-		return error;
-	error = send_key(session, in, fd);
-	if (!error)
-		return SECPOOL_OK;
-	entry.kind = AUDIT_KEY_DESTROYED;
-	entry.generation = requests->keys.anchor.generation;
-	entry.detail = "it was not handed out";
-	audit_tell(&requests->audit, &entry);
-	return error;
+	return audit_add(&requests->audit, &entry);
 }
 
 enum secpool_error requests_key_create(struct requests *requests, const struct msg *request,
@@ -110,6 +159,8 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 
 	(void)extra;
 	error = check_resting(requests);
+	if (!error && requests->held_count == MSG_KEYS_MAX)
+		error = err_set(SECPOOL_E_LIMIT, "%d keys are held, and not sent", MSG_KEYS_MAX);
 	if (!error)
 		error = sessions_get(&requests->sessions, in->session, clock_now_ns(), &session);
 	if (!error)
@@ -119,18 +170,40 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 			MSG_PROTECTION_XTS_GMAC, &fd, &leaf);
 	if (error)
 		return error;
-	error = keep_and_send(requests, session, in, fd);
-	os_close(&fd);
+	error = add_created(requests, session, in);
 	if (error) {
+		os_close(&fd);
 		/* the front never hears of the nodes that were made for it */
 		vault_take_back(&requests->vault, &binding, &leaf);
 		return error;
 	}
+	requests->held[requests->held_count++] =
+		(struct requests_held){in->session, in->region, in->epoch, in->page_bytes, fd};
 	answer->type = MSG_ENC_KEY_WRAPPED;
 	out->region = in->region;
 	out->epoch = in->epoch;
 	put_leaf(&leaf, out);
 	return SECPOOL_OK;
+}
+
+/* Keys of the region that nobody has: their end can't be refused. Whether there were any. */
+static bool end_held(struct requests *requests, uint64_t region, uint64_t epoch)
+{
+	struct audit_entry entry = {.kind = AUDIT_KEY_DESTROYED,
+		.region = region,
+		.generation = requests->keys.anchor.generation + 1,
+		.detail = "it was not handed out"};
+	struct requests_held *held;
+	bool any = false;
+
+	while ((held = find_held(requests, region, epoch)) != NULL) {
+		entry.epoch = held->epoch;
+		drop_held(requests, held);
+		audit_tell(&requests->audit, &entry);
+		vault_destroy_region(&requests->vault, region, entry.epoch);
+		any = true;
+	}
+	return any;
 }
 
 enum secpool_error requests_key_destroy(struct requests *requests, const struct msg *request,
@@ -149,8 +222,12 @@ enum secpool_error requests_key_destroy(struct requests *requests, const struct 
 	if (in->region == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number");
 	error = check_resting(requests);
-	if (!error)
-		error = audit_keep(&requests->audit, &entry);
+	if (error)
+		return error;
+	/* the record first; what was held has had its own */
+	if (!end_held(requests, in->region, in->epoch) ||
+		(in->epoch == 0 && vault_has_region(&requests->vault, in->region)))
+		error = audit_add(&requests->audit, &entry);
 	if (error)
 		return error;
 	vault_destroy_region(&requests->vault, in->region, in->epoch);

@@ -10,6 +10,7 @@
 #include <systemd/sd-journal.h>
 #include <unistd.h>
 
+#include "keymgr/server.h"
 #include "lib/base/log.h"
 #include "lib/base/os.h"
 
@@ -20,11 +21,21 @@ enum { STEP_BYTES = 4096, LINE_BYTES = 4096 };
 #define REFUSED_NS (60 * CLOCK_NS_PER_S)
 enum { REFUSED_MOST = 100 };
 
+/* Who is answered when its record is on disk. */
+struct waiting {
+	struct waiting *next;
+	struct server_connection *connection;
+	uint32_t number;
+	auditlog_done *done;
+};
+
 struct auditlog {
 	int fd;
 	off_t bytes;
 	bool broken; /* what is in the file is not known */
 	bool unsynced;
+	bool refuses; /* the last record was not appended */
+	struct waiting *first, **last;
 	unsigned since_anchor; /* records */
 	struct log_limit refusals;
 	uint64_t missed; /* refusals beyond the limit: counted, in the next note */
@@ -92,6 +103,7 @@ enum secpool_error auditlog_open(const char *state_dir, struct auditlog **ret_lo
 	if (!log)
 		return err_set(SECPOOL_E_NO_MEMORY, "audit: out of memory");
 	log->fd = -1;
+	log->last = &log->first;
 	log->refusals = (struct log_limit){.period_ns = REFUSED_NS, .burst = REFUSED_MOST};
 	if (snprintf(path, sizeof path, "%s/audit", state_dir) >= (int)sizeof path ||
 		snprintf(log->anchor, sizeof log->anchor, "%s/audit.anchor", state_dir) >=
@@ -118,14 +130,31 @@ void auditlog_close(struct auditlog *log)
 		return;
 	sd_event_source_disable_unref(log->timer);
 	sd_event_source_disable_unref(log->defer);
+	while (log->first) {
+		struct waiting *waiting = log->first;
+
+		log->first = waiting->next;
+		free(waiting);
+	}
 	os_close(&log->fd);
 	free(log);
 }
 
-/* After a sync that failed nobody knows what is on disk (fsync(2)): nothing is appended any more. */
+static enum secpool_error is_broken(void)
+{
+	return err_set(SECPOOL_E_STORE,
+		"the audit can't be appended to since an earlier failure: see to its disk and "
+		"start keymgrd again");
+}
+
+/* After a sync that failed nobody knows what is on disk (fsync(2)), and the next one may say that all is well: nothing is appended any more. */
 enum secpool_error auditlog_sync(struct auditlog *log)
 {
-	if (!log || !log->unsynced)
+	if (!log)
+		return SECPOOL_OK;
+	if (log->broken)
+		return is_broken();
+	if (!log->unsynced)
 		return SECPOOL_OK;
 	if (fdatasync(log->fd) != 0) {
 		log->broken = true;
@@ -133,6 +162,11 @@ enum secpool_error auditlog_sync(struct auditlog *log)
 	}
 	log->unsynced = false;
 	return SECPOOL_OK;
+}
+
+bool auditlog_refuses(const struct auditlog *log)
+{
+	return log && (log->broken || log->refuses);
 }
 
 /* The line with its end, in one write; what was written of one that did not fit is taken back. */
@@ -156,30 +190,86 @@ static enum secpool_error append(struct auditlog *log, const char *line, size_t 
 	return err_set(error, "the audit can't be appended to: %.200s", err_detail());
 }
 
+/* What nobody waits for is synced when the loop is back. */
+static void sync_later(struct auditlog *log)
+{
+	if (log->defer &&
+		(log->unsynced || log->first || log->since_anchor >= AUDITLOG_ANCHOR_RECORDS))
+		sd_event_source_set_enabled(log->defer, SD_EVENT_ONESHOT);
+}
+
 enum secpool_error auditlog_keep(void *arg, const char *line, bool wait)
 {
 	struct auditlog *log = arg;
 	enum secpool_error error;
 
 	if (!log || log->broken)
-		return err_set(SECPOOL_E_STORE,
-			"the audit can't be appended to since an earlier failure: see to its disk "
-			"and start keymgrd again");
+		return is_broken();
+	if (line[0] == '\0')
+		return wait ? auditlog_sync(log) : SECPOOL_OK;
 	error = append(log, line, strlen(line));
-	if (error)
-		return error;
-	if (wait)
+	log->refuses = error != SECPOOL_OK;
+	if (!error && wait)
 		error = auditlog_sync(log);
 	if (error)
 		return error;
 	log->since_anchor++;
-	/* what nobody waits for is synced when the loop is back */
-	if (log->defer && (log->unsynced || log->since_anchor >= AUDITLOG_ANCHOR_RECORDS))
-		sd_event_source_set_enabled(log->defer, SD_EVENT_ONESHOT);
+	sync_later(log);
 	/* a copy: without a journal there is none */
 	(void)sd_journal_send("MESSAGE=audit: %s", line, "PRIORITY=%i", LOG_LEVEL_INFO,
 		"SYSLOG_IDENTIFIER=secpool-keymgrd", "SECPOOL_AUDIT=1", NULL);
 	return SECPOOL_OK;
+}
+
+/* ---- who waits ---- */
+
+void auditlog_await(struct daemon *daemon, struct server_connection *connection, uint32_t number,
+	auditlog_done *done)
+{
+	struct auditlog *log = daemon->auditlog;
+	struct waiting *waiting = log && log->defer ? calloc(1, sizeof *waiting) : NULL;
+
+	/* nowhere to wait: at once */
+	if (!waiting) {
+		done(connection, number, auditlog_sync(log));
+		return;
+	}
+	*waiting = (struct waiting){.connection = connection, .number = number, .done = done};
+	*log->last = waiting;
+	log->last = &waiting->next;
+	server_hold(connection);
+	sync_later(log);
+}
+
+void auditlog_forget(struct daemon *daemon, const struct server_connection *connection)
+{
+	struct waiting *waiting = daemon->auditlog ? daemon->auditlog->first : NULL;
+
+	for (; waiting; waiting = waiting->next)
+		if (waiting->connection == connection)
+			waiting->connection = NULL;
+}
+
+/* One after the other: each may end connections, also others that wait. */
+static void answer_waiting(struct auditlog *log, enum secpool_error error)
+{
+	char reason[ERR_DETAIL_BYTES];
+
+	msg_set_text(reason, sizeof reason, err_detail());
+	while (log->first) {
+		struct waiting *waiting = log->first;
+		struct server_connection *connection = waiting->connection;
+
+		log->first = waiting->next;
+		if (!log->first)
+			log->last = &log->first;
+		if (connection) {
+			waiting->done(connection, waiting->number,
+				error ? err_set(error, "%s", reason) : SECPOOL_OK);
+			server_resume(connection);
+		}
+		free(waiting);
+	}
 }
 
 /* The records that it counts are on disk before it is. */
@@ -204,10 +294,12 @@ static enum secpool_error write_anchor(struct daemon *daemon)
 static int on_defer(sd_event_source *source, void *arg)
 {
 	struct daemon *daemon = arg;
+	enum secpool_error error = auditlog_sync(daemon->auditlog);
 
 	(void)source;
-	if (auditlog_sync(daemon->auditlog))
-		log_error("audit-not-synced", SECPOOL_E_STORE);
+	if (error)
+		log_error("audit-not-synced", error);
+	answer_waiting(daemon->auditlog, error);
 	/* one that can't be written is tried again with the next records, or by the timer */
 	if (daemon->auditlog->since_anchor >= AUDITLOG_ANCHOR_RECORDS &&
 		write_anchor(daemon) != SECPOOL_OK)

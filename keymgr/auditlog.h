@@ -18,6 +18,10 @@ enum { AUDITLOG_ANCHOR_RECORDS = 1000 };
 #define AUDITLOG_ANCHOR_NS (60 * CLOCK_NS_PER_S)
 
 struct auditlog;
+struct server_connection;
+
+/* number: the request's, for the answer. */
+typedef void auditlog_done(struct server_connection *connection, uint32_t number, enum secpool_error error);
 
 /*
  * Opens <state_dir>/audit, or makes it. What stands behind the last line end is the rest of a record that was never acknowledged (a crash in an append), and is cut off.
@@ -29,13 +33,26 @@ enum secpool_error auditlog_open(const char *state_dir, struct auditlog **ret_lo
 void auditlog_close(struct auditlog *log);
 
 /*
- * As enclave_audit.keep, arg: the log. Errors: nothing of the line is in the file. When that, or a sync, can't be made sure of, this and every later call is refused until the daemon is
- * started again.
+ * As enclave_audit.keep, arg: the log; a line "" is none. Errors: nothing of the line is in the file. When that, or a sync, can't be made sure of, this and every later call is refused until the daemon is
+ * started again. Where there was no room, the next record is tried as ever.
  */
 enum secpool_error auditlog_keep(void *arg, const char *line, bool wait) MUST_USE;
 
-/* All that was appended is on disk when this returns. Errors: the sync's; see auditlog_keep. */
+/*
+ * All that was appended is on disk when this returns: called after requests whose records the enclave does not wait for (enclave/audit.h), once for all of them, before anybody is told or anything stored rests on them.
+ * NULL: nothing is waited for. Errors: the sync's; see auditlog_keep.
+ */
 enum secpool_error auditlog_sync(struct auditlog *log) MUST_USE;
+
+/* Whether the last record could not be appended, or a sync failed: what was refused then may be asked for again. */
+bool auditlog_refuses(const struct auditlog *log);
+
+/*
+ * Calls `done` when all that was appended is on disk, at the end of this go of turns, so that one wait is for all who came in it; error: the sync's. Until then nothing is read from the connection.
+ */
+void auditlog_await(struct daemon *daemon, struct server_connection *connection, uint32_t number, auditlog_done *done);
+/* The connection has ended: its `done` is not called. */
+void auditlog_forget(struct daemon *daemon, const struct server_connection *connection);
 
 /* Once there is a loop and the enclave: the first anchor, and the timer for those to come. */
 enum secpool_error auditlog_start(struct daemon *daemon) MUST_USE;

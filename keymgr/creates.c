@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "keymgr/auditlog.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/dispatch.h"
@@ -184,7 +185,7 @@ static void place_all(struct creates *creates)
 		creates->rows[i].row.id = 0;
 }
 
-/* The enclave makes the keys and hands them to the clients. */
+/* The enclave makes the keys, and holds them. */
 static void make_keys(struct creates *creates)
 {
 	for (size_t i = 0; i < creates->count; i++) {
@@ -221,6 +222,31 @@ static void store_keys(struct creates *creates)
 		creates->rows[i].wrap = creates->rows[i].wrapped.slot;
 }
 
+/* Once their records are on the disk the enclave hands the keys to the clients. */
+static void send_keys(struct creates *creates)
+{
+	struct regionkeys_sent keys[CREATES_BATCH];
+	struct create *of[CREATES_BATCH];
+	size_t count = 0;
+	enum secpool_error error;
+
+	for (size_t i = 0; i < creates->count; i++) {
+		struct create *create = &creates->rows[i];
+
+		if (!is_left(create))
+			continue;
+		keys[count] = (struct regionkeys_sent){
+			.region = create->row.id, .epoch = create->row.epoch};
+		of[count++] = create;
+	}
+	error = regionkeys_send(creates->daemon, keys, count);
+	if (error)
+		fail_all(creates, error);
+	for (size_t i = 0; i < count && !error; i++)
+		if (keys[i].error)
+			fail(of[i], regionkeys_not_sent(keys[i].error, of[i]->row.process.pid));
+}
+
 static enum secpool_error make_live(struct creates *creates)
 {
 	struct directory *directory = creates->daemon->directory;
@@ -243,7 +269,7 @@ static enum secpool_error make_live(struct creates *creates)
 	return directory_finish(directory, error);
 }
 
-/* Those that never were live leave no trace: their keys, if the enclave made any, are destroyed, their space is free. */
+/* Those that never were live leave no trace: their keys, if the enclave made any, are destroyed (one that it holds without a record that could be refused), their space is free. */
 static void undo_failed(struct creates *creates)
 {
 	struct daemon *daemon = creates->daemon;
@@ -258,10 +284,12 @@ static void undo_failed(struct creates *creates)
 			continue;
 		slots[count++] = create->wrap;
 		if (create->wrapped.slot != 0) /* else there is no key */
-			error = regionkeys_end(daemon, create->row.id, 0, NULL);
+			error = regionkeys_end_unsynced(daemon, create->row.id, 0, NULL);
 	}
 	if (count == 0)
 		return;
+	if (!error)
+		error = auditlog_sync(daemon->auditlog);
 	if (!error)
 		error = wraps_erase_all(daemon->wraps, slots, count);
 	if (!error)
@@ -318,6 +346,7 @@ static int on_batch(sd_event_source *source, void *arg)
 	place_all(creates);
 	make_keys(creates);
 	store_keys(creates);
+	send_keys(creates);
 	error = make_live(creates);
 	if (error)
 		fail_all(creates, error);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making regions: what was asked for in one go of turns (turns.h) is done in one batch, so that the disk is waited for three times for all of them together and not for each. The steps, and what each
- * leaves after a crash, are those of docs/architecture.md: places taken (durable) -> keys made and handed over by the enclave -> wrapped keys stored (durable) -> live (durable) -> answered. One that fails does not
+ * Making regions: what was asked for in one go of turns (turns.h) is done in one batch, so that the disk is waited for four times for all of them together and not for each. The steps, and what each
+ * leaves after a crash, are those of docs/architecture.md: places taken (durable) -> keys made by the enclave -> wrapped keys stored (durable) -> records of all on the disk, and keys handed over by the enclave -> live (durable) -> answered. One that fails does not
  * hold up the others. A connection is not read further before its answer. Threads: one (the loop's).
  */
 #ifndef SECPOOL_KEYMGR_CREATES_H
@@ -11,6 +11,7 @@
 
 /* In one batch. */
 enum { CREATES_BATCH = TURNS_MESSAGES };
+_Static_assert((int)CREATES_BATCH <= (int)MSG_KEYS_MAX, "the enclave holds all keys of a batch");
 
 /* Errors: SECPOOL_E_NO_MEMORY, SECPOOL_E_SYSTEM. */
 enum secpool_error creates_new(struct daemon *daemon, struct creates **ret_creates) MUST_USE;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The first steps of a region's end, for all regions whose end was asked for since the loop was here last: durable record -> keys destroyed in the enclave -> that recorded -> wrapped keys overwritten.
- * The disk is waited for three times for all of them together. What comes after is releases.h's. Threads: one (the loop's).
+ * The first steps of a region's end, for all regions whose end was asked for since the loop was here last: the audit's records, and keys destroyed in the enclave -> records on the disk -> the end in the directory -> wrapped keys
+ * overwritten. The disk is waited for three times for all of them together. What comes after is releases.h's. One whose record can't be appended is refused: its client is told so; of a program that ended it is tried again every second. Threads: one (the loop's).
  */
 #ifndef SECPOOL_KEYMGR_ENDINGS_H
 #define SECPOOL_KEYMGR_ENDINGS_H

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "enclave/receipt.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/directory.h"
 
 static enum secpool_error read_document(
@@ -59,8 +60,11 @@ enum secpool_error receipts_handle_get(
 	(void)extra;
 	if (!error)
 		error = receipt_verify(document, strlen(document), NULL, &facts);
-	if (!error && !facts.durable && facts.generation <= daemon->generation)
+	if (!error && !facts.durable && facts.generation <= daemon->generation) {
 		error = sign_again(daemon, &facts, &answer);
+		if (!error)
+			error = auditlog_sync(daemon->auditlog);
+	}
 	if (error)
 		return error;
 	answer.number = msg->number;

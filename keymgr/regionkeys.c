@@ -2,6 +2,7 @@
 #include "keymgr/regionkeys.h"
 
 #include "keymgr/anchor.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/directory.h"
 #include "keymgr/extents.h"
 #include "keymgr/session.h"
@@ -54,7 +55,51 @@ enum secpool_error regionkeys_make(struct server_connection *connection,
 	return error;
 }
 
+enum secpool_error regionkeys_send(
+	struct daemon *daemon, struct regionkeys_sent *keys, size_t count)
+{
+	struct msg request = {.type = MSG_ENC_KEYS_SEND}, answer;
+	struct msg_enc_keys_send *send = &request.u.enc_keys_send;
+	enum secpool_error error;
+
+	if (count == 0)
+		return SECPOOL_OK;
+	if (count > MSG_KEYS_MAX)
+		return err_set(SECPOOL_E_INTERNAL, "%zu keys are to be sent at once", count);
+	send->count = (uint32_t)count;
+	for (size_t i = 0; i < count; i++) {
+		send->regions[i] = keys[i].region;
+		send->epochs[i] = keys[i].epoch;
+	}
+	error = daemon_ask(daemon, &request, -1, MSG_ENC_KEYS_SENT, &answer);
+	for (size_t i = 0; i < count && !error; i++)
+		keys[i].error =
+			answer.u.enc_keys_sent.errors[i]
+				? err_from_number((uint32_t)answer.u.enc_keys_sent.errors[i])
+				: SECPOOL_OK;
+	return error;
+}
+
+enum secpool_error regionkeys_not_sent(enum secpool_error error, int pid)
+{
+	if (error == SECPOOL_E_BUSY)
+		return err_set(
+			error, "process %d does not read its socket: its key can't be sent", pid);
+	if (error == SECPOOL_E_CLOSED)
+		return err_set(
+			error, "process %d has closed its socket: its key can't be sent", pid);
+	return err_set(error, "the key of process %d was not sent", pid);
+}
+
 enum secpool_error regionkeys_end(
+	struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer)
+{
+	enum secpool_error error = regionkeys_end_unsynced(daemon, region, epoch, ret_answer);
+
+	return error ? error : auditlog_sync(daemon->auditlog);
+}
+
+enum secpool_error regionkeys_end_unsynced(
 	struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer)
 {
 	struct msg request = {.type = MSG_ENC_KEY_DESTROY};

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "enclave/receipt.h"
+#include "keymgr/auditlog.h"
 #include "keymgr/devices.h"
 #include "keymgr/devwork.h"
 #include "keymgr/directory.h"
@@ -107,31 +108,52 @@ static enum secpool_error finish_region(struct releases *releases, struct finish
 	return SECPOOL_OK;
 }
 
-/* The receipts of up to BATCH regions, in one change. Errors: of the store; SECPOOL_E_NOT_FOUND when no region is left. */
+/* After receipts whose records could not be kept. */
+static void try_again(struct releases *releases)
+{
+	if (sd_event_source_set_time_relative(releases->retry_source, RETRY_NS / 1000) < 0 ||
+		sd_event_source_set_enabled(releases->retry_source, SD_EVENT_ONESHOT) < 0)
+		daemon_fail(releases->daemon, "no-timer",
+			err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a timer"));
+}
+
+/*
+ * The receipts of up to BATCH regions, in one change; their records are on the disk before. Errors: of the store; SECPOOL_E_NOT_FOUND when no region is left, or the audit can't be appended to: then it is tried again after a while.
+ */
 static enum secpool_error finish_some(struct releases *releases, uint64_t *after, size_t *ret_count)
 {
-	struct directory *directory = releases->daemon->directory;
-	enum secpool_error error = directory_begin(directory), next = SECPOOL_OK;
+	struct daemon *daemon = releases->daemon;
+	enum secpool_error error = directory_begin(daemon->directory), next = SECPOOL_OK, synced;
+	bool refused = false;
 	size_t count = 0;
 
 	if (error)
 		return error;
-	while (count < BATCH && error != SECPOOL_E_STORE) {
+	while (count < BATCH && !error) {
 		struct finished *finished = &releases->finished[count];
 
-		next = regions_next_ended(directory, *after, &finished->row);
+		next = regions_next_ended(daemon->directory, *after, &finished->row);
 		if (next)
 			break;
 		*after = finished->row.id;
 		error = finish_region(releases, finished);
-		if (!error)
-			count++;
-		else if (error != SECPOOL_E_STORE && log_allowed(&releases->failed))
+		count += !error;
+		refused = error && auditlog_refuses(daemon->auditlog);
+		if (error && (refused || error != SECPOOL_E_STORE) &&
+			log_allowed(&releases->failed))
 			log_error("release-not-finished", error);
+		if (error != SECPOOL_E_STORE && !refused)
+			error = SECPOOL_OK; /* it is passed over */
 	}
-	error = directory_finish(directory, error == SECPOOL_E_STORE ? error : SECPOOL_OK);
+	/* for want of room: those before it are finished */
+	error = refused ? SECPOOL_OK : error;
+	synced = auditlog_sync(daemon->auditlog);
+	error = directory_finish(daemon->directory, error ? error : synced);
 	*ret_count = error ? 0 : count;
-	return error ? error : next;
+	if (!refused && !synced)
+		return error ? error : next;
+	try_again(releases);
+	return error && !synced ? error : SECPOOL_E_NOT_FOUND;
 }
 
 /* Nobody hears of a receipt that is not on the disk. */
@@ -241,9 +263,7 @@ static enum secpool_error put_off(struct releases *releases, const struct extent
 
 	if (log_allowed(&releases->failed))
 		log_error("scrub-put-off", error);
-	if (sd_event_source_set_time_relative(releases->retry_source, RETRY_NS / 1000) < 0 ||
-		sd_event_source_set_enabled(releases->retry_source, SD_EVENT_ONESHOT) < 0)
-		return err_set(SECPOOL_E_SYSTEM, "releases: the loop refused a timer");
+	try_again(releases);
 	error = directory_begin(directory);
 	if (error)
 		return error;

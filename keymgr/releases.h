@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The end of a region, in this order and resumed after a crash at any point: durable record (regions_release) -> key destroyed in
- * the enclave -> every extent overwritten and read back -> receipt signed, stored, sent -> the row is gone. Also
+ * The end of a region, in this order and resumed after a crash at any point: key destroyed in the enclave, with its audit record -> durable record (regions_release) -> every extent overwritten and read back -> receipt signed, stored, sent -> the row is gone. Also
  * the background scrub of space whose past is unknown. Threads: one (the loop's); the overwriting is scrub.h's thread.
  */
 #ifndef SECPOOL_KEYMGR_RELEASES_H

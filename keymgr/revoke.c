@@ -16,7 +16,7 @@ static bool has_keys(const struct regions_row *row)
 	return row->state == MSG_REGION_LIVE && (row->wrap != 0 || row->next_wrap != 0);
 }
 
-/* The audit first; then the row names the keys no more, and they are overwritten: a crash in between is made good by the next start. */
+/* The audit first: where it can't be appended to nothing has changed but the enclave's record, which the next try does not miss. Then the row names the keys no more, and they are overwritten: a crash in between is made good by the next start. */
 static enum secpool_error revoke_region(struct daemon *daemon, const struct regions_row *row)
 {
 	struct events_about about = {.tenant = row->tenant, .region = row->id, .bytes = row->bytes};
@@ -25,12 +25,15 @@ static enum secpool_error revoke_region(struct daemon *daemon, const struct regi
 		auditlog_note(daemon, MSG_NOTE_REVOKED, NULL, row->tenant, row->id, "");
 
 	if (!error)
-		error = epochs_forget_region(daemon->directory, row->id);
+		error = regionkeys_end(daemon, row->id, 0, NULL);
+	if (error)
+		return error;
+	error = epochs_forget_region(daemon->directory, row->id);
 	if (!error)
 		error = wraps_erase_all(daemon->wraps, slots, sizeof slots / sizeof *slots);
-	if (!error)
-		error = regionkeys_end(daemon, row->id, 0, NULL);
-	if (!error)
+	if (error)
+		daemon_fail(daemon, "not-revoked", error);
+	else
 		events_record(daemon, "revoked", &about,
 			"the policy does not let process %d have it any more: its stored key is "
 			"overwritten",
@@ -62,7 +65,8 @@ enum secpool_error revoke_unknown_tenants(struct daemon *daemon)
 	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
 }
 
-void revoke_refused(struct daemon *daemon, const struct os_process *process, const char *tenant)
+enum secpool_error revoke_refused(
+	struct daemon *daemon, const struct os_process *process, const char *tenant)
 {
 	struct regions_row row = {.id = 0};
 	enum secpool_error error = SECPOOL_OK;
@@ -70,6 +74,9 @@ void revoke_refused(struct daemon *daemon, const struct os_process *process, con
 	while (!error && !(error = regions_next_of(daemon->directory, process, row.id, &row)))
 		if (has_keys(&row) && strcmp(row.tenant, tenant) == 0)
 			error = revoke_region(daemon, &row);
-	if (error != SECPOOL_E_NOT_FOUND)
+	if (error == SECPOOL_E_NOT_FOUND)
+		return SECPOOL_OK;
+	if (!auditlog_refuses(daemon->auditlog))
 		daemon_fail(daemon, "not-revoked", error);
+	return error;
 }

@@ -14,7 +14,9 @@
 /* After a start: regions of tenants that the policy does not name. Errors: those of the directory, of the audit and of the keys' file. */
 enum secpool_error revoke_unknown_tenants(struct daemon *daemon) MUST_USE;
 
-/* The policy refused this process a session as the tenant: its regions of that tenant. A failure ends the daemon. */
-void revoke_refused(struct daemon *daemon, const struct os_process *process, const char *tenant);
+/*
+ * The policy refused this process a session as the tenant: its regions of that tenant. Errors: those of an audit that can't be appended to: what is left of them waits for the next call. Another failure ends the daemon.
+ */
+enum secpool_error revoke_refused(struct daemon *daemon, const struct os_process *process, const char *tenant) MUST_USE;
 
 #endif

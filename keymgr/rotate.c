@@ -66,13 +66,19 @@ static void tell_wanted(struct daemon *daemon)
 
 /* ---- clients ---- */
 
-/* Stores the new key before the client may use it. On error there is none. */
+/* Stores the new key before the client has it. On error there is none. */
 static enum secpool_error keep_next(struct daemon *daemon, const struct regions_row *region,
 	const struct msg_enc_key_wrapped *wrapped)
 {
+	struct regionkeys_sent key = {.region = region->id, .epoch = wrapped->epoch};
 	char reason[ERR_DETAIL_BYTES];
 	enum secpool_error error = regionkeys_keep(daemon, &wrapped, 1);
 	uint64_t slot = error ? 0 : wrapped->slot;
+
+	if (!error)
+		error = regionkeys_send(daemon, &key, 1);
+	if (!error && key.error)
+		error = regionkeys_not_sent(key.error, region->process.pid);
 
 	if (!error)
 		error = epochs_begin(daemon->directory, region->id, wrapped->epoch, wrapped->slot);
@@ -144,15 +150,18 @@ enum secpool_error rotate_handle_begin(
 	return SECPOOL_OK;
 }
 
-/* The key before has no name any more: its stored copy and the enclave's record of it go. */
+/* The record of its end first: where that can't be kept all stays as it is, and the client tells again. Then the row names the key before no more, and its stored copy goes. */
 static enum secpool_error destroy_before(struct daemon *daemon, const struct regions_row *before,
-	struct msg_enc_key_destroyed *ret_end)
+	uint64_t epoch, struct msg_enc_key_destroyed *ret_end)
 {
 	struct msg answer;
-	enum secpool_error error = wraps_erase(daemon->wraps, before->wrap);
+	enum secpool_error error = regionkeys_end(daemon, before->id, before->epoch, &answer);
 
+	if (error)
+		return error;
+	error = epochs_end(daemon->directory, before->id, epoch);
 	if (!error)
-		error = regionkeys_end(daemon, before->id, before->epoch, &answer);
+		error = wraps_erase(daemon->wraps, before->wrap);
 	if (error)
 		daemon_fail(daemon, "key-not-destroyed", error);
 	else
@@ -182,9 +191,7 @@ enum secpool_error rotate_handle_end(
 	if (region.next_epoch == 0 || region.next_epoch != rotated->epoch)
 		return err_set(SECPOOL_E_INVALID, "region %llu does not move to epoch %llu",
 			(unsigned long long)region.id, (unsigned long long)rotated->epoch);
-	error = epochs_end(daemon->directory, region.id, rotated->epoch);
-	if (!error)
-		error = destroy_before(daemon, &region, &destroyed);
+	error = destroy_before(daemon, &region, rotated->epoch, &destroyed);
 	if (error)
 		return error;
 	about.region = region.id;

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "keymgr/auditlog.h"
 #include "keymgr/creates.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
+#include "keymgr/dispatch.h"
 #include "keymgr/owners.h"
 #include "keymgr/process.h"
 #include "keymgr/releases.h"
@@ -304,18 +306,41 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	server_send(connection, &msg, daemon->faultfd);
 }
 
-/* The policy does not let the peer be the tenant: what it has as that, from before, ends. */
-static void revoke_of_peer(struct server_connection *connection, const char *tenant)
+/* The record is on disk, or can't be made sure of: then there is no session. */
+static void recorded(
+	struct server_connection *connection, uint32_t number, enum secpool_error error)
+{
+	struct daemon *daemon = connection->daemon;
+	char reason[ERR_DETAIL_BYTES];
+
+	if (error) {
+		msg_set_text(reason, sizeof reason, err_detail());
+		session_end(connection);
+		dispatch_refuse(connection, number, err_set(error, "%s", reason));
+		return;
+	}
+	connection->state = SERVER_SESSION;
+	/* first: one that reads nothing loses its session by what is sent */
+	log_event(LOG_LEVEL_INFO, "session-opened", "tenant=%s pid=%d uid=%u",
+		connection->session->tenant, connection->peer.pid, connection->peer.uid);
+	send_opened(connection, number);
+	devices_tell(daemon, connection);
+}
+
+/* The policy does not let the peer be the tenant: what it has as that, from before, ends. Errors: the audit's, and it does not end yet: the program asks again. */
+static enum secpool_error revoke_of_peer(
+	struct server_connection *connection, const char *tenant, enum secpool_error refusal)
 {
 	char reason[ERR_DETAIL_BYTES];
 	struct os_process process;
+	enum secpool_error error = SECPOOL_OK;
 
 	msg_set_text(reason, sizeof reason, err_detail());
 	/* one that has ended is looked after by its end */
 	if (process_of_peer(connection->fd, &connection->peer, connection->accepted_ns, &process) ==
 		SECPOOL_OK)
-		revoke_refused(connection->daemon, &process, tenant);
-	err_set(SECPOOL_OK, "%s", reason);
+		error = revoke_refused(connection->daemon, &process, tenant);
+	return error ? error : err_set(refusal, "%s", reason);
 }
 
 enum secpool_error session_handle_open(
@@ -339,7 +364,7 @@ enum secpool_error session_handle_open(
 	error = check_quota(connection, open, &session->quota);
 	by_policy = error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED;
 	if (by_policy)
-		revoke_of_peer(connection, open->tenant);
+		error = revoke_of_peer(connection, open->tenant, error);
 	if (!error)
 		error = process_of_peer(connection->fd, &connection->peer, connection->accepted_ns,
 			&session->process);
@@ -360,12 +385,8 @@ enum secpool_error session_handle_open(
 		goto out;
 	raise_memlock(session);
 	connection->session = session;
-	connection->state = SERVER_SESSION;
 	session = NULL;
-	send_opened(connection, msg->number);
-	devices_tell(daemon, connection);
-	log_event(LOG_LEVEL_INFO, "session-opened", "tenant=%s pid=%d uid=%u", open->tenant,
-		connection->peer.pid, connection->peer.uid);
+	auditlog_await(daemon, connection, msg->number, recorded);
 out:
 	/* the client gives all up when the policy refuses it: a system call that is not permitted must not look so */
 	if (error == SECPOOL_E_DENIED && !by_policy)
@@ -397,6 +418,7 @@ void session_end(struct server_connection *connection)
 		return;
 	remove_session(session);
 	connection->session = NULL;
+	auditlog_forget(daemon, connection);
 	creates_forget(daemon, connection);
 	releases_forget(daemon, connection);
 	close_in_enclave(daemon, session->id);
@@ -411,7 +433,8 @@ bool session_owns(const struct server_connection *connection, const struct regio
 {
 	const struct session *session = connection->session;
 
-	return session && !connection->closing && session->process.pid == region->process.pid &&
+	return session && connection->state == SERVER_SESSION && !connection->closing &&
+	       session->process.pid == region->process.pid &&
 	       session->process.start_ticks == region->process.start_ticks &&
 	       connection->peer.uid == region->uid && strcmp(session->tenant, region->tenant) == 0;
 }

@@ -24,7 +24,7 @@ enum { MSG_VERSION = 10 };
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
 
 /* Capacities of the arrays in msg.def. */
-enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RENEW_MAX = 32, MSG_RECEIPT_BYTES = 4096, MSG_LEAVES_MAX = 128 };
+enum { MSG_NAME_BYTES = 64, MSG_EXTENTS_MAX = 32, MSG_RENEW_MAX = 32, MSG_RECEIPT_BYTES = 4096, MSG_LEAVES_MAX = 128, MSG_KEYS_MAX = 64 };
 
 /* A region's lanes: copies of a mirror; data and parity of an erasure code (DESIGN.md section 4, issue 4). */
 enum { MSG_COPIES_MAX = 4, MSG_LANES_MAX = 16, MSG_PARITY_MAX = 4 };

@@ -168,15 +168,6 @@ static void open_session(struct front *front)
 	front->session = answer.u.enc_session_opened.session;
 }
 
-static void take_key(struct front *front)
-{
-	struct sock_extra extra = {.fd_count = 0};
-	struct msg key;
-
-	need(sock_receive(front->client, &key, &extra, clock_now_ns() + WAIT_NS));
-	sock_close_fds(&extra);
-}
-
 /* A region that was being created goes, as owners_start does it. */
 static void undo_creating(struct front *front)
 {
@@ -232,14 +223,25 @@ static struct msg_enc_key_wrapped make_key(struct front *front, uint64_t region,
 	create.u.enc_key_create.device_count = 1;
 	memcpy(create.u.enc_key_create.devices, "d0", sizeof "d0");
 	need(daemon_ask(&front->daemon, &create, -1, MSG_ENC_KEY_WRAPPED, &answer));
-	take_key(front);
 	return answer.u.enc_key_wrapped;
+}
+
+static void keep_key(struct front *front, const struct msg_enc_key_wrapped *key)
+{
+	struct regionkeys_sent sent = {.region = key->region, .epoch = key->epoch};
+	struct sock_extra extra = {.fd_count = 0};
+	struct msg came;
+
+	need(regionkeys_keep(&front->daemon, &key, 1));
+	need(regionkeys_send(&front->daemon, &sent, 1));
+	need(sent.error);
+	need(sock_receive(front->client, &came, &extra, clock_now_ns() + WAIT_NS));
+	sock_close_fds(&extra);
 }
 
 static void create(struct front *front, uint64_t region)
 {
 	struct msg_enc_key_wrapped wrapped;
-	const struct msg_enc_key_wrapped *key = &wrapped;
 
 	shared->known[region] = ASKED;
 	need(directory_run(front->daemon.directory,
@@ -248,12 +250,11 @@ static void create(struct front *front, uint64_t region)
 		" VALUES (?1, 'mine', 0, 1, 1, ?1, 4096, 4096, 1, 1, 1, '', ?2, 1)",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(REGIONS_CREATING))));
 	wrapped = make_key(front, region, 1);
-	need(regionkeys_keep(&front->daemon, &key, 1));
+	keep_key(front, &wrapped);
 	need(regions_set_live(front->daemon.directory, region, wrapped.slot));
 	shared->known[region] = LIVE;
 }
 
-/* As releases_begin does it. */
 static uint64_t release(struct front *front, uint64_t region)
 {
 	struct regions_row row;
@@ -261,8 +262,8 @@ static uint64_t release(struct front *front, uint64_t region)
 
 	shared->known[region] = ENDING;
 	need(regions_find(front->daemon.directory, region, &row));
-	need(regions_release(front->daemon.directory, region, MSG_CLIENT_ACKNOWLEDGED));
 	need(regionkeys_end(&front->daemon, region, 0, &ended));
+	need(regions_release(front->daemon.directory, region, MSG_CLIENT_ACKNOWLEDGED));
 	need(regions_set_destroyed(
 		front->daemon.directory, region, 1, ended.u.enc_key_destroyed.generation));
 	need(wraps_erase(front->daemon.wraps, row.wrap));
@@ -275,21 +276,20 @@ static void rotate(struct front *front, uint64_t region)
 {
 	struct regions_row row;
 	struct msg_enc_key_wrapped wrapped;
-	const struct msg_enc_key_wrapped *key = &wrapped;
 
 	need(regions_find(front->daemon.directory, region, &row));
 	wrapped = make_key(front, region, row.epoch + 1);
-	need(regionkeys_keep(&front->daemon, &key, 1));
+	keep_key(front, &wrapped);
 	need(directory_run(front->daemon.directory,
 		"UPDATE regions SET next_epoch = ?2, next_wrap = ?3 WHERE id = ?1",
 		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(row.epoch + 1),
 			DIRECTORY_N(wrapped.slot))));
+	need(regionkeys_end(&front->daemon, region, row.epoch, NULL));
 	need(directory_run(front->daemon.directory,
 		"UPDATE regions SET epoch = next_epoch, wrap = next_wrap, next_epoch = 0,"
 		" next_wrap = 0 WHERE id = ?1",
 		DIRECTORY_VALUES(DIRECTORY_N(region))));
 	need(regionkeys_erase(&front->daemon, &row.wrap, 1));
-	need(regionkeys_end(&front->daemon, region, row.epoch, NULL));
 }
 
 static uint64_t anchor(struct front *front)

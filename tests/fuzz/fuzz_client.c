@@ -66,6 +66,8 @@ static void *answer_all(void *arg)
 			answer.type = MSG_ENC_LEAVES;
 		} else if (request.type == MSG_ENC_KEY_DESTROY) {
 			answer.type = MSG_ENC_KEY_DESTROYED;
+		} else if (request.type == MSG_ENC_KEYS_SEND) {
+			answer.type = MSG_ENC_KEYS_SENT;
 		} else if (request.type == MSG_ENC_KEY_CREATE) {
 			answer.type = MSG_ENC_KEY_WRAPPED;
 			answer.u.enc_key_wrapped.region = request.u.enc_key_create.region;

@@ -96,6 +96,7 @@ static void end(void)
 
 	require(requests.sessions.count <= SESSIONS);
 	require(requests.vault.handouts.regions <= requests.vault.handouts.count);
+	requests_drop_held(&requests);
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
 	keytree_done(&requests.tree);

@@ -69,6 +69,8 @@ static inline enum secpool_error rig_keep(void *arg, const char *line, bool wait
 	FILE *file;
 
 	(void)wait;
+	if (line[0] == '\0') /* nothing but the wait */
+		return SECPOOL_OK;
 	if (rig->audit_full)
 		return err_set(SECPOOL_E_NO_SPACE, "the rig's disk is full");
 	file = fopen(rig->audit, "ae");
@@ -161,6 +163,21 @@ static inline enum secpool_error rig_session(
 	return error;
 }
 
+/* A key as it is asked for, made and sent. */
+static inline enum secpool_error rig_key_as(
+	struct rig *rig, struct msg *create, struct msg *ret_answer)
+{
+	struct msg send = {.type = MSG_ENC_KEYS_SEND}, sent;
+	enum secpool_error error = rig_ask(rig, create, MSG_ENC_KEY_WRAPPED, ret_answer);
+
+	send.u.enc_keys_send.count = 1;
+	send.u.enc_keys_send.regions[0] = create->u.enc_key_create.region;
+	send.u.enc_keys_send.epochs[0] = create->u.enc_key_create.epoch;
+	if (!error)
+		error = rig_ask(rig, &send, MSG_ENC_KEYS_SENT, &sent);
+	return error ? error : err_from_number((uint32_t)sent.u.enc_keys_sent.errors[0]);
+}
+
 static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint64_t region,
 	const char *device, struct msg *ret_answer)
 {
@@ -172,7 +189,7 @@ static inline enum secpool_error rig_key(struct rig *rig, uint64_t session, uint
 	create.u.enc_key_create.page_bytes = 4096;
 	create.u.enc_key_create.device_count = 1;
 	msg_set_text((char *)create.u.enc_key_create.devices, MSG_NAME_BYTES, device);
-	return rig_ask(rig, &create, MSG_ENC_KEY_WRAPPED, ret_answer);
+	return rig_key_as(rig, &create, ret_answer);
 }
 
 /* ---- devices ---- */

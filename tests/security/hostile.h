@@ -262,7 +262,7 @@ static inline enum secpool_error hostile_key(const struct msg *opened, uint64_t 
 	struct msg create;
 
 	hostile_create(opened, region, epoch, &create);
-	return rig_ask(hostile.rig, &create, MSG_ENC_KEY_WRAPPED, ret_wrapped);
+	return rig_key_as(hostile.rig, &create, ret_wrapped);
 }
 
 /* Any bytes, with so many copies of a client's socket. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The audit of real daemons, from outside: what happened is in it, and no key; a changed, cut or foreign copy is found by the command; killed with -9 and started again it goes on; on a full
- * disk (a small tmpfs of this test's own; needs root, else it is left out) a session is refused with the reason until there is room. timeout: 180
+ * disk (a small tmpfs of this test's own; needs root, else it is left out) what needs a record is refused with the reason until there is room, and the daemon goes on. timeout: 180
  */
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -17,10 +17,19 @@
 
 #include "enclave/keypage.h"
 #include "enclave/pagecipher.h"
+#include "lib/base/clock.h"
 #include "lib/base/os.h"
+#include "lib/wire/sock.h"
 #include "tests/support/support.h"
 
-enum { PAGE = 4096, WAIT_MS = 60000, NEEDLES_MOST = 64, TEXT_MOST = 1 << 20, SESSIONS_MOST = 200 };
+enum {
+	PAGE = 4096,
+	WAIT_MS = 60000,
+	NEEDLES_MOST = 64,
+	TEXT_MOST = 1 << 20,
+	SESSIONS_MOST = 200,
+	SHORT_RECORDS = 4
+};
 
 static struct support_needle needles[NEEDLES_MOST];
 static size_t needle_count;
@@ -258,13 +267,108 @@ static void unmount_audit(void)
 	support_up(2, "16M", NULL);
 }
 
+static enum secpool_error create(int fd, uint64_t *ret_region)
+{
+	struct msg request = {.type = MSG_REGION_CREATE}, answer;
+	enum secpool_error error;
+	int key = -1;
+
+	request.u.region_create.bytes = PAGE;
+	request.u.region_create.page_bytes = PAGE;
+	request.u.region_create.data = request.u.region_create.lanes = 1;
+	request.u.region_create.on_loss = MSG_ON_LOSS_SIGBUS;
+	error = support_ask(fd, &request, MSG_REGION_CREATED, &answer, &key);
+	os_close(&key);
+	if (!error)
+		*ret_region = answer.u.region_created.region;
+	return error;
+}
+
+static enum secpool_error end_region(int fd, uint64_t region)
+{
+	struct msg request = {.type = MSG_REGION_RELEASE}, answer;
+
+	request.u.region_release.region = region;
+	return support_ask(fd, &request, MSG_RECEIPT, &answer, NULL);
+}
+
+/* A program with a region, until it is killed. */
+static int have_region(void *arg)
+{
+	uint64_t region;
+	int fd;
+
+	SUPPORT_OK(support_session("alpha", 4 << 20, &fd));
+	SUPPORT_OK(create(fd, &region));
+	SUPPORT_CHECK(write(*(int *)arg, "x", 1) == 1);
+	pause();
+	return 1;
+}
+
+static pid_t start_program(void)
+{
+	int fds[2];
+	char byte;
+	pid_t pid;
+
+	SUPPORT_CHECK(pipe(fds) == 0);
+	pid = support_fork(have_region, &fds[1]);
+	SUPPORT_CHECK(read(fds[0], &byte, 1) == 1);
+	close(fds[0]);
+	close(fds[1]);
+	return pid;
+}
+
+static bool sessions_left(void *arg)
+{
+	const char *row, *sessions;
+
+	support_cli(text, sizeof text, "tenant", "list", "--json", NULL);
+	row = strstr(text, "\"alpha\"");
+	sessions = row ? strstr(row, "\"sessions\":") : NULL;
+	return sessions && atoi(sessions + strlen("\"sessions\":")) == *(int *)arg;
+}
+
+static void expect_refused(enum secpool_error error)
+{
+	if (error != SECPOOL_E_NO_SPACE || !strstr(err_detail(), "audit record can't be kept"))
+		support_fail("not refused for the audit: %s: %s", err_name(error), err_detail());
+}
+
+/* What needs a record is refused, what needs none goes on, and a program's end waits. */
+static void lives_without_room(int fd, uint64_t region, const pid_t *program, pid_t daemon)
+{
+	struct msg places = {.type = MSG_EXTENTS_GET}, answer;
+	uint64_t other;
+
+	expect_refused(create(fd, &other));
+	expect_refused(end_region(fd, region));
+	SUPPORT_CHECK(kill(*program, SIGKILL) == 0);
+	support_join(*program, WAIT_MS);
+	SUPPORT_CHECK(support_wait(sessions_left, &(int){1}, WAIT_MS));
+	/* it has tried by now, and tries again every second */
+	clock_sleep_ns(2 * CLOCK_NS_PER_S);
+	support_wait_regions(2, WAIT_MS);
+	places.u.extents_get.region = region;
+	SUPPORT_OK(support_ask(fd, &places, MSG_EXTENTS, &answer, NULL));
+	SUPPORT_CHECK(answer.u.extents.count == 1 && support_daemon("keymgrd") == daemon);
+}
+
 static void full_disk_refuses(void)
 {
 	static const char bytes[PAGE];
 	enum secpool_error error = SECPOOL_OK;
-	int fd, client = -1;
+	int fd, client = -1, live, more[SHORT_RECORDS];
+	pid_t program, daemon;
+	uint64_t region;
 
 	mount_audit();
+	daemon = support_daemon("keymgrd");
+	program = start_program();
+	SUPPORT_OK(support_session("alpha", 4 << 20, &live));
+	SUPPORT_OK(create(live, &region));
+	for (int i = 0; i < SHORT_RECORDS; i++)
+		SUPPORT_OK(support_session("alpha", 4 << 20, &more[i]));
 	fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	SUPPORT_CHECK(fd >= 0 && may_be("alpha"));
 	while (write(fd, bytes, sizeof bytes) > 0)
@@ -278,9 +382,18 @@ static void full_disk_refuses(void)
 	SUPPORT_CHECK(error == SECPOOL_E_NO_SPACE);
 	if (!strstr(err_detail(), "audit record can't be kept"))
 		support_fail("no reason in: %s", err_detail());
+	/* the records of their ends are shorter than any that follows: there is no room for one then */
+	for (int i = 0; i < SHORT_RECORDS; i++)
+		os_close(&more[i]);
+	SUPPORT_CHECK(support_wait(sessions_left, &(int){2}, WAIT_MS));
+	lives_without_room(live, region, &program, daemon);
 	SUPPORT_CHECK(unlink(filler) == 0);
 	SUPPORT_OK(support_session("alpha", 4 << 20, &client));
 	os_close(&client);
+	SUPPORT_OK(end_region(live, region));
+	support_wait_regions(0, WAIT_MS);
+	SUPPORT_CHECK(support_daemon("keymgrd") == daemon);
+	os_close(&live);
 	unmount_audit();
 	expect_good();
 	/* the refusals, and perhaps the end of the session before, could not be recorded: they are counted */

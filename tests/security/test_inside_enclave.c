@@ -231,7 +231,7 @@ static void make_key(uint64_t session, uint64_t region, uint64_t epoch)
 	in->page_bytes = 4096;
 	in->device_count = 1;
 	msg_set_text((char *)in->devices, MSG_NAME_BYTES, "d0");
-	rig_ok(rig_ask(&rig, &create, MSG_ENC_KEY_WRAPPED, NULL), "key");
+	rig_ok(rig_key_as(&rig, &create, NULL), "key");
 }
 
 static void sign_receipt(uint64_t region)

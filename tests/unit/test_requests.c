@@ -34,6 +34,7 @@ static const struct {
 	{MSG_ENC_SESSION_OPEN, 1},
 	{MSG_ENC_SESSION_CLOSE, 0},
 	{MSG_ENC_KEY_CREATE, 0},
+	{MSG_ENC_KEYS_SEND, 0},
 	{MSG_ENC_KEY_DESTROY, 0},
 	{MSG_ATTEST_BEGIN, 0},
 	{MSG_ATTEST_EVIDENCE, 0},
@@ -69,17 +70,20 @@ static bool no_slot(void *arg, uint32_t slot, uint8_t bytes[KEYFILE_SLOT_BYTES])
 	return false;
 }
 
-/* The front's part of the audit: the last record, or a refusal of each. */
+/* The front's part of the audit: the last record, whether the disk was waited for since, or a refusal of each. */
 static char last_record[AUDIT_LINE_BYTES];
-static bool audit_full;
+static bool audit_full, on_disk, sync_fails;
 
 static enum secpool_error sink(void *arg, const char *line, bool wait)
 {
 	(void)arg;
-	(void)wait;
-	if (audit_full)
+	if (audit_full && line[0])
 		return err_set(SECPOOL_E_NO_SPACE, "the disk is full");
-	snprintf(last_record, sizeof last_record, "%s", line);
+	if (wait && sync_fails)
+		return err_set(SECPOOL_E_STORE, "the disk is broken");
+	on_disk = wait;
+	if (line[0])
+		snprintf(last_record, sizeof last_record, "%s", line);
 	return SECPOOL_OK;
 }
 
@@ -94,7 +98,7 @@ static int set_up(void **state)
 	assert_int_equal(receipt_signer_init(&requests.keys.signer, scalar), SECPOOL_OK);
 	audit_init(&requests.audit, &requests.keys.signer);
 	requests.audit.sink = sink;
-	audit_full = false;
+	audit_full = sync_fails = false;
 	os_random(root, WRAP_KEY_BYTES);
 	if (keytree_new(&requests.tree, &root, no_slot, NULL, record))
 		return 1;
@@ -109,6 +113,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	requests_drop_held(&requests);
 	sessions_done(&requests.sessions);
 	vault_done(&requests.vault);
 	keytree_done(&requests.tree);
@@ -257,11 +262,14 @@ static void empty_requests(void **state)
 	assert_true(serve(MSG_ENC_DEVICE_CHECK, 0, &answer));
 	assert_int_equal(answer.type, MSG_ATTEST_VERDICT);
 	assert_int_equal(answer.u.attest_verdict.error, SECPOOL_E_NOT_ATTESTED);
+	assert_true(serve(MSG_ENC_KEYS_SEND, 0, &answer));
+	assert_int_equal(answer.type, MSG_ENC_KEYS_SENT);
 	assert_true(serve(MSG_ENC_STATUS, 0, &answer));
 	assert_int_equal(answer.type, MSG_ENC_STATUS_REPLY);
 }
 
-static enum secpool_error open_session(const char *tenant, struct msg *answer)
+/* *ret_client: the client's end; NULL: it is closed. */
+static enum secpool_error open_client(const char *tenant, struct msg *answer, int *ret_client)
 {
 	struct msg request = {.type = MSG_ENC_SESSION_OPEN};
 	struct sock_extra extra = {.fd_count = 1};
@@ -271,16 +279,82 @@ static enum secpool_error open_session(const char *tenant, struct msg *answer)
 	extra.fds[0] = ends[0];
 	MSG_SET(request.u.enc_session_open.tenant, tenant);
 	assert_true(requests_serve(&requests, &request, &extra, answer));
-	os_close(&ends[1]);
+	if (ret_client)
+		*ret_client = ends[1];
+	else
+		os_close(&ends[1]);
 	return answer->type == MSG_REPLY ? answer->u.reply.error : SECPOOL_OK;
+}
+
+static enum secpool_error open_session(const char *tenant, struct msg *answer)
+{
+	return open_client(tenant, answer, NULL);
+}
+
+/* A request for a key of region 3 in this session, on a device that has proved itself. */
+static struct msg request_key(const struct msg *opened)
+{
+	struct msg request = {.type = MSG_ENC_KEY_CREATE};
+	struct msg_enc_key_create *create = &request.u.enc_key_create;
+	uint8_t ek_name[QUOTE_NAME_BYTES] = {1};
+	const struct verdicts_proof proof = {
+		.id = "d0", .ek_name = ek_name, .serial = "S", .resets = 1};
+
+	assert_int_equal(
+		verdicts_accept(&requests.verdicts, &proof, clock_now_ns() + CLOCK_NS_PER_S * 60),
+		SECPOOL_OK);
+	create->session = opened->u.enc_session_opened.session;
+	create->region = 3;
+	create->epoch = 1;
+	create->page_bytes = 4096;
+	create->device_count = 1;
+	memcpy(create->devices, "d0", sizeof "d0");
+	memcpy(create->devices + MSG_NAME_BYTES, "d1", sizeof "d1");
+	return request;
+}
+
+static const struct msg *ask(const struct msg *request)
+{
+	static struct msg answer;
+	struct sock_extra none = {.fd_count = 0};
+
+	assert_true(requests_serve(&requests, request, &none, &answer));
+	return &answer;
+}
+
+static void destroy_key(uint64_t region, uint64_t epoch)
+{
+	struct msg request = {.type = MSG_ENC_KEY_DESTROY};
+
+	request.u.enc_key_destroy.region = region;
+	request.u.enc_key_destroy.epoch = epoch;
+	assert_int_equal(ask(&request)->type, MSG_ENC_KEY_DESTROYED);
+}
+
+/* The error for the one key, or of the whole request. */
+static uint64_t send_one(uint64_t region, uint64_t epoch)
+{
+	struct msg request = {.type = MSG_ENC_KEYS_SEND};
+	const struct msg *answer;
+
+	request.u.enc_keys_send.count = 1;
+	request.u.enc_keys_send.regions[0] = region;
+	request.u.enc_keys_send.epochs[0] = epoch;
+	answer = ask(&request);
+	return answer->type == MSG_REPLY ? answer->u.reply.error
+					 : answer->u.enc_keys_sent.errors[0];
+}
+
+static void expect_recorded(const char *words)
+{
+	if (!strstr(last_record, words))
+		fail_msg("no '%s' in %s", words, last_record);
 }
 
 static void sessions_and_keys(void **state)
 {
-	struct msg opened, answer, request = {.type = MSG_ENC_KEY_CREATE};
-	struct msg_enc_key_create *create = &request.u.enc_key_create;
-	struct sock_extra none = {.fd_count = 0};
-	uint8_t ek_name[QUOTE_NAME_BYTES] = {1};
+	struct msg opened, request;
+	const struct msg *answer;
 
 	(void)state;
 	assert_int_equal(open_session("other", &opened), SECPOOL_E_UNKNOWN_TENANT);
@@ -288,39 +362,90 @@ static void sessions_and_keys(void **state)
 	assert_int_equal(open_session("mine", &opened), SECPOOL_OK);
 	assert_int_equal(opened.u.enc_session_opened.uid, getuid());
 	assert_int_equal(opened.u.enc_session_opened.pid, getpid());
-	const struct verdicts_proof proof = {
-		.id = "d0", .ek_name = ek_name, .serial = "S", .resets = 1};
-	assert_int_equal(
-		verdicts_accept(&requests.verdicts, &proof, clock_now_ns() + CLOCK_NS_PER_S * 60),
-		SECPOOL_OK);
-	create->session = opened.u.enc_session_opened.session;
-	create->region = 3;
-	create->page_bytes = 4096;
-	memcpy(create->devices, "d0", sizeof "d0");
-	memcpy(create->devices + MSG_NAME_BYTES, "d1", sizeof "d1");
+	request = request_key(&opened);
 	for (uint32_t count = 0; count <= MSG_LANES_MAX + 1; count++) {
-		create->device_count = count;
-		if (count == 1)
-			continue;
-		assert_true(requests_serve(&requests, &request, &none, &answer));
-		assert_int_equal(answer.u.reply.error, count == 0 || count > MSG_LANES_MAX
-							       ? SECPOOL_E_INVALID
-							       : SECPOOL_E_NOT_ATTESTED);
+		request.u.enc_key_create.device_count = count;
+		if (count != 1)
+			assert_int_equal(ask(&request)->u.reply.error,
+				count == 0 || count > MSG_LANES_MAX ? SECPOOL_E_INVALID
+								    : SECPOOL_E_NOT_ATTESTED);
 	}
-	/* the client is gone: no key is left behind for a region that nobody has */
-	create->device_count = 1;
-	assert_true(requests_serve(&requests, &request, &none, &answer));
-	assert_int_equal(answer.type, MSG_REPLY);
-	assert_int_not_equal(answer.u.reply.error, SECPOOL_OK);
-	assert_int_equal(requests.vault.handouts.count, 0);
+	request.u.enc_key_create.device_count = 1;
+	/* without its record no key is left behind, nor a node */
+	audit_full = true;
+	answer = ask(&request);
+	assert_int_equal(answer->type, MSG_REPLY);
+	assert_int_equal(answer->u.reply.error, SECPOOL_E_NO_SPACE);
+	assert_int_equal(requests.vault.handouts.count + requests.held_count, 0);
 	assert_int_equal(requests.tree.leaves, 0);
 	assert_int_equal(requests.tree.tenant_count, 0);
 	assert_false(keytree_dirty(&requests.tree));
+	audit_full = false;
+	/* the client is gone: its key is held until the front ends it, which can't be refused */
+	assert_int_equal(ask(&request)->type, MSG_ENC_KEY_WRAPPED);
+	assert_int_equal(send_one(3, 1), SECPOOL_E_CLOSED);
+	assert_int_equal(requests.held_count, 1);
+	audit_full = true;
+	destroy_key(3, 0);
+	assert_int_equal(requests.vault.handouts.count + requests.held_count, 0);
+	assert_int_equal(requests.tree.leaves, 0);
+	assert_true(keytree_dirty(&requests.tree));
+	audit_full = false;
 	/* while a new generation is under way nothing changes */
 	requests.keys.anchor.pending = true;
-	assert_true(requests_serve(&requests, &request, &none, &answer));
-	assert_int_equal(answer.u.reply.error, SECPOOL_E_BUSY);
+	assert_int_equal(ask(&request)->u.reply.error, SECPOOL_E_BUSY);
+	assert_int_equal(send_one(3, 1), SECPOOL_E_BUSY);
 	requests.keys.anchor.pending = false;
+}
+
+/* A key goes to its client when its record is on disk, and not before; many may wait for that together, and no more than are held. */
+static void keys_are_held_until_recorded(void **state)
+{
+	struct msg opened, request, key;
+	struct sock_extra extra = {.fd_count = 0};
+	int client = -1;
+
+	(void)state;
+	assert_int_equal(open_client("mine", &opened, &client), SECPOOL_OK);
+	request = request_key(&opened);
+	assert_int_equal(ask(&request)->type, MSG_ENC_KEY_WRAPPED);
+	expect_recorded("\"kind\":\"key-created\"");
+	assert_false(on_disk);
+	assert_int_equal(sock_receive(client, &key, &extra, 0), SECPOOL_E_NO_EVENT);
+	sync_fails = true;
+	assert_int_equal(send_one(3, 1), SECPOOL_E_STORE);
+	assert_int_equal(sock_receive(client, &key, &extra, 0), SECPOOL_E_NO_EVENT);
+	sync_fails = false;
+	assert_int_equal(send_one(3, 2), SECPOOL_E_INVALID);
+	assert_int_equal(send_one(3, 0), SECPOOL_E_INVALID);
+	assert_int_equal(send_one(4, 1), SECPOOL_E_INVALID);
+	assert_int_equal(send_one(3, 1), SECPOOL_OK);
+	assert_true(on_disk);
+	assert_int_equal(sock_receive(client, &key, &extra, 0), SECPOOL_OK);
+	assert_true(key.type == MSG_REGION_KEY && key.u.region_key.region == 3);
+	assert_int_equal(extra.fd_count, 1);
+	sock_close_fds(&extra);
+	/* once */
+	assert_int_equal(send_one(3, 1), SECPOOL_E_INVALID);
+	for (uint64_t i = 0; i < MSG_KEYS_MAX; i++) {
+		request.u.enc_key_create.region = 100 + i;
+		assert_int_equal(ask(&request)->type, MSG_ENC_KEY_WRAPPED);
+	}
+	request.u.enc_key_create.region = 99;
+	assert_int_equal(ask(&request)->u.reply.error, SECPOOL_E_LIMIT);
+	/* of a region with a key that was handed out and one that is held, each has its own record */
+	destroy_key(100, 0);
+	request.u.enc_key_create.region = 3;
+	request.u.enc_key_create.epoch = 2;
+	assert_int_equal(ask(&request)->type, MSG_ENC_KEY_WRAPPED);
+	destroy_key(3, 0);
+	expect_recorded("\"kind\":\"key-destroyed\",\"region\":3,\"generation\":1}");
+	assert_false(vault_has_region(&requests.vault, 3));
+	/* a session that is closed gets none */
+	assert_int_equal(
+		sessions_close(&requests.sessions, request.u.enc_key_create.session), SECPOOL_OK);
+	assert_int_equal(send_one(101, 1), SECPOOL_E_SESSION_EXPIRED);
+	os_close(&client);
 }
 
 /* What is destroyed, also a region of an earlier run, becomes durable with the next generation. */
@@ -340,12 +465,6 @@ static void destruction_has_its_generation(void **state)
 		assert_int_equal(answer.u.enc_key_destroyed.region, 40 + i);
 		assert_true(answer.u.enc_key_destroyed.destroyed_ns >= before);
 	}
-}
-
-static void expect_recorded(const char *words)
-{
-	if (!strstr(last_record, words))
-		fail_msg("no '%s' in %s", words, last_record);
 }
 
 /* Where a record can't be kept nothing is done; what can't be refused is counted in the next record. */
@@ -410,6 +529,7 @@ int main(void)
 		cmocka_unit_test(page_shows_the_table),
 		cmocka_unit_test_setup_teardown(empty_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sessions_and_keys, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(keys_are_held_until_recorded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(destruction_has_its_generation, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_without_its_record, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_has_its_record, set_up, tear_down),
