@@ -49,6 +49,7 @@ struct daemon {
 	bool provisioned; /* the enclave made a new root key at this start */
 	uint64_t generation; /* of the key tree */
 	int faultfd;      /* /dev/userfaultfd, or -1 */
+	bool may_raise;   /* other users' resource limits: CAP_SYS_RESOURCE */
 	uint64_t start_ns;
 	struct parts *parts; /* main.c's own */
 };

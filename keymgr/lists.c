@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "keymgr/devices.h"
 #include "keymgr/devwork.h"
@@ -13,9 +14,10 @@
 #include "keymgr/server.h"
 #include "keymgr/session.h"
 #include "lib/base/clock.h"
+#include "lib/base/os.h"
 #include "policy/policy.h"
 
-enum { STATUS_ROWS = 16 };
+enum { STATUS_ROWS = 17 };
 
 struct status {
 	struct daemon *daemon;
@@ -58,11 +60,29 @@ static void put_row(struct msg_status_row *row, const char *name, const char *fo
 	va_end(args);
 }
 
+/* Whether programs without privilege can have the kernel's own faults served, and what to do where not. */
+static const char *faultfd_text(const struct daemon *daemon)
+{
+	char *text = NULL;
+	size_t bytes;
+	bool everybody = os_read_file("/proc/sys/vm/unprivileged_userfaultfd", 16, &text, &bytes) ==
+				 SECPOOL_OK &&
+			 bytes > 0 && text[0] == '1';
+
+	free(text);
+	if (daemon->faultfd >= 0)
+		return "yes";
+	return everybody
+		       ? "no, and not needed: vm.unprivileged_userfaultfd=1"
+		       : "no: in programs without CAP_SYS_PTRACE system calls on pool memory fail "
+			 "with EFAULT. Let keymgrd open /dev/userfaultfd, or set "
+			 "vm.unprivileged_userfaultfd=1";
+}
+
 /* False beyond the last row. */
 static bool status_row(const struct status *status, uint64_t index, struct msg_status_row *row)
 {
 	const struct daemon *daemon = status->daemon;
-	const char *yes_no[] = {"no", "yes"};
 
 	switch (index) {
 	case 0:
@@ -96,7 +116,7 @@ static bool status_row(const struct status *status, uint64_t index, struct msg_s
 		put_row(row, "cipher", "%s", status->enclave.cipher);
 		break;
 	case 8:
-		put_row(row, "userfaultfd passed to clients", "%s", yes_no[daemon->faultfd >= 0]);
+		put_row(row, "userfaultfd passed to clients", "%s", faultfd_text(daemon));
 		break;
 	case 9:
 		put_row(row, "sessions", "%llu",
@@ -121,6 +141,13 @@ static bool status_row(const struct status *status, uint64_t index, struct msg_s
 		break;
 	case 15:
 		put_row(row, "connections", "%u", server_count(daemon->server));
+		break;
+	case 16:
+		put_row(row, "locked memory of clients", "%s",
+			daemon->may_raise
+				? "raised to their quota"
+				: "not raised, keymgrd has no CAP_SYS_RESOURCE: users need "
+				  "a limit of their own (LimitMEMLOCK=, limits.conf)");
 		break;
 	default:
 		return false;

@@ -430,7 +430,10 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	daemon->enclave_pid = parts->enclave.pid;
 	daemon->provisioned = parts->enclave.provisioned;
 	daemon->generation = parts->enclave.generation;
-	return drop_privileges();
+	error = drop_privileges();
+	daemon->may_raise = capng_get_caps_process() == 0 &&
+			    capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_RESOURCE);
+	return error;
 }
 
 static int serve(struct daemon *daemon)

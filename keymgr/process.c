@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -121,4 +122,25 @@ enum secpool_error process_of_peer(
 	error = of_pidfd(pidfd, peer->pid, ret_process);
 	os_close(&pidfd);
 	return error;
+}
+
+uint64_t process_memlock(const struct os_process *process)
+{
+	const char *name = "Max locked memory", *line;
+	uint64_t bytes = 0;
+	char path[64], *text;
+	size_t text_bytes;
+
+	snprintf(path, sizeof path, "/proc/%d/limits", process->pid);
+	if (os_read_file(path, 1 << 14, &text, &text_bytes) != SECPOOL_OK)
+		return 0;
+	line = strstr(text, name);
+	if (line) {
+		line += strlen(name);
+		line += strspn(line, " ");
+		bytes = strncmp(line, "unlimited", 9) == 0 ? RLIM_INFINITY
+							   : strtoull(line, NULL, 10);
+	}
+	free(text);
+	return bytes;
 }

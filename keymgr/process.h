@@ -25,4 +25,10 @@ enum secpool_error process_of_number(const struct sock_peer *peer, uint64_t acce
 /* CLOCK_BOOTTIME, which a process's start time is counted in. */
 uint64_t process_boot_ns(void);
 
+/*
+ * How much of its memory the process may lock, in bytes (RLIM_INFINITY: all), by /proc/PID/limits: that may be read of every process, where prlimit(2) wants CAP_SYS_RESOURCE for another user's.
+ * 0 where it can't be read.
+ */
+uint64_t process_memlock(const struct os_process *process);
+
 #endif

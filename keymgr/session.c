@@ -10,6 +10,7 @@
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/dispatch.h"
+#include "keymgr/events.h"
 #include "keymgr/owners.h"
 #include "keymgr/process.h"
 #include "keymgr/releases.h"
@@ -20,8 +21,8 @@
 /* What a client locks beside its regions and their pages: stacks, metadata, secret memory. */
 #define MEMLOCK_EXTRA_BYTES (256ull << 20)
 
-/* By process; tenants in a list of their own, for there are few. */
-enum { BUCKETS = 4096 };
+/* By process; tenants in a list of their own, for there are few. NOT_RAISED_PER_S: clients whose limit could not be raised, as events. */
+enum { BUCKETS = 4096, NOT_RAISED_PER_S = 10 };
 
 struct session_tenant {
 	struct session_tenant *next;
@@ -34,6 +35,7 @@ struct sessions {
 	struct session_tenant *tenants;
 	struct session_walk *walks;
 	uint64_t count;
+	struct log_limit not_raised;
 };
 
 enum secpool_error session_new_table(struct sessions **ret_sessions)
@@ -42,6 +44,8 @@ enum secpool_error session_new_table(struct sessions **ret_sessions)
 
 	if (!sessions)
 		return err_set(SECPOOL_E_NO_MEMORY, "sessions: out of memory");
+	sessions->not_raised =
+		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = NOT_RAISED_PER_S};
 	*ret_sessions = sessions;
 	return SECPOOL_OK;
 }
@@ -261,27 +265,49 @@ static void close_in_enclave(struct daemon *daemon, uint64_t id)
 			(unsigned long long)id, err_detail());
 }
 
-/* The client locks its mappings whole (mlock2 with ONFAULT): without this its limit is too small. Never lowered; failure is not fatal. */
-static void raise_memlock(const struct session *session)
+/* Root's programs need no limit: capabilities(7), CAP_IPC_LOCK. */
+static void tell_not_raised(const struct server_connection *connection,
+	const struct session *session, uint64_t has, uint64_t need)
 {
-	struct rlimit limit;
+	if (connection->peer.uid == 0)
+		log_event(LOG_LEVEL_WARNING, "memlock-not-raised", "pid=%d bytes=%llu",
+			session->process.pid, (unsigned long long)need);
+	else if (log_allowed(&session->table->not_raised))
+		events_record(connection->daemon, "memlock-not-raised",
+			&(struct events_about){.tenant = session->tenant},
+			"process %d of user %u may lock %llu KiB, its quota wants %llu: give "
+			"keymgrd "
+			"CAP_SYS_RESOURCE, or the user a higher limit (LimitMEMLOCK=, limits.conf)",
+			session->process.pid, connection->peer.uid, (unsigned long long)(has >> 10),
+			(unsigned long long)(need >> 10));
+}
+
+/* The client locks its mappings whole (mlock2 with ONFAULT): without this its limit is too small. Never lowered; failure is not fatal. */
+static void raise_memlock(const struct server_connection *connection, const struct session *session)
+{
+	struct rlimit limit, wanted;
 	rlim_t need =
 		session->quota.bytes >
 				RLIM_INFINITY - MEMLOCK_EXTRA_BYTES - session->quota.local_bytes
 			? RLIM_INFINITY
 			: session->quota.bytes + session->quota.local_bytes + MEMLOCK_EXTRA_BYTES;
-	bool failed = prlimit(session->process.pid, RLIMIT_MEMLOCK, NULL, &limit) != 0;
 
-	if (!failed && limit.rlim_cur >= need)
+	limit.rlim_cur = limit.rlim_max = process_memlock(&session->process);
+	if (limit.rlim_cur >= need)
 		return;
-	if (!failed) {
-		limit.rlim_cur = need;
-		limit.rlim_max = limit.rlim_max > need ? limit.rlim_max : need;
-		failed = prlimit(session->process.pid, RLIMIT_MEMLOCK, &limit, NULL) != 0;
+	if (prlimit(session->process.pid, RLIMIT_MEMLOCK, NULL, &limit) == 0) {
+		wanted = (struct rlimit){.rlim_cur = need,
+			.rlim_max = limit.rlim_max > need ? limit.rlim_max : need};
+		if (prlimit(session->process.pid, RLIMIT_MEMLOCK, &wanted, NULL) == 0)
+			return;
+		/* as far as it goes without privilege: a process of our own user's */
+		wanted.rlim_cur = wanted.rlim_max = limit.rlim_max;
+		if (limit.rlim_cur < limit.rlim_max &&
+			prlimit(session->process.pid, RLIMIT_MEMLOCK, &wanted, NULL) == 0)
+			limit = wanted;
 	}
-	if (failed)
-		log_event(LOG_LEVEL_WARNING, "memlock-not-raised", "pid=%d bytes=%llu",
-			session->process.pid, (unsigned long long)need);
+	if (limit.rlim_cur < need)
+		tell_not_raised(connection, session, limit.rlim_cur, need);
 }
 
 static void send_opened(struct server_connection *connection, uint32_t number)
@@ -383,7 +409,7 @@ enum secpool_error session_handle_open(
 	error = add_session(daemon->sessions, session);
 	if (error)
 		goto out;
-	raise_memlock(session);
+	raise_memlock(connection, session);
 	connection->session = session;
 	session = NULL;
 	auditlog_await(daemon, connection, msg->number, recorded);

@@ -373,6 +373,7 @@ enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret
 	stats.repairs = pool_counter(pool, COUNTER_REPAIRS);
 	stats.failovers = pool_counter(pool, COUNTER_FAILOVERS);
 	stats.metadata_bytes = cache_metadata_bytes(&pool->cache);
+	stats.user_faults_only = pool->uffd.user_only;
 	pthread_mutex_lock(&pool->regions_lock);
 	for (unsigned i = 0; i < pool->region_slots; i++) {
 		const struct secpool_region *region = atomic_load(&pool->regions[i]);

@@ -59,10 +59,10 @@ static enum secpool_error reserve_workers(struct secpool *pool, size_t page_byte
 	struct service *service = pool->service;
 	struct worker *worker = pool_service_worker(pool);
 	size_t wanted = workers_plain_bytes(pool, page_bytes);
-	enum secpool_error error;
+	enum secpool_error error = workers_lock(pool, page_bytes);
 
-	if (wanted <= service->plain_bytes)
-		return SECPOOL_OK;
+	if (error || wanted <= service->plain_bytes)
+		return error;
 	if (wanted + PAGES_LEAST * page_bytes > pool->local_bytes)
 		return err_set(SECPOOL_E_LIMIT,
 			"pages of %zu bytes need at least %zu bytes of local memory, this pool has "

@@ -41,7 +41,7 @@ struct secpool_region; /* one region of it */
 enum { SECPOOL_NAME_BYTES = 64, SECPOOL_RECEIPT_BYTES = 4096 };
 
 enum secpool_fault_mode {
-	SECPOOL_FAULT_THREAD = 0, /* handler threads serve faults; system calls on pool memory work */
+	SECPOOL_FAULT_THREAD = 0, /* handler threads serve faults; system calls on pool memory work, unless secpool_stats.user_faults_only */
 	SECPOOL_FAULT_INLINE = 1, /* the faulting thread serves itself, in a SIGBUS handler; system calls on pool memory that is not pinned give EFAULT */
 };
 
@@ -154,6 +154,7 @@ struct secpool_stats {
 	uint64_t failovers;             /* reads served by another copy than the first */
 	uint64_t lost_pages;
 	uint64_t metadata_bytes;
+	uint64_t user_faults_only;      /* 1: the kernel's own faults are not served: a system call on pool memory that is not resident fails with EFAULT, in fault mode thread too */
 };
 
 /*

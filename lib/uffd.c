@@ -37,6 +37,9 @@ struct uffdio_move {
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
@@ -47,14 +50,19 @@ struct uffdio_move {
 
 enum { KERNEL_PAGE_BYTES = 4096 };
 
-static int new_descriptor(int device_fd)
+static int new_descriptor(int device_fd, bool *ret_user_only)
 {
 	int fd = -1;
 
+	*ret_user_only = false;
 	if (device_fd >= 0)
 		fd = ioctl(device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC);
 	if (fd < 0)
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (fd < 0) {
+		*ret_user_only = true;
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	}
 	return fd;
 }
 
@@ -79,10 +87,11 @@ static bool can_drop_many(void)
 enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how)
 {
 	uint64_t had = 0, wanted = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_THREAD_ID;
-	int probe = new_descriptor(device_fd);
 	enum secpool_error error = SECPOOL_E_INTERNAL;
+	int probe;
 
 	*uffd = (struct uffd){.fd = -1, .empty_fd = -1};
+	probe = new_descriptor(device_fd, &uffd->user_only);
 	/* a descriptor agrees on features once: ask with one, use another */
 	if (probe < 0 || agree(probe, &had) != SECPOOL_OK)
 		goto refused;
@@ -101,7 +110,7 @@ enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how)
 		wanted |= UFFD_FEATURE_MOVE;
 	if (uffd->has_poison)
 		wanted |= UFFD_FEATURE_POISON;
-	uffd->fd = new_descriptor(device_fd);
+	uffd->fd = new_descriptor(device_fd, &uffd->user_only);
 	if (uffd->fd < 0 || agree(uffd->fd, &wanted) != SECPOOL_OK)
 		goto refused;
 	uffd->empty_fd = memfd_create("secpool-lost", MFD_CLOEXEC);
@@ -114,8 +123,9 @@ enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how)
 refused:
 	error = os_error("userfaultfd");
 	error = err_set(SECPOOL_E_NO_FAULTFD,
-		"userfaultfd: %s: keymgrd must be able to open /dev/userfaultfd, or set "
-		"vm.unprivileged_userfaultfd=1, and a seccomp profile must allow it",
+		"userfaultfd: %s: the kernel must have it, and a seccomp profile must allow it "
+		"(a program without privilege gets one of its own faults, or all that keymgrd's "
+		"/dev/userfaultfd or vm.unprivileged_userfaultfd=1 gives)",
 		err_detail());
 	os_close(&probe);
 	uffd_close(uffd);

@@ -22,6 +22,7 @@ struct uffd {
 	bool has_poison;
 	bool has_vector; /* process_madvise on oneself drops scattered pages with one flush of the TLBs */
 	bool is_inline;  /* a fault is a SIGBUS in the faulting thread; nothing is to be read, and nobody to be woken */
+	bool user_only;  /* the kernel's own faults are not served (UFFD_USER_MODE_ONLY): a system call on a missing page is EFAULT */
 };
 
 /* A fault as read from the descriptor. */
@@ -36,7 +37,8 @@ struct uffd_fault {
 enum { UFFD_WITHOUT_MOVE = 1, UFFD_WITHOUT_POISON = 2, UFFD_WITHOUT_VECTOR = 4, UFFD_INLINE = 8 };
 
 /*
- * device_fd: an open /dev/userfaultfd (borrowed), or -1 to ask the kernel oneself. how: a mask of the above.
+ * device_fd: an open /dev/userfaultfd (borrowed), or -1. Without it, or when it does not work, the kernel is asked for a descriptor, then for one of the program's own
+ * faults alone, which it gives to everybody (userfaultfd(2), Linux 5.11). how: a mask of the above.
  * Errors: SECPOOL_E_NO_FAULTFD with what to do.
  */
 enum secpool_error uffd_open(struct uffd *uffd, int device_fd, unsigned how) MUST_USE;

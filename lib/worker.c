@@ -20,6 +20,9 @@ enum {
 	GUESTS_MOST = POOL_WORKERS_MOST - POOL_FAULT_THREADS_MOST - 2
 };
 
+/* Of what can be locked the ranges for moved frames take at most this part. */
+enum { MOVED_PART = 4 };
+
 /* A borrower that finds no place looks again this often, then sleeps between. */
 enum { BORROW_SPINS = 64 };
 #define BORROW_RETRY_NS (20ull * 1000)
@@ -97,7 +100,66 @@ static enum secpool_error make_coding(struct worker *worker)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error worker_init(struct secpool *pool, unsigned index, const struct uffd *uffd)
+/* What a thread's own worker holds of plaintext when pages have page_bytes: a part of a set (fill_run). */
+static size_t own_plain_of(size_t page_bytes)
+{
+	size_t bytes = WORKER_CHUNK_PAGES * page_bytes;
+
+	return bytes < PAGECIPHER_PAGE_BYTES_MOST ? bytes : PAGECIPHER_PAGE_BYTES_MOST;
+}
+
+/*
+ * Locks of an own worker's plain memory what pages of page_bytes use. A handler's staging can't change while it runs: it has addresses for the largest page from the start, but all of
+ * them locked would be the limit that a user of Debian has (8 MiB).
+ */
+static enum secpool_error lock_plain(struct worker *worker, size_t page_bytes)
+{
+	size_t wanted = own_plain_of(page_bytes);
+	enum secpool_error error;
+
+	if (wanted <= worker->locked_bytes)
+		return SECPOOL_OK;
+	error = pool_lock_range(worker->pool, worker->plain, wanted);
+	if (!error)
+		worker->locked_bytes = wanted;
+	return error;
+}
+
+static enum secpool_error make_own(struct worker *worker, bool moves)
+{
+	const size_t bytes = PAGECIPHER_PAGE_BYTES_MOST;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *ciphertext = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+	void *plain = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+	enum secpool_error error = SECPOOL_OK;
+
+	if (ciphertext == MAP_FAILED || plain == MAP_FAILED)
+		error = os_error("memory of a worker");
+	worker->staging_bytes = bytes;
+	worker->ciphertext = ciphertext == MAP_FAILED ? NULL : ciphertext;
+	worker->plain = plain == MAP_FAILED ? NULL : plain;
+	if (!error)
+		error = lock_plain(worker, PAGECIPHER_PAGE_BYTES_LEAST);
+	if (!error && moves)
+		error = pool_new_locked(worker->pool, bytes, &worker->moved);
+	if (!error && moves)
+		error = uffd_register(worker->uffd, worker->moved, bytes);
+	return error;
+}
+
+/* Frames are moved out (writeback.h) only where so much can be locked that the workers' ranges are a small part of it: else regions need it more. */
+static bool may_move(const struct secpool *pool, unsigned own)
+{
+	size_t bytes = (size_t)MOVED_PART * own * PAGECIPHER_PAGE_BYTES_MOST;
+	uint8_t *range = NULL;
+	bool may = pool_new_locked(pool, bytes, &range) == SECPOOL_OK;
+
+	release_memory(&range, bytes);
+	return may;
+}
+
+static enum secpool_error worker_init(
+	struct secpool *pool, unsigned index, const struct uffd *uffd, bool moves)
 {
 	struct worker *worker = &pool->workers.all[index];
 	enum secpool_error error;
@@ -107,14 +169,9 @@ static enum secpool_error worker_init(struct secpool *pool, unsigned index, cons
 	error = evict_batch_new(&worker->batch);
 	if (!error)
 		error = make_coding(worker);
-	/* a handler's staging can't change while it runs: it has room for the largest page, which is resident only where pages are that large */
 	if (!error)
-		error = grow(worker, worker->guest ? staging_of(PAGECIPHER_PAGE_BYTES_LEAST)
-						   : PAGECIPHER_PAGE_BYTES_MOST);
-	if (!error && !worker->guest)
-		error = pool_new_locked(pool, PAGECIPHER_PAGE_BYTES_MOST, &worker->moved);
-	if (!error && !worker->guest)
-		error = uffd_register(uffd, worker->moved, PAGECIPHER_PAGE_BYTES_MOST);
+		error = worker->guest ? grow(worker, staging_of(PAGECIPHER_PAGE_BYTES_LEAST))
+				      : make_own(worker, moves);
 	return error;
 }
 
@@ -123,11 +180,12 @@ enum secpool_error workers_init(struct secpool *pool, unsigned own, const struct
 {
 	struct workers *workers = &pool->workers;
 	enum secpool_error error = SECPOOL_OK;
+	bool moves = uffd->has_move && may_move(pool, own);
 
 	workers->first_guest = own;
 	workers->count = own + guests_of(pool, PAGECIPHER_PAGE_BYTES_LEAST);
 	for (unsigned i = 0; !error && i < workers->count; i++)
-		error = worker_init(pool, i, i < own ? uffd : program_uffd);
+		error = worker_init(pool, i, i < own ? uffd : program_uffd, moves);
 	for (unsigned i = own; !error && i < workers->count; i++)
 		atomic_fetch_or(&workers->free, 1ull << i);
 	if (error)
@@ -157,6 +215,15 @@ static void take_place(struct workers *workers, unsigned index)
 
 	while (!(atomic_fetch_and(&workers->free, ~bit) & bit))
 		clock_sleep_ns(BORROW_RETRY_NS);
+}
+
+enum secpool_error workers_lock(struct secpool *pool, size_t page_bytes)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (unsigned i = 0; i < pool->workers.first_guest && !error; i++)
+		error = lock_plain(&pool->workers.all[i], page_bytes);
+	return error;
 }
 
 enum secpool_error workers_grow(struct secpool *pool, size_t page_bytes)

@@ -47,10 +47,11 @@ struct worker {
 	bool guest;
 	const struct uffd *uffd; /* the pool's, by the descriptor that this worker's threads have */
 	uint8_t *ciphertext;     /* private copy of what goes to or came from a device */
-	uint8_t *plain;          /* locked: pages decrypted, before they are mapped */
+	uint8_t *plain;          /* pages decrypted, before they are mapped; locked as far as it is used */
 	uint8_t *coding;         /* private: the cells of a stripe (erasure.h); untouched where no region is erasure-coded */
-	uint8_t *moved;          /* registered: where victims' frames are moved to; NULL for guests */
+	uint8_t *moved;          /* registered: where victims' frames are moved to; NULL for guests, and where too little can be locked */
 	size_t staging_bytes;    /* of ciphertext and plain each */
+	size_t locked_bytes;     /* of plain, from its start; the service's to know, 0 for guests, whose plain is locked whole */
 	struct evict_batch *batch; /* evict.c's */
 	pthread_t thread;
 	bool started; /* thread runs; never for the service's worker, nor for guests */
@@ -80,6 +81,12 @@ void workers_done(struct secpool *pool);
 
 /* What all workers may hold of plaintext beside the mapped pages when pages have page_bytes: part of the local budget. */
 size_t workers_plain_bytes(const struct secpool *pool, size_t page_bytes);
+
+/*
+ * Locks what the threads' own workers use of their memory for pages of page_bytes; to be called before there are such. Threads: the service.
+ * Errors: SECPOOL_E_NO_LOCKED_MEMORY; what was locked stays.
+ */
+enum secpool_error workers_lock(struct secpool *pool, size_t page_bytes) MUST_USE;
 
 /*
  * Makes every worker fit for pages of page_bytes; fewer guests' places may be left. Threads: the service, between faults.

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whose process number a connection's is: the peer's own, never one that got the number later. */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -168,6 +170,22 @@ static void test_before_6_5_user_and_age_must_fit(void **state)
 	assert_int_equal(process.pid, getpid());
 }
 
+static void test_locked_memory_limit(void **state)
+{
+	struct rlimit limit, before;
+	struct os_process process, none = {.pid = INT_MAX};
+
+	(void)state;
+	assert_int_equal(os_process_find(getpid(), &process), SECPOOL_OK);
+	assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &before), 0);
+	assert_true(process_memlock(&process) == before.rlim_cur);
+	limit = (struct rlimit){.rlim_cur = 65536, .rlim_max = before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+	assert_int_equal(process_memlock(&process), 65536);
+	assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &before), 0);
+	assert_int_equal(process_memlock(&none), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -175,6 +193,7 @@ int main(void)
 		TEST(test_a_live_peer_is_named),
 		TEST(test_a_number_given_again_is_refused),
 		TEST(test_before_6_5_user_and_age_must_fit),
+		TEST(test_locked_memory_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
