@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -105,16 +104,14 @@ static enum secpool_error find_vtpm(struct hotplug *hotplug)
 static enum secpool_error lock_devices(const struct hotplug *hotplug, int *ret_fd)
 {
 	int fd = open(hotplug->devices_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	enum secpool_error error = SECPOOL_OK;
+	enum secpool_error error;
 
 	if (fd < 0)
 		return os_error("open the devices folder %s", hotplug->devices_dir);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-		error = os_would_block()
-				? err_set(SECPOOL_E_BUSY,
-					  "another secpool-hotplugd serves %s: end it first",
-					  hotplug->devices_dir)
-				: os_error("lock %s", hotplug->devices_dir);
+	error = os_lock(fd, hotplug->devices_dir);
+	if (error == SECPOOL_E_BUSY)
+		error = err_set(error, "another secpool-hotplugd serves %s: end it first",
+			hotplug->devices_dir);
 	if (error)
 		os_close(&fd);
 	else

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -41,8 +40,7 @@
 #include "policy/policy.h"
 
 /* A second daemon waits this long for the first to end (a restart), then refuses. */
-#define LOCK_WAIT_NS (3 * CLOCK_NS_PER_S)
-enum { STATUS_USAGE = 2, LOCK_POLL_MS = 50, DESCRIPTORS = 65536 };
+enum { STATUS_USAGE = 2, DESCRIPTORS = 65536 };
 
 struct arguments {
 	const char *runtime_dir, *state_dir, *policy, *tpm;
@@ -127,7 +125,6 @@ static enum secpool_error join(char path[PATH_MAX], const char *folder, const ch
 /* One daemon for each state folder; the lock ends with the process, however it ends. */
 static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
 {
-	uint64_t deadline = clock_now_ns() + LOCK_WAIT_NS;
 	char path[PATH_MAX];
 	enum secpool_error error = os_make_dir(state_dir, 0700);
 	int fd;
@@ -139,17 +136,16 @@ static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
 	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return os_error("open %s", path);
-	while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		if (clock_now_ns() > deadline) {
-			os_close(&fd);
-			return err_set(SECPOOL_E_BUSY,
-				"another secpool-keymgrd uses %s: stop it ('secpool down') first",
-				state_dir);
-		}
-		clock_sleep_ns((uint64_t)LOCK_POLL_MS * CLOCK_NS_PER_MS);
-	}
-	*ret_fd = fd;
-	return SECPOOL_OK;
+	error = os_lock(fd, path);
+	if (error == SECPOOL_E_BUSY)
+		error = err_set(error,
+			"another secpool-keymgrd uses %s: stop it ('secpool down') first",
+			state_dir);
+	if (error)
+		os_close(&fd);
+	else
+		*ret_fd = fd;
+	return error;
 }
 
 static enum secpool_error start_enclave(

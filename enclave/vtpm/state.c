@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,6 +28,7 @@ struct state {
 
 static enum secpool_error take_lock(const char *dir, int *ret_fd)
 {
+	enum secpool_error error;
 	char path[PATH_MAX];
 	int fd;
 
@@ -36,18 +36,15 @@ static enum secpool_error take_lock(const char *dir, int *ret_fd)
 	fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return os_error("open the TPM state's lock %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		enum secpool_error error = os_would_block()
-						   ? err_set(SECPOOL_E_BUSY,
-							     "%s: another secpool-vtpm runs on "
-							     "this state, end it first",
-							     dir)
-						   : os_error("lock %s", path);
+	error = os_lock(fd, path);
+	if (error == SECPOOL_E_BUSY)
+		error = err_set(
+			error, "%s: another secpool-vtpm runs on this state, end it first", dir);
+	if (error)
 		os_close(&fd);
-		return error;
-	}
-	*ret_fd = fd;
-	return SECPOOL_OK;
+	else
+		*ret_fd = fd;
+	return error;
 }
 
 static enum secpool_error read_key(struct state *state)

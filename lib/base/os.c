@@ -10,15 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/die.h"
 
 /* Longest name of a socket below the runtime folder, with its slash: "/devices/<id>/tpm.sock" of a 32-byte id. */
 enum { RUNTIME_NAME_BYTES = 52 };
+
+/* How long a lock is waited for, and between two tries (os.h). */
+#define LOCK_WAIT_NS (3 * CLOCK_NS_PER_S)
+#define LOCK_POLL_NS (20 * CLOCK_NS_PER_MS)
 
 static enum secpool_error code_of_errno(int number)
 {
@@ -234,6 +240,21 @@ enum secpool_error os_make_dir(const char *path, unsigned mode)
 	if (mkdir(path, mode) == 0 || errno == EEXIST)
 		return SECPOOL_OK;
 	return os_error("make folder %s", path);
+}
+
+enum secpool_error os_lock(int fd, const char *name)
+{
+	uint64_t deadline_ns = clock_now_ns() + LOCK_WAIT_NS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		if (!os_would_block() && !os_interrupted())
+			return os_error("lock %s", name);
+		if (clock_now_ns() > deadline_ns)
+			return err_set(
+				SECPOOL_E_BUSY, "another process holds the lock of %s", name);
+		clock_sleep_ns(LOCK_POLL_NS);
+	}
+	return SECPOOL_OK;
 }
 
 enum secpool_error os_remove_tree(const char *path)

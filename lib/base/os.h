@@ -54,6 +54,12 @@ enum secpool_error os_write_all(int fd, const void *bytes, size_t count) MUST_US
 /* Makes a folder if it is not there; mode as in mkdir(2). An existing one is left as it is. */
 enum secpool_error os_make_dir(const char *path, unsigned mode) MUST_USE;
 
+/*
+ * Takes the lock (flock(2)) of an open file or folder, for as long as the process has it open. One that is held is waited for, 3 s: a daemon that was killed holds its own for a moment
+ * more, by a child between fork and exec. name: for the sentence. Errors: SECPOOL_E_BUSY when another process holds it; SECPOOL_E_SYSTEM.
+ */
+enum secpool_error os_lock(int fd, const char *name) MUST_USE;
+
 /* Removes a folder with all that it holds; one that is not there is no error. Does not follow links or leave the file system of path. */
 enum secpool_error os_remove_tree(const char *path) MUST_USE;
 

@@ -227,6 +227,31 @@ static void test_process(void **state)
 	assert_true(again.pid == own.pid && again.start_ticks == own.start_ticks);
 }
 
+/* A child that was not yet to its exec holds its parent's lock a moment longer than the parent lives. */
+static void test_lock(void **state)
+{
+	int first, second;
+	pid_t pid;
+
+	(void)state;
+	first = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	second = open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(first >= 0 && second >= 0);
+	assert_int_equal(os_lock(first, home), SECPOOL_OK);
+	assert_int_equal(os_lock(second, home), SECPOOL_E_BUSY);
+	assert_non_null(strstr(err_detail(), home));
+	pid = fork();
+	if (pid == 0) {
+		usleep(500000);
+		_exit(0);
+	}
+	close(first);
+	assert_int_equal(os_lock(second, home), SECPOOL_OK);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(second);
+	assert_int_equal(os_lock(second, "a closed one"), SECPOOL_E_SYSTEM);
+}
+
 static void test_random(void **state)
 {
 	uint8_t one[64] = {0}, two[64] = {0};
@@ -250,6 +275,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_remove_dangling_link, begin, end),
 		cmocka_unit_test(test_runtime_dir),
 		cmocka_unit_test(test_process),
+		cmocka_unit_test_setup_teardown(test_lock, begin, end),
 		cmocka_unit_test(test_random),
 	};
 
