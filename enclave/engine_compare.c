@@ -9,6 +9,9 @@
 
 enum { MAP_BYTES = PAGECIPHER_PAGE_BYTES_MOST + 64, ROUNDS = 8, REFUSED_BYTES_MOST = 65536 };
 
+/* The data, the work, and what is taken and opened. */
+enum { ALL_BYTES = 2 * MAP_BYTES + 2 * REFUSED_BYTES_MOST };
+
 /* Bytes of each round's pages: the smallest and the largest, between them both ways of opening, and the common size more often. */
 static const size_t sizes[ROUNDS] = {
 	4096, 8192, 16384, 4096, 65536, 4096, 262144, PAGECIPHER_PAGE_BYTES_MOST};
@@ -19,13 +22,19 @@ struct round {
 	struct engine_key *mine, *theirs;
 	size_t bytes;
 	uint8_t *plain, *work;
+	uint8_t *taken; /* room for twice REFUSED_BYTES_MOST */
 	uint8_t tweak[16], tag[16];
 };
 
-static bool same(const struct round *r)
+static bool equal(const void *one, const void *other, size_t bytes)
 {
 	/* lint: memcmp of random bytes that protect nothing; a comparison in constant time takes 3 ms per MiB */
-	return memcmp(r->work, r->plain, r->bytes) == 0;
+	return memcmp(one, other, bytes) == 0;
+}
+
+static bool same(const struct round *r)
+{
+	return equal(r->work, r->plain, r->bytes);
 }
 
 /*
@@ -43,6 +52,22 @@ static bool agrees(struct round *r)
 	       !mine->page_seal(r->mine, 0, r->tweak, r->work, r->work, r->bytes, r->tag) &&
 	       !mine->page_open(r->mine, 0, r->tweak, r->work, r->work, r->bytes, r->tag) &&
 	       same(r);
+}
+
+/* What is opened where it lies: the same, and kept as it was. */
+static bool takes(struct round *r)
+{
+	const struct engine *mine = r->engine;
+	uint8_t *opened = r->taken + r->bytes, tag[sizeof r->tag];
+
+	if (r->bytes > REFUSED_BYTES_MOST)
+		return true;
+	return !mine->page_seal(r->mine, 0, r->tweak, r->plain, r->work, r->bytes, r->tag) &&
+	       !mine->page_take(
+		       r->mine, 0, r->tweak, r->work, r->taken, opened, r->bytes, r->tag) &&
+	       equal(opened, r->plain, r->bytes) && equal(r->taken, r->work, r->bytes) &&
+	       !mine->tag_take(r->mine, 0, r->tweak, r->work, opened, r->bytes, tag) &&
+	       equal(opened, r->work, r->bytes) && equal(tag, r->tag, sizeof tag);
 }
 
 static bool is_wiped(const struct round *r)
@@ -66,9 +91,9 @@ static bool refuses(struct round *r, uint8_t where)
 }
 
 static enum secpool_error compare_round(
-	const struct engine *engine, size_t bytes, uint8_t *plain, uint8_t *work)
+	const struct engine *engine, size_t bytes, uint8_t *plain, uint8_t *work, uint8_t *taken)
 {
-	struct round r = {.engine = engine, .bytes = bytes};
+	struct round r = {.engine = engine, .bytes = bytes, .taken = taken};
 	struct region_keys *keys = secmem_new(sizeof *keys);
 	enum secpool_error error;
 	uint8_t odd[3];
@@ -83,7 +108,7 @@ static enum secpool_error compare_round(
 	error = engine_key_new(engine, keys, bytes, 1, &r.mine);
 	if (!error)
 		error = engine_key_new(&engine_openssl, keys, bytes, 1, &r.theirs);
-	if (!error && (!agrees(&r) || !refuses(&r, odd[2])))
+	if (!error && (!agrees(&r) || !takes(&r) || !refuses(&r, odd[2])))
 		error = err_set(SECPOOL_E_SELFTEST,
 			"%s and OpenSSL differ at pages of %zu bytes: this CPU can't be trusted "
 			"with keys",
@@ -99,14 +124,15 @@ static enum secpool_error compare_round(
 
 enum secpool_error engine_compare(const struct engine *engine)
 {
-	uint8_t *memory = mmap(NULL, 2 * (size_t)MAP_BYTES, PROT_READ | PROT_WRITE,
+	uint8_t *memory = mmap(NULL, ALL_BYTES, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	enum secpool_error error = SECPOOL_OK;
 
 	if (memory == MAP_FAILED)
 		return os_error("memory for a comparison");
 	for (size_t i = 0; i < ROUNDS && !error; i++)
-		error = compare_round(engine, sizes[i], memory, memory + MAP_BYTES);
-	munmap(memory, 2 * (size_t)MAP_BYTES);
+		error = compare_round(engine, sizes[i], memory, memory + MAP_BYTES,
+			memory + 2 * (size_t)MAP_BYTES);
+	munmap(memory, ALL_BYTES);
 	return error;
 }

@@ -2,6 +2,8 @@
 #include "enclave/engine.h"
 
 #include <openssl/crypto.h>
+#include <string.h>
+
 #include "enclave/gmac.h"
 #include "enclave/secmem.h"
 #include "enclave/xts.h"
@@ -91,6 +93,22 @@ static enum secpool_error page_open(struct engine_key *key, unsigned worker,
 	return error ? error : open(key, worker, tweak, from, to, bytes);
 }
 
+/* memcpy into a buffer that is then read by functions of another library: nothing is loaded again from where it was. */
+static enum secpool_error page_take(struct engine_key *key, unsigned worker,
+	const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes,
+	const uint8_t tag[16])
+{
+	memcpy(taken, from, bytes);
+	return page_open(key, worker, tweak, taken, to, bytes, tag);
+}
+
+static enum secpool_error tag_take(struct engine_key *key, unsigned worker, const uint8_t nonce[12],
+	const void *from, void *taken, size_t bytes, uint8_t ret_tag[16])
+{
+	memcpy(taken, from, bytes);
+	return tag_of(key, worker, nonce, taken, bytes, ret_tag);
+}
+
 const struct engine engine_openssl = {
 	.name = "openssl",
 	.usable = usable,
@@ -101,4 +119,6 @@ const struct engine engine_openssl = {
 	.tag = tag_of,
 	.page_seal = page_seal,
 	.page_open = page_open,
+	.page_take = page_take,
+	.tag_take = tag_take,
 };

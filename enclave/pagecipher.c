@@ -220,6 +220,21 @@ enum secpool_error pagecipher_seal(struct pagecipher *cipher, unsigned worker,
 		cipher->key, worker, nonce.bytes, plain, ciphertext, cipher->page_bytes, tag);
 }
 
+static enum secpool_error bad_page(uint64_t pgno, uint64_t version)
+{
+	return err_set(SECPOOL_E_INTEGRITY, "page %llu, version %llu failed its integrity check",
+		(unsigned long long)pgno, (unsigned long long)version);
+}
+
+/* In constant time. The right tag of forged data is a forgery ready for use: it is wiped. */
+static bool is_right(uint8_t right[PAGECIPHER_TAG_BYTES], const uint8_t tag[PAGECIPHER_TAG_BYTES])
+{
+	bool same = CRYPTO_memcmp(right, tag, PAGECIPHER_TAG_BYTES) == 0;
+
+	OPENSSL_cleanse(right, PAGECIPHER_TAG_BYTES);
+	return same;
+}
+
 enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker,
 	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain)
@@ -234,10 +249,7 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker,
 		return error;
 	error = cipher->engine->page_open(
 		cipher->key, worker, nonce.bytes, ciphertext, plain, cipher->page_bytes, tag);
-	if (error == SECPOOL_E_INTEGRITY)
-		return err_set(error, "page %llu, version %llu failed its integrity check",
-			(unsigned long long)pgno, (unsigned long long)version);
-	return error;
+	return error == SECPOOL_E_INTEGRITY ? bad_page(pgno, version) : error;
 }
 
 enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker,
@@ -255,13 +267,7 @@ enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker,
 			cipher->key, worker, nonce.bytes, ciphertext, cipher->page_bytes, right);
 	if (error)
 		return error;
-	if (CRYPTO_memcmp(right, tag, sizeof right) != 0)
-		error = err_set(SECPOOL_E_INTEGRITY,
-			"page %llu, version %llu failed its integrity check",
-			(unsigned long long)pgno, (unsigned long long)version);
-	/* the right tag of forged data is a forgery ready for use */
-	OPENSSL_cleanse(right, sizeof right);
-	return error;
+	return is_right(right, tag) ? SECPOOL_OK : bad_page(pgno, version);
 }
 
 enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned worker,
@@ -278,4 +284,31 @@ enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned w
 		return error;
 	return cipher->engine->xts_open(
 		cipher->key, worker, nonce.bytes, ciphertext, plain, cipher->page_bytes);
+}
+
+enum secpool_error pagecipher_take(struct pagecipher *cipher, unsigned worker,
+	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *taken, void *plain)
+{
+	const size_t bytes = cipher->page_bytes;
+	uint8_t right[PAGECIPHER_TAG_BYTES];
+	struct nonce nonce;
+	enum secpool_error error = check_worker(cipher, worker);
+
+	if (!error)
+		error = make_nonce(type, pgno, version, &nonce);
+	if (error)
+		return error;
+	if (!exposed) {
+		error = cipher->engine->page_take(
+			cipher->key, worker, nonce.bytes, ciphertext, taken, plain, bytes, tag);
+		return error == SECPOOL_E_INTEGRITY ? bad_page(pgno, version) : error;
+	}
+	error = cipher->engine->tag_take(
+		cipher->key, worker, nonce.bytes, ciphertext, taken, bytes, right);
+	if (error)
+		return error;
+	if (!is_right(right, tag))
+		return bad_page(pgno, version);
+	return cipher->engine->xts_open(cipher->key, worker, nonce.bytes, taken, plain, bytes);
 }

@@ -13,6 +13,7 @@
 #ifndef SECPOOL_ENCLAVE_PAGECIPHER_H
 #define SECPOOL_ENCLAVE_PAGECIPHER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -75,6 +76,13 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, e
  */
 enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
+
+/*
+ * pagecipher_open, or where exposed pagecipher_open_exposed, of ciphertext in memory that others may change meanwhile, a device's: each byte is loaded once and kept in `taken` (a page of private memory), which is what was checked and
+ * decrypted. It holds nothing but the key's places and may be left in the middle: guarded_run(). No two of ciphertext, taken and plain may overlap. Errors: as those.
+ */
+enum secpool_error pagecipher_take(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *taken, void *plain) MUST_USE;
 
 /*
  * Checks the tag of a page's ciphertext, in constant time, without decrypting it. ciphertext as for pagecipher_open.

@@ -34,7 +34,7 @@ _Static_assert(HASH_FROM + VAES_VECTORS < (int)VAES_ROUNDS, "rounds are left for
 _Static_assert(VAES_VECTORS % 2 == 0, "products are added in pairs");
 
 /* What is hashed beside the cipher. */
-enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT };
+enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT, HASH_TAKEN /* the input, as it was taken (take) */ };
 
 /* A pass over whole groups, and what it leaves for the next bytes. */
 struct pass {
@@ -145,17 +145,29 @@ VAES_WIDE void add_product(
 	VAES_HOLD(all->high);
 }
 
-/* Vector i of a group: each block times the power that it meets. waiting: what an even i leaves for the next one. */
-VAES_WIDE void multiply(const struct vaes_key *key, struct hash *hash, const uint8_t *group, int i,
-	struct products *waiting)
+/* Loads a vector from memory that others may change, once: the compiler can't know it again, and keeps a copy. */
+VAES_WIDE VAES_vector take(const uint8_t *from, uint8_t *taken)
+{
+	VAES_vector v = load(from);
+
+	VAES_HOLD(v);
+	VAES_SI(storeu)((void *)taken, v);
+	return v;
+}
+
+/* Vector i of a group: each block times the power that it meets. waiting: what an even i leaves for the next one. taking: from memory that others may change, and kept in taken. */
+VAES_WIDE void multiply(const struct vaes_key *key, struct hash *hash, const uint8_t *group,
+	bool taking, uint8_t *taken, int i, struct products *waiting)
 {
 	const VAES_vector order =
 		every(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 	const int at = hash->group * GROUP_BLOCKS + i * LANES;
 	VAES_vector h = load(key->power + at), h_sum = load(key->power_sum + at);
-	VAES_vector a = VAES_V(shuffle_epi8)(load(group + i * VECTOR_BYTES), order), a_sum;
+	const uint8_t *from = group + i * VECTOR_BYTES;
+	VAES_vector a = taking ? take(from, taken + i * VECTOR_BYTES) : load(from), a_sum;
 	struct products one;
 
+	a = VAES_V(shuffle_epi8)(a, order);
 	if (i == 0)
 		a = VAES_SI(xor)(a, first(hash->sum));
 	a_sum = VAES_SI(xor)(a, VAES_SHUFFLE32(a, 0x4e));
@@ -184,12 +196,13 @@ VAES_WIDE void end_group(struct hash *hash)
 		hash->sum = _mm_setzero_si128();
 }
 
-VAES_WIDE void hash_group(const struct vaes_key *key, struct hash *hash, const uint8_t *group)
+VAES_WIDE void hash_group(
+	const struct vaes_key *key, struct hash *hash, const uint8_t *group, bool taking, uint8_t *taken)
 {
 	struct products waiting;
 
 	VAES_EACH(i)
-	multiply(key, hash, group, i, &waiting);
+	multiply(key, hash, group, taking, taken, i, &waiting);
 	end_group(hash);
 }
 
@@ -205,9 +218,13 @@ VAES_WIDE void step_tweaks(
 	VAES_HOLD_TWEAK(*tweaks);
 }
 
-/* One group through the cipher and, if hashing, another (`hashed`) through the hash: a vector of it beside each of the first rounds, the tweaks beside the others. */
+/*
+ * One group through the cipher and, if hashing, another (`hashed`) through the hash: a vector of it beside each of the first rounds, the tweaks beside the others. taking: what is loaded from
+ * `from` is kept in taken (take).
+ */
 VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *t, bool hashing,
-	struct hash *hash, const uint8_t *hashed, const uint8_t *from, uint8_t *to)
+	struct hash *hash, const uint8_t *hashed, const uint8_t *from, bool taking, uint8_t *taken,
+	uint8_t *to)
 {
 	const __m128i(*keys)[VAES_LANES] = key->xts[opening];
 	const int tweaks_from = hashing ? HASH_FROM + VAES_VECTORS : 1;
@@ -216,7 +233,9 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 
 	VAES_EACH(i)
 	{
-		x[i] = sum3(load(from + i * VECTOR_BYTES), t[i], load(keys[0]));
+		x[i] = taking ? take(from + i * VECTOR_BYTES, taken + i * VECTOR_BYTES)
+			     : load(from + i * VECTOR_BYTES);
+		x[i] = sum3(x[i], t[i], load(keys[0]));
 		VAES_HOLD(x[i]);
 	}
 	_Pragma("GCC unroll 16") for (int round = 1; round < VAES_ROUNDS; round++)
@@ -230,7 +249,7 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 			VAES_HOLD(x[i]);
 		}
 		if (hashing && round >= HASH_FROM && round < tweaks_from)
-			multiply(key, hash, hashed, round - HASH_FROM, &waiting);
+			multiply(key, hash, hashed, false, NULL, round - HASH_FROM, &waiting);
 		if (hashing && round == tweaks_from - 1)
 			end_group(hash);
 		VAES_EACH(i)
@@ -248,10 +267,20 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 	}
 }
 
-/* Whole groups. from and to: the same or not overlapping. */
-VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, enum hashed hashed,
-	__m128i tweak, const uint8_t *from, uint8_t *to, size_t groups)
+/* Asks for what comes some groups later: a CPU looks too few instructions ahead to have it in time. Beyond the end it does no harm. */
+VAES_WIDE void fetch(const uint8_t *from)
 {
+	enum { LINE_BYTES = 64, AHEAD_BYTES = 2048 };
+
+	_Pragma("GCC unroll 16") for (int at = 0; at < GROUP_BYTES; at += LINE_BYTES)
+		_mm_prefetch((const char *)from + AHEAD_BYTES + at, _MM_HINT_T0);
+}
+
+/* Whole groups. from and to: the same or not overlapping. taken: for HASH_TAKEN, where `from` is kept. */
+VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, enum hashed hashed,
+	__m128i tweak, const uint8_t *from, uint8_t *taken, uint8_t *to, size_t groups)
+{
+	const bool taking = hashed == HASH_TAKEN;
 	VAES_vector t[VAES_VECTORS];
 	struct hash hash;
 
@@ -259,17 +288,39 @@ VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, en
 	start_hash(&hash, groups);
 	/* the output is hashed one group behind */
 	if (hashed == HASH_OUTPUT) {
-		one_group(key, opening, t, false, &hash, NULL, from, to);
+		one_group(key, opening, t, false, &hash, NULL, from, false, NULL, to);
 		groups--, from += GROUP_BYTES, to += GROUP_BYTES;
 	}
 	for (; groups > 0; groups--, from += GROUP_BYTES, to += GROUP_BYTES) {
 		VAES_RELOAD(key);
+		if (taking)
+			fetch(from);
 		one_group(key, opening, t, hashed != HASH_NOTHING, &hash,
-			hashed == HASH_INPUT ? from : to - GROUP_BYTES, from, to);
+			hashed == HASH_OUTPUT ? to - GROUP_BYTES
+			: taking	      ? taken
+					      : from,
+			from, taking, taken, to);
+		if (taking)
+			taken += GROUP_BYTES;
 	}
 	if (hashed == HASH_OUTPUT)
-		hash_group(key, &hash, to - GROUP_BYTES);
+		hash_group(key, &hash, to - GROUP_BYTES, false, NULL);
 	return (struct pass){.tweak = first_of(t[0]), .sum = hash.sum};
+}
+
+/* The hash of whole groups, which others may change: kept in taken. */
+VAES_WIDE __m128i hash_taken(
+	const struct vaes_key *key, const uint8_t *from, uint8_t *taken, size_t groups)
+{
+	struct hash hash;
+
+	start_hash(&hash, groups);
+	for (; groups > 0; groups--, from += GROUP_BYTES, taken += GROUP_BYTES) {
+		VAES_RELOAD(key);
+		fetch(from);
+		hash_group(key, &hash, from, true, taken);
+	}
+	return hash.sum;
 }
 
 /* The hash of any bytes: whole groups, then blocks, then what is left filled up with zeros (NIST SP 800-38D 7.1 step 4). */
@@ -282,7 +333,7 @@ VAES_WIDE __m128i hash_bytes(const struct vaes_key *key, const uint8_t *at, size
 	start_hash(&hash, bytes / GROUP_BYTES);
 	for (; bytes >= GROUP_BYTES; bytes -= GROUP_BYTES, at += GROUP_BYTES) {
 		VAES_RELOAD(key);
-		hash_group(key, &hash, at);
+		hash_group(key, &hash, at, false, NULL);
 	}
 	sum = hash.sum;
 	for (; bytes >= VAES_BLOCK_BYTES; bytes -= VAES_BLOCK_BYTES, at += VAES_BLOCK_BYTES)

@@ -37,6 +37,19 @@ enum secpool_error device_read(struct device *device, uint64_t offset, void *to,
 				  : device_backend_read(device, offset, to, bytes);
 }
 
+enum secpool_error device_use(struct device *device, uint64_t offset, size_t bytes, uint8_t *copy,
+	guarded_work *work, void *arg)
+{
+	enum secpool_error error;
+
+	if (!device_usable(device))
+		return SECPOOL_E_DEVICE_GONE;
+	if (!is_suspect(device))
+		return device->ops->use(device, offset, bytes, copy, work, arg);
+	error = prober_read(device, offset, copy, bytes);
+	return error ? error : work(copy, arg);
+}
+
 enum secpool_error device_write(
 	struct device *device, uint64_t offset, const void *from, size_t bytes)
 {
@@ -55,10 +68,8 @@ bool device_seen_alive(struct device *device)
 
 void device_prefetch(const struct device *device, uint64_t offset, size_t bytes)
 {
-	enum {
-		LINE_BYTES = 64,
-		MOST_BYTES = 16 << 10 /* what follows the CPU's own prefetching brings */
-	};
+	/* what follows is asked for while this is decrypted: vaes_kernel.h */
+	enum { LINE_BYTES = 64, MOST_BYTES = 2 << 10 };
 
 	if (is_suspect(device))
 		return;

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/guarded_run.h"
 #include "lib/base/media.h"
 #include "lib/wire/msg.h"
 
@@ -84,6 +85,11 @@ enum secpool_error device_read(struct device *device, uint64_t offset, void *to,
 enum secpool_error device_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;
 
 /*
+ * Hands bytes to work where they lie, by guarded_run, or as a copy in `copy`, which has room for them, when they can't be had so. Returns what work returns; errors as device_read: work then was left in the middle, or never begun.
+ */
+enum secpool_error device_use(struct device *device, uint64_t offset, size_t bytes, uint8_t *copy, guarded_work *work, void *arg) MUST_USE;
+
+/*
  * Reads the canary, as any other bytes. True: all that this thread loaded and stored there before was the device's own, for a device that went silent (it answers
  * zeros and swallows stores) does not come back. False: it is gone, and `gone` is set. NULL is gone.
  */
@@ -101,6 +107,7 @@ void device_prefetch(const struct device *device, uint64_t offset, size_t bytes)
 struct device_ops {
 	enum secpool_error (*read)(struct device *device, uint64_t offset, void *to, size_t bytes);
 	enum secpool_error (*write)(struct device *device, uint64_t offset, const void *from, size_t bytes);
+	enum secpool_error (*use)(struct device *device, uint64_t offset, size_t bytes, uint8_t *copy, guarded_work *work, void *arg);
 };
 
 extern const struct device_ops device_emulated, device_devdax;

@@ -30,4 +30,14 @@ static enum secpool_error write_bytes(
 	return SECPOOL_OK;
 }
 
-const struct device_ops device_devdax = {.read = read_bytes, .write = write_bytes};
+static enum secpool_error use_bytes(struct device *device, uint64_t offset, size_t bytes,
+	uint8_t *copy, guarded_work *work, void *arg)
+{
+	enum secpool_error error = guarded_run(device->base + offset, bytes, work, arg);
+
+	(void)copy;
+	return error == SECPOOL_E_DEVICE_GONE ? judge(device) : error;
+}
+
+const struct device_ops device_devdax = {
+	.read = read_bytes, .write = write_bytes, .use = use_bytes};

@@ -43,4 +43,21 @@ static enum secpool_error write_bytes(
 	return SECPOOL_OK;
 }
 
-const struct device_ops device_emulated = {.read = read_bytes, .write = write_bytes};
+static enum secpool_error use_bytes(struct device *device, uint64_t offset, size_t bytes,
+	uint8_t *copy, guarded_work *work, void *arg)
+{
+	enum secpool_error error;
+	bool silent;
+
+	if (obey(device, &silent) != SECPOOL_OK)
+		return lose(device);
+	if (silent) {
+		memset(copy, 0, bytes);
+		return work(copy, arg);
+	}
+	error = guarded_run(device->base + offset, bytes, work, arg);
+	return error == SECPOOL_E_DEVICE_GONE ? lose(device) : error;
+}
+
+const struct device_ops device_emulated = {
+	.read = read_bytes, .write = write_bytes, .use = use_bytes};

@@ -180,14 +180,12 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 		return SECPOOL_E_DEVICE_GONE;
 	if (device_doubtful(device))
 		return SECPOOL_E_TIMEOUT; /* from the others, if that can be */
-	error = device_read(device, at, worker->ciphertext, region->page_bytes);
-	if (error && error != SECPOOL_E_INTEGRITY) {
+	error = redundancy_take(
+		worker, region, pgno, page_version(atomic_load(&page->word)), device, at, plain);
+	if (error == SECPOOL_E_DEVICE_GONE) {
 		loss_noticed(worker);
 		return error;
 	}
-	if (!error)
-		error = redundancy_open(worker, region, pgno,
-			page_version(atomic_load(&page->word)), worker->ciphertext, plain);
 	/* a device that went silent answers zeros: gone, not bad */
 	if (error == SECPOOL_E_INTEGRITY && device_seen_alive(device)) {
 		result->bad = true;

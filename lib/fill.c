@@ -391,6 +391,7 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 	unsigned count;
 	int64_t stride;
 
+	redundancy_prefetch(region, pgno); /* it comes while the rest is looked up */
 	if ((seen & PAGE_BARRED) ||
 		!page_step(page, &seen, PAGE_FILL_BEGIN, page_copies(seen), page_version(seen))) {
 		/* somebody else took it, or a copy was struck from it: the access is made again */

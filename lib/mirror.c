@@ -6,22 +6,7 @@
 #include "lib/fault.h"
 #include "lib/fill.h"
 #include "lib/loss.h"
-#include "lib/overhead.h"
 #include "lib/places.h"
-
-/* Reads, checks and decrypts one copy. */
-static enum secpool_error read_copy(struct worker *worker, struct secpool_region *region,
-	uint64_t pgno, uint64_t version, uint8_t *plain, struct device *device, uint64_t at)
-{
-	enum secpool_error error = device_read(device, at, worker->ciphertext, region->page_bytes);
-
-	overhead_mark(worker, OVERHEAD_READ);
-	if (error)
-		return error;
-	error = redundancy_open(worker, region, pgno, version, worker->ciphertext, plain);
-	overhead_mark(worker, OVERHEAD_OPEN);
-	return error;
-}
 
 /* Puts the good ciphertext over the copies that failed their check. */
 static void repair(struct worker *worker, struct secpool_region *region,
@@ -77,8 +62,8 @@ static enum secpool_error read_good(struct worker *worker, struct secpool_region
 		uint64_t at;
 		if (page_copies(word) & 1u << copy &&
 			places_find(placement, copy, pgno * region->page_bytes, &device, &at))
-			error = read_copy(
-				worker, region, pgno, page_version(word), plain, device, at);
+			error = redundancy_take(
+				worker, region, pgno, page_version(word), device, at, plain);
 		found = !error;
 		if (found) {
 			*ret_copy = copy;

@@ -20,8 +20,8 @@ uint64_t overhead_ns(const struct secpool *pool, enum overhead_stage stage)
 
 const char *overhead_name(enum overhead_stage stage)
 {
-	static const char *const names[OVERHEAD_STAGES] = {"find", "room", "read", "open", "place",
-		"end", "evict_hold", "evict_seal", "evict_store", "evict_drop"};
+	static const char *const names[OVERHEAD_STAGES] = {"find", "room", "open", "place", "end",
+		"evict_hold", "evict_seal", "evict_store", "evict_drop"};
 
 	return stage < OVERHEAD_STAGES ? names[stage] : "?";
 }

@@ -13,15 +13,14 @@
 enum overhead_stage {
 	OVERHEAD_FIND = 0,  /* worker, region and page */
 	OVERHEAD_ROOM = 1,  /* the page taken, the stream noted, room made */
-	OVERHEAD_READ = 2,  /* ciphertext from the device */
-	OVERHEAD_OPEN = 3,  /* tag and decryption, one pass */
-	OVERHEAD_PLACE = 4, /* mapped: UFFDIO_COPY */
-	OVERHEAD_END = 5,   /* queued, stepped, waiters woken */
-	OVERHEAD_HOLD = 6,  /* victims taken, moved or write-protected */
-	OVERHEAD_SEAL = 7,
-	OVERHEAD_STORE = 8, /* ciphertext to the devices */
-	OVERHEAD_DROP = 9,  /* frames freed, victims' end */
-	OVERHEAD_STAGES = 10,
+	OVERHEAD_OPEN = 2,  /* ciphertext from the device, its tag and its decryption, one pass */
+	OVERHEAD_PLACE = 3, /* mapped: UFFDIO_COPY */
+	OVERHEAD_END = 4,   /* queued, stepped, waiters woken */
+	OVERHEAD_HOLD = 5,  /* victims taken, moved or write-protected */
+	OVERHEAD_SEAL = 6,
+	OVERHEAD_STORE = 7, /* ciphertext to the devices */
+	OVERHEAD_DROP = 8,  /* frames freed, victims' end */
+	OVERHEAD_STAGES = 9,
 };
 
 _Static_assert((int)OVERHEAD_STAGES <= (int)WORKER_STAGES, "a worker has room for all stages");

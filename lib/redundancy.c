@@ -5,6 +5,7 @@
 
 #include "lib/erasure.h"
 #include "lib/mirror.h"
+#include "lib/overhead.h"
 
 enum secpool_error redundancy_read(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result)
@@ -13,13 +14,54 @@ enum secpool_error redundancy_read(struct worker *worker, struct secpool_region 
 				 : erasure_read(worker, region, pgno, plain, ret_result);
 }
 
+/* The program's memory, which its threads may look at at any time; not the worker's own. */
+static bool is_exposed(const struct worker *worker, const uint8_t *plain)
+{
+	return plain < worker->plain || plain >= worker->plain + worker->staging_bytes;
+}
+
 enum secpool_error redundancy_open(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint64_t version, const uint8_t *ciphertext, uint8_t *plain)
 {
-	bool is_private = plain >= worker->plain && plain < worker->plain + worker->staging_bytes;
+	return (is_exposed(worker, plain) ? keyring_open_exposed : keyring_open)(&region->keys,
+		worker->index, pgno, version, ciphertext, region->pages[pgno].tag, plain);
+}
 
-	return (is_private ? keyring_open : keyring_open_exposed)(&region->keys, worker->index,
-		pgno, version, ciphertext, region->pages[pgno].tag, plain);
+/* A page that is opened where it lies. */
+struct taking {
+	struct worker *worker;
+	struct secpool_region *region;
+	uint64_t pgno, version;
+	uint8_t *plain;
+};
+
+/* For device_use. A copy of it is in the worker's memory already. */
+static enum secpool_error take(const uint8_t *at, void *arg)
+{
+	const struct taking *taking = arg;
+	struct worker *worker = taking->worker;
+
+	if (at == worker->ciphertext)
+		return redundancy_open(
+			worker, taking->region, taking->pgno, taking->version, at, taking->plain);
+	return keyring_take(&taking->region->keys, worker->index, taking->pgno, taking->version, at,
+		taking->region->pages[taking->pgno].tag, is_exposed(worker, taking->plain),
+		worker->ciphertext, taking->plain);
+}
+
+enum secpool_error redundancy_take(struct worker *worker, struct secpool_region *region,
+	uint64_t pgno, uint64_t version, struct device *device, uint64_t at, uint8_t *plain)
+{
+	struct taking taking = {.worker = worker,
+		.region = region,
+		.pgno = pgno,
+		.version = version,
+		.plain = plain};
+	enum secpool_error error =
+		device_use(device, at, region->page_bytes, worker->ciphertext, take, &taking);
+
+	overhead_mark(worker, OVERHEAD_OPEN);
+	return error;
 }
 
 void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno)

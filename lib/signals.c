@@ -108,7 +108,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 		return;
 	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
 	if (info->si_code > 0 && ((!atomic_load(&is_child) && fault_signal(info, context)) ||
-					 guarded_copy_fixup(context))) {
+					 guarded_copy_fixup(info, context))) {
 		errno = saved; /* lint: errno as above */
 		return;
 	}

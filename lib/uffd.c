@@ -197,7 +197,8 @@ enum secpool_error uffd_copy(
 			.dst = (uintptr_t)to + done,
 			.src = (uintptr_t)from + done,
 			.len = bytes - done,
-			.mode = protect ? UFFDIO_COPY_MODE_WP : 0,
+			.mode = (protect ? UFFDIO_COPY_MODE_WP : 0) |
+				(uffd->is_inline ? UFFDIO_COPY_MODE_DONTWAKE : 0),
 		};
 		if (ioctl(uffd->fd, UFFDIO_COPY, &copy) == 0)
 			break;

@@ -13,8 +13,15 @@ out=$B/bench
 mkdir -p "$out"
 work=$(mktemp -d /dev/shm/spb.XXXXXX)
 export SECPOOL_RUNTIME_DIR=$work/run
-trap '"$B/bin/secpool" down >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
+trap '"$B/bin/secpool" down >/dev/null 2>&1 || true; [ ! -e "$work/mounted" ] || umount "$work"; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
+
+# Pages of 2 MiB under the devices, as a CXL device is mapped: with small ones each page that is read costs a miss of the TLB more.
+if mount -t tmpfs -o huge=always,size=95%,mode=700 secpool-bench "$work" 2>/dev/null && touch "$work/mounted"; then
+	echo "a tmpfs with pages of 2 MiB"
+else
+	echo "/dev/shm"
+fi >"$out/devices.txt"
 
 "$B/bin/secpool" up --devices 7 --device-bytes "${BENCH_DEVICE_BYTES:-768M}" >&2 || exit 1
 

@@ -57,7 +57,7 @@ $(eval $(call program,secpool-bench,tests/bench/bench.c,bench support keymgr sec
 TORTURE_SRCS := $(sort $(filter-out tests/torture/torture.c,$(wildcard tests/torture/*.c)))
 $(eval $(call archive,torture,$(TORTURE_SRCS)))
 wraps = $(foreach f,$(1),-Wl,--wrap=$(f))
-TORTURE_WRAPS := $(call wraps,page_step page_drop_copies device_read device_write uffd_copy uffd_move uffd_protect uffd_unprotect uffd_drop_many stripework_store \
+TORTURE_WRAPS := $(call wraps,page_step page_drop_copies device_read device_use device_write uffd_copy uffd_move uffd_protect uffd_unprotect uffd_drop_many stripework_store \
 	stripework_note_written mirror_rebuild mirror_move erasure_rebuild erasure_move renew_page keyring_seal keyring_turn keyring_retire keyclient_call keyclient_send)
 $(eval $(call program,secpool-torture,tests/torture/torture.c,torture secpool enclave base jemalloc,$(TORTURE_WRAPS) $(CRYPTO_LIBS) $(CODE_LIBS) -lm))
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "lib/base/guarded_run.h"
 #include "lib/base/os.h"
 
 #if !defined(__x86_64__)
@@ -194,12 +195,12 @@ enum secpool_error guarded_flush(const void *at, size_t count)
 	return SECPOOL_OK;
 }
 
-bool guarded_copy_fixup(ucontext_t *context)
+bool guarded_copy_fixup(const siginfo_t *info, ucontext_t *context)
 {
 	uintptr_t at = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
 
 	if (at < (uintptr_t)guarded_begin || at >= (uintptr_t)guarded_end)
-		return false;
+		return guarded_run_fixup(info, context);
 	context->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)guarded_gone;
 	return true;
 }
@@ -211,7 +212,7 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	/* another process met poison in memory that this one maps, too: nothing was interrupted */
 	if (info->si_code == BUS_MCEERR_AO)
 		return;
-	if (guarded_copy_fixup(context))
+	if (info->si_code > 0 && guarded_copy_fixup(info, context))
 		return;
 	if (before.sa_flags & SA_SIGINFO) {
 		before.sa_sigaction(number, info, context);

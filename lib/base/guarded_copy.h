@@ -57,10 +57,10 @@ enum secpool_error guarded_differs(const struct guarded_expected *expected, bool
 enum secpool_error guarded_flush(const void *at, size_t count) MUST_USE;
 
 /*
- * For a SIGBUS handler: if the signal came from a guarded access, changes the context so that it ends with
+ * For a SIGBUS handler: if the signal, one of the kernel's own (si_code > 0), came from a guarded access (or guarded_run.h's), changes the context so that it ends with
  * an error, and returns true. Async-signal-safe.
  */
-bool guarded_copy_fixup(ucontext_t *context);
+bool guarded_copy_fixup(const siginfo_t *info, ucontext_t *context);
 
 /* Installs a SIGBUS handler that serves guarded copies and passes anything else to the action that was there. For daemons and tests. */
 enum secpool_error guarded_copy_install(void) MUST_USE;

@@ -32,6 +32,7 @@ machine() {
 	echo "sqlite:    $(dpkg-query -W -f '${Version}' libsqlite3-0 2>/dev/null || echo unknown)"
 	echo "zram:      $(cat /sys/block/zram0/comp_algorithm 2>/dev/null || echo none), vm.page-cluster=$(cat /proc/sys/vm/page-cluster)"
 	echo "pages:     transparent_hugepage $(cat /sys/kernel/mm/transparent_hugepage/enabled 2>/dev/null || echo none)"
+	echo "devices:   emulated, on $(cat "$(dirname "$results")/devices.txt" 2>/dev/null || echo unknown)"
 	echo "commit:    $(git -C "$here" describe --always --dirty --abbrev=12)"
 	echo "command:   make bench${BENCHES:+ BENCHES=\"$BENCHES\"}; tests/bench/report.sh $results $2"
 }

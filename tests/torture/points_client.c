@@ -65,6 +65,16 @@ enum secpool_error __wrap_device_read(
 	return __real_device_read(device, offset, to, bytes);
 }
 
+WRAP(enum secpool_error, device_use, struct device *device, uint64_t offset, size_t bytes,
+	uint8_t *copy, guarded_work *work, void *arg);
+
+enum secpool_error __wrap_device_use(struct device *device, uint64_t offset, size_t bytes,
+	uint8_t *copy, guarded_work *work, void *arg)
+{
+	at_device(POINT_FILL_READ, device);
+	return __real_device_use(device, offset, bytes, copy, work, arg);
+}
+
 WRAP(enum secpool_error, device_write, struct device *device, uint64_t offset, const void *from,
 	size_t bytes);
 

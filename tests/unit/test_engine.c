@@ -28,7 +28,7 @@ enum { ROOM = PAGECIPHER_PAGE_BYTES_MOST + 4096, FENCE = 0x5c };
 /* The engine under test, and everything's room. */
 static const struct engine *engine;
 static struct region_keys keys;
-static uint8_t plain_room[ROOM], mine_room[ROOM], theirs_room[ROOM];
+static uint8_t plain_room[ROOM], mine_room[ROOM], theirs_room[ROOM], taken_room[ROOM];
 static uint8_t tweak[16], tag[16], right[16];
 
 static void keys_for(
@@ -62,6 +62,22 @@ static void one_page(
 	assert_memory_equal(sealed, plain, bytes);
 	for (size_t i = 0; i < 64; i++)
 		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE);
+	/* with the ciphertext kept */
+	memset(sealed, FENCE, bytes);
+	memset(taken_room, FENCE, bytes + 64 + to);
+	assert_int_equal(engine->page_take(mine, 0, tweak, theirs_room, taken_room + to, sealed,
+				 bytes, right),
+		SECPOOL_OK);
+	assert_memory_equal(sealed, plain, bytes);
+	assert_memory_equal(taken_room + to, theirs_room, bytes);
+	for (size_t i = 0; i < 64; i++)
+		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE &&
+			    taken_room[to + bytes + i] == FENCE);
+	memset(taken_room, FENCE, bytes + 64);
+	assert_int_equal(
+		engine->tag_take(mine, 1, tweak, theirs_room, taken_room, bytes, tag), SECPOOL_OK);
+	assert_memory_equal(tag, right, sizeof tag);
+	assert_memory_equal(taken_room, theirs_room, bytes);
 	/* in place */
 	assert_int_equal(engine->page_seal(mine, 0, tweak, sealed, sealed, bytes, tag), SECPOOL_OK);
 	assert_memory_equal(sealed, theirs_room, bytes);
@@ -158,6 +174,11 @@ static void refuses(size_t bytes)
 		assert_int_equal(
 			engine->page_open(mine, 0, tweak, theirs_room, mine_room, bytes, tag),
 			SECPOOL_E_INTEGRITY);
+		if (i % 32 == 0)
+			memset(mine_room, FENCE, bytes);
+		assert_int_equal(engine->page_take(mine, 0, tweak, theirs_room, taken_room,
+					 mine_room, bytes, tag),
+			SECPOOL_E_INTEGRITY);
 		*byte ^= (uint8_t)(1u << (i % 8));
 		if (i % 32 == 0)
 			for (size_t at = 0; at < bytes; at++)
@@ -176,6 +197,59 @@ static void test_refuses(void **state)
 	refuses(65536);
 }
 
+/* Others change the ciphertext while it is taken. */
+struct changer {
+	_Atomic bool stop;
+	uint8_t *byte;
+};
+
+static void *change(void *arg)
+{
+	struct changer *changer = arg;
+
+	while (!changer->stop)
+		for (unsigned i = 0; i < 64; i++)
+			*(volatile uint8_t *)changer->byte ^= 1;
+	return NULL;
+}
+
+/* Either it is refused or it is right, and what was kept is what was judged: had a byte been loaded twice, once good for the tag and once bad for the cipher, it would be neither. */
+static void test_takes_once(void **state)
+{
+	enum { BYTES = 4096, ROUNDS = 20000 };
+	struct changer changer = {.byte = theirs_room + BYTES / 2 + 3};
+	struct engine_key *mine, *theirs;
+	uint8_t last_tag[16];
+	pthread_t thread;
+	bool consistent = true;
+
+	(void)state;
+	keys_for(BYTES, &mine, &theirs);
+	os_random(plain_room, BYTES);
+	assert_int_equal(
+		engine->page_seal(mine, 0, tweak, plain_room, theirs_room, BYTES, tag), SECPOOL_OK);
+	assert_int_equal(pthread_create(&thread, NULL, change, &changer), 0);
+	for (unsigned i = 0; i < ROUNDS && consistent; i++) {
+		enum secpool_error error = engine->page_take(
+			mine, 0, tweak, theirs_room, taken_room, mine_room, BYTES, tag);
+		bool good = memcmp(mine_room, plain_room, BYTES) == 0;
+
+		consistent = error ? error == SECPOOL_E_INTEGRITY && !good : good;
+		if (engine->tag(mine, 0, tweak, taken_room, BYTES, last_tag) != SECPOOL_OK ||
+			(memcmp(last_tag, tag, sizeof tag) == 0) != (error == SECPOOL_OK))
+			consistent = false;
+		if (engine->tag_take(mine, 0, tweak, theirs_room, taken_room, BYTES, right) ||
+			engine->tag(mine, 0, tweak, taken_room, BYTES, last_tag) ||
+			memcmp(right, last_tag, sizeof right) != 0)
+			consistent = false;
+	}
+	changer.stop = true;
+	pthread_join(thread, NULL);
+	assert_true(consistent);
+	engine->key_free(mine);
+	engine_openssl.key_free(theirs);
+}
+
 static void test_limits(void **state)
 {
 	struct engine_key *mine, *theirs, *none = NULL;
@@ -192,6 +266,11 @@ static void test_limits(void **state)
 			engine->page_seal(mine, 0, tweak, plain_room, mine_room, 4097, tag),
 			SECPOOL_E_INVALID);
 		assert_int_equal(engine->page_open(mine, 0, tweak, plain_room, mine_room, 0, tag),
+			SECPOOL_E_INVALID);
+		assert_int_equal(engine->page_take(mine, 0, tweak, plain_room, taken_room,
+					 mine_room, 511, tag),
+			SECPOOL_E_INVALID);
+		assert_int_equal(engine->tag_take(mine, 0, tweak, plain_room, taken_room, 513, tag),
 			SECPOOL_E_INVALID);
 	}
 	memcpy(keys.xts + 32, keys.xts, 32);
@@ -252,7 +331,7 @@ static void registers_are_clear(void)
 static void test_registers_are_cleared(void **state)
 {
 	struct engine_key *mine, *theirs;
-	enum secpool_error errors[6];
+	enum secpool_error errors[8];
 
 	(void)state;
 	if (engine == &engine_openssl)
@@ -270,7 +349,12 @@ static void test_registers_are_cleared(void **state)
 	registers_are_clear();
 	errors[5] = engine->tag(mine, 0, tweak, plain_room, 4099, tag);
 	registers_are_clear();
-	for (size_t i = 0; i < 6; i++)
+	errors[6] = engine->tag_take(mine, 0, tweak, mine_room, taken_room, 4096, tag);
+	registers_are_clear();
+	errors[7] =
+		engine->page_take(mine, 0, tweak, mine_room, taken_room, theirs_room, 4096, tag);
+	registers_are_clear();
+	for (size_t i = 0; i < 8; i++)
 		assert_int_equal(errors[i], i == 2 ? SECPOOL_E_INTEGRITY : SECPOOL_OK);
 	engine->key_free(mine);
 	engine_openssl.key_free(theirs);
@@ -279,7 +363,16 @@ static void test_registers_are_cleared(void **state)
 /* One call with a stack of its own, all zeros before. */
 struct call {
 	struct engine_key *key;
-	enum { CALL_SEAL, CALL_OPEN, CALL_XTS_SEAL, CALL_XTS_OPEN, CALL_TAG, CALLS } which;
+	enum {
+		CALL_SEAL,
+		CALL_OPEN,
+		CALL_XTS_SEAL,
+		CALL_XTS_OPEN,
+		CALL_TAG,
+		CALL_TAKE,
+		CALL_TAG_TAKE,
+		CALLS
+	} which;
 	enum secpool_error error;
 	uint64_t canary;
 	const uint8_t *frame;
@@ -308,6 +401,14 @@ static void *call_one(void *arg)
 		break;
 	case CALL_TAG:
 		call->error = engine->tag(call->key, 0, tweak, plain_room, 8191, right);
+		break;
+	case CALL_TAKE:
+		call->error = engine->page_take(
+			call->key, 0, tweak, mine_room, taken_room, theirs_room, 8192, tag);
+		break;
+	case CALL_TAG_TAKE:
+		call->error =
+			engine->tag_take(call->key, 0, tweak, plain_room, taken_room, 8192, right);
 		break;
 	case CALLS:
 	default:
@@ -399,6 +500,7 @@ int main(void)
 		cmocka_unit_test(test_alignments),
 		cmocka_unit_test(test_lengths),
 		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_takes_once),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_compare),
 		cmocka_unit_test(test_registers_are_cleared),

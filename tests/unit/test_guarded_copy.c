@@ -182,12 +182,13 @@ static void test_streams_gone(void **state)
 
 static void test_fixup_elsewhere(void **state)
 {
+	siginfo_t info = {.si_signo = SIGBUS, .si_addr = map};
 	ucontext_t context;
 
 	(void)state;
 	memset(&context, 0, sizeof context);
 	context.uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)test_gone;
-	assert_false(guarded_copy_fixup(&context));
+	assert_false(guarded_copy_fixup(&info, &context));
 	assert_int_equal(context.uc_mcontext.gregs[REG_RIP], (greg_t)(uintptr_t)test_gone);
 }
 
