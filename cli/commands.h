@@ -63,6 +63,7 @@ int command_device_plug(const struct args *args);
 int command_device_attest(const struct args *args);
 int command_device_drain(const struct args *args);
 int command_device_enrol(const struct args *args);
+int command_device_retire(const struct args *args);
 int command_device_scrub(const struct args *args);
 int command_device_inject(const struct args *args);
 int command_region_list(const struct args *args);

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/device.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -54,6 +56,7 @@ static const struct table_column columns[] = {
 	{NULL, "read_latency_ns", true},
 	{NULL, "health", false},
 	{NULL, "poisoned_places", true},
+	{NULL, "sanitise", false},
 	{"REASON", "reason", false},
 };
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
@@ -68,12 +71,22 @@ static const char *health_text(uint32_t health)
 						 : "good";
 }
 
+/* NULL: there is no such thing. */
+static const char *sanitise_text(uint32_t sanitise)
+{
+	return sanitise == MSG_SANITISE_POSSIBLE  ? "possible"
+	       : sanitise == MSG_SANITISE_RUNNING ? "running"
+	       : sanitise == MSG_SANITISE_DONE	  ? "done"
+	       : sanitise == MSG_SANITISE_FAILED  ? "failed"
+						  : NULL;
+}
+
 /* What `cxl list` and `daxctl list` show. */
 static void add_topology(struct table *table, const struct msg_device_row *row)
 {
 	table_text(table, row->serial);
 	if (!row->memdev[0]) { /* no memory of this machine's */
-		for (int i = 0; i < 9; i++)
+		for (int i = 0; i < 10; i++)
 			table_none(table);
 		return;
 	}
@@ -95,6 +108,10 @@ static void add_topology(struct table *table, const struct msg_device_row *row)
 		table_none(table);
 	else
 		table_number(table, row->poisoned);
+	if (sanitise_text(row->sanitise))
+		table_text(table, sanitise_text(row->sanitise));
+	else
+		table_none(table);
 }
 
 /* What keymgrd says; NULL: it is away, or does not know the device. */
@@ -186,7 +203,7 @@ static enum secpool_error check_id(const char *id)
 	return SECPOOL_OK;
 }
 
-static enum secpool_error ask_verb(
+enum secpool_error device_ask_verb(
 	const struct args *args, enum msg_verb verb, uint32_t want, struct msg *ret_answer)
 {
 	struct msg msg = {.type = MSG_DEVICE_COMMAND};
@@ -211,7 +228,7 @@ static enum secpool_error ask_verb(
 
 static int send_verb(const struct args *args, enum msg_verb verb, const char *done)
 {
-	enum secpool_error error = ask_verb(args, verb, MSG_REPLY, NULL);
+	enum secpool_error error = device_ask_verb(args, verb, MSG_REPLY, NULL);
 
 	if (error)
 		return command_failed(error);
@@ -225,7 +242,7 @@ static enum secpool_error save_evidence(const struct args *args)
 	enum secpool_error error;
 	struct msg answer;
 
-	error = ask_verb(args, MSG_VERB_EVIDENCE, MSG_DEVICE_EVIDENCE, &answer);
+	error = device_ask_verb(args, MSG_VERB_EVIDENCE, MSG_DEVICE_EVIDENCE, &answer);
 	return error ? error : evidence_write(args->evidence, &answer.u.device_evidence);
 }
 
@@ -262,7 +279,7 @@ int command_device_attest(const struct args *args)
 
 	if (!args->evidence)
 		return send_verb(args, MSG_VERB_ATTEST, "attested and online");
-	error = ask_verb(args, MSG_VERB_ATTEST, MSG_REPLY, NULL);
+	error = device_ask_verb(args, MSG_VERB_ATTEST, MSG_REPLY, NULL);
 	if (!error)
 		error = save_evidence(args);
 	if (error)
@@ -311,7 +328,7 @@ int command_device_drain(const struct args *args)
 
 	if (args->no_wait)
 		return send_verb(args, MSG_VERB_DRAIN, "is being drained");
-	error = ask_verb(args, MSG_VERB_DRAIN, MSG_REPLY, NULL);
+	error = device_ask_verb(args, MSG_VERB_DRAIN, MSG_REPLY, NULL);
 	while (!error && !done) {
 		clock_sleep_ns(LOOK_NS);
 		error = look_drained(args, &done);
@@ -362,7 +379,7 @@ int command_device_scrub(const struct args *args)
 	if (args->no_wait)
 		return send_verb(
 			args, MSG_VERB_SCRUB, "what no region uses is being overwritten again");
-	error = ask_verb(args, MSG_VERB_SCRUB, MSG_REPLY, NULL);
+	error = device_ask_verb(args, MSG_VERB_SCRUB, MSG_REPLY, NULL);
 	while (!error && !done) {
 		error = look_scrubbed(args, &run, &use, &done);
 		if (!error && !done)

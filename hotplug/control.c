@@ -199,6 +199,11 @@ static enum secpool_error carry_out(struct client *client, struct device *device
 		return error;
 	case MSG_VERB_SCRUB:
 		return ask_scrub(client, device, number);
+	case MSG_VERB_RETIRE:
+		error = device_retire(device);
+		if (!error)
+			peer_reply(client->peer, number, SECPOOL_OK);
+		return error;
 	case MSG_VERB_EVIDENCE:
 		return send_evidence(client, device, number);
 	case MSG_VERB_INJECT:
@@ -254,6 +259,7 @@ static void fill_topology(struct msg_device_row *row, const struct topology_devi
 	row->latency_ns = topology->latency_ns;
 	row->health = topology->health;
 	row->poisoned = topology->poisoned;
+	row->sanitise = topology->sanitise;
 }
 
 static void send_row(struct client *client, const struct device *device, uint32_t number)
@@ -268,6 +274,8 @@ static void send_row(struct client *client, const struct device *device, uint32_
 	MSG_SET(row->firmware, device->identity.firmware);
 	MSG_SET(row->serial, device->identity.serial);
 	fill_topology(row, device->topology);
+	if (device->retire.state != MSG_SANITISE_NONE)
+		row->sanitise = device->retire.state;
 	row->state = device->state;
 	row->bytes = device->identity.bytes;
 	row->attested_ns = device->attested_ns;

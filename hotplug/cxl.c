@@ -139,8 +139,9 @@ static void settle(struct cxl *cxl, const struct topology_device *entry)
 	if (entry->latency_ns > 0 && device->identity.latency_ns == 0)
 		device->latency_ns = entry->latency_ns; /* better than what was measured */
 	judge_health(device, entry);
-	if (device->media_fd < 0 && entry->advice[0])
-		msg_set_text(device->reason, sizeof device->reason, entry->advice);
+	if (device->media_fd < 0 && (entry->advice[0] || device->retire.text[0]))
+		msg_set_text(device->reason, sizeof device->reason,
+			device->retire.text[0] ? device->retire.text : entry->advice);
 }
 
 /* Serials are labels: one that two show, or none shows, names no device. */

@@ -213,6 +213,8 @@ enum secpool_error device_attest(struct device *device)
 
 	if (device->state == MSG_DEVICE_ATTESTING && !device->pulling)
 		return SECPOOL_OK; /* that exchange's end is the answer */
+	if (device->retire.state == MSG_SANITISE_RUNNING)
+		return err_set(SECPOOL_E_BUSY, "device %s is being sanitised", device->identity.id);
 	if (device->pulling || devstate_next(device->state, DEVSTATE_ATTEST, &next, &action))
 		return err_set(SECPOOL_E_BUSY, "device %s is %s", device->identity.id,
 			device->pulling ? "being pulled" : msg_device_state_name(device->state));
@@ -274,6 +276,7 @@ void device_stop_all(struct hotplug *hotplug)
 	for (struct device *device = hotplug->devices; device; device = device->next) {
 		device->silence = sd_event_source_disable_unref(device->silence);
 		device->flap = sd_event_source_disable_unref(device->flap);
+		device_retire_done(device);
 		stop(device);
 	}
 }
@@ -286,6 +289,7 @@ void device_free_all(struct hotplug *hotplug)
 	while ((device = hotplug->devices) != NULL) {
 		hotplug->devices = device->next;
 		vtpm_free(device->vtpm, deadline_ns);
+		device_retire_done(device); /* what began when the work ended */
 		free(device->evidence);
 		free(device->topology);
 		free(device);

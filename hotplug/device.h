@@ -58,6 +58,18 @@ struct device_probe {
 	char detail[ERR_DETAIL_BYTES];
 };
 
+/* device_retire.c's; all but state and text is the work's while it begins. */
+struct device_retire {
+	struct work_item work;
+	enum msg_sanitise state; /* RUNNING, DONE, FAILED; NONE: it was not asked for */
+	char text[DEVICE_REASON_BYTES]; /* how it is, for people */
+	uint64_t serial;
+	char memdev[16]; /* whose command it is */
+	enum secpool_error error;
+	char detail[ERR_DETAIL_BYTES];
+	sd_event_source *look;
+};
+
 struct device {
 	struct hotplug *hotplug;
 	struct device *next;
@@ -89,6 +101,7 @@ struct device {
 	uint64_t flap_wait_ms;
 	sd_event_source *flap;
 	struct device_probe probe;
+	struct device_retire retire;
 	int save_fd;	       /* what it reads */
 	enum secpool_error save_error;
 	char save_detail[ERR_DETAIL_BYTES];
@@ -172,6 +185,15 @@ enum secpool_error device_attest(struct device *device) MUST_USE;
  * Errors: SECPOOL_E_BUSY naming the state, SECPOOL_E_DAEMON_GONE (no connection to keymgrd), SECPOOL_E_SYSTEM (it can't be noted).
  */
 enum secpool_error device_drain(struct device *device) MUST_USE;
+
+/*
+ * Has a card that holds nothing of anybody any more overwrite itself by its own command, after its region was taken away. Begins only: how it goes on is in retire.state, and the device's reason.
+ * Errors: SECPOOL_E_UNSUPPORTED (it is emulated; the kernel or the card has no such command), SECPOOL_E_BUSY (it is in use, and has to be drained first; it is being done), SECPOOL_E_DEVICE_GONE (no card is there).
+ */
+enum secpool_error device_retire(struct device *device) MUST_USE;
+
+/* What came of it is of no interest any more: the device is used again, or the daemon ends. */
+void device_retire_done(struct device *device);
 
 /*
  * keymgrd wants a device that it may not use any more drained, or gave up what is left there (msg_device_drain). A drain for that is not noted: after a restart of the daemon it is keymgrd's to ask for

@@ -200,6 +200,7 @@ static void found(struct device *device, int media_fd, uint64_t mark, const char
 {
 	enum secpool_error error;
 
+	device_retire_done(device);
 	device->media_fd = media_fd;
 	device->mark = mark;
 	device->latency_ns = device->identity.latency_ns
@@ -226,6 +227,7 @@ void device_discover(struct hotplug *hotplug, const char *id)
 	bool back;
 
 	if (!identity_id_allowed(id) || (device && device->media_fd >= 0) ||
+		(device && device->retire.state == MSG_SANITISE_RUNNING) ||
 		snprintf(folder, sizeof folder, "%s/%s", hotplug->devices_dir, id) >= PATH_MAX)
 		return;
 	error = identity_load(folder, id, &identity);
@@ -249,8 +251,9 @@ void device_discover(struct hotplug *hotplug, const char *id)
 		if (device->state == MSG_DEVICE_LOST)
 			note_return(device, why);
 		found(device, media_fd, mark, why);
-	} else if (identity.kind == MSG_KIND_CXL && mark_read(folder) == 0) {
-		/* it was never used: it has nothing that could be lost */
+	} else if (identity.kind == MSG_KIND_CXL &&
+		   (mark_read(folder) == 0 || device->retire.state != MSG_SANITISE_NONE)) {
+		/* it was never used, or is retired: it has nothing that could be lost */
 	} else if (device->state == MSG_DEVICE_ABSENT) {
 		log_error("device-without-media", error);
 		device_step(device, DEVSTATE_REMOVED, err_detail());

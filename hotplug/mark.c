@@ -39,6 +39,16 @@ enum secpool_error mark_renew(const char *folder, uint64_t *ret_mark)
 	return error;
 }
 
+enum secpool_error mark_forget(const char *folder)
+{
+	char path[PATH_MAX];
+	enum secpool_error error = path_of(folder, path);
+
+	if (!error && unlink(path) != 0 && access(path, F_OK) == 0)
+		error = os_error("remove %s", path);
+	return error;
+}
+
 uint64_t mark_read(const char *folder)
 {
 	char text[MARK_CHARACTERS + 2] = "", path[PATH_MAX], *end;

@@ -15,4 +15,7 @@ uint64_t mark_read(const char *folder);
 /* Another one than ever before, kept durably. Not 0, nor all ones: it can be a canary (lib/base/media.h). Errors: SECPOOL_E_NO_SPACE, SECPOOL_E_LIMIT, SECPOOL_E_SYSTEM. */
 enum secpool_error mark_renew(const char *folder, uint64_t *ret_mark) MUST_USE;
 
+/* There is none any more: nothing of before is on the media. Errors: SECPOOL_E_LIMIT, SECPOOL_E_SYSTEM. */
+enum secpool_error mark_forget(const char *folder) MUST_USE;
+
 #endif

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "hotplug/poison.h"
+#include "hotplug/sanitise.h"
 #include "lib/base/media.h"
 #include "lib/base/os.h"
 #include "lib/wire/msg.h"
@@ -308,6 +309,7 @@ static void take_memdev(struct topology_device *device, struct cxl_memdev *memde
 	device->health = read_health(memdev);
 	if (poison_read(device->memdev, &device->poisoned) != SECPOOL_OK)
 		device->poisoned = POISON_UNKNOWN;
+	device->sanitise = sanitise_look(SANITISE_BUS, device->memdev);
 	judge_reach(device, cxl_memdev_get_host(memdev));
 	if (!cxl_memdev_is_enabled(memdev))
 		advise(device, "it is not enabled: 'cxl enable-memdev %s'", device->memdev);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/wire/msg.h"
 
 /* The most memdevs that are read; lengths of names and of an advice, with their NULs. */
 enum { TOPOLOGY_MOST = 64, TOPOLOGY_NAME_BYTES = 16, TOPOLOGY_TEXT_BYTES = 64, TOPOLOGY_ADVICE_BYTES = 160, TOPOLOGY_REACH_BYTES = 128 };
@@ -28,6 +29,7 @@ struct topology_device {
 	int32_t numa_node;   /* -1: none */
 	uint32_t latency_ns; /* of reads from the nearest initiator, as the kernel publishes it (access0); 0: it does not */
 	uint32_t health;     /* enum msg_health; UINT32_MAX: the device has no such command */
+	enum msg_sanitise sanitise; /* NONE, POSSIBLE or RUNNING */
 	uint32_t poisoned;   /* places that its poison list names; POISON_UNKNOWN (poison.h) */
 };
 

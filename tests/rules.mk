@@ -36,6 +36,9 @@ LDFLAGS_test_tpm_device := -Wl,--wrap=tcti_open_device
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
 # every step that makes something durable
 LDFLAGS_test_keystore := $(foreach f,fsync fdatasync rename unlink directory_run tpm_counter_make tpm_counter_step server_send,-Wl,--wrap=$(f))
+# what the kernel answers to a card's sanitising, and the waits for it
+LDFLAGS_test_sanitise := -Wl,--wrap=write,--wrap=clock_sleep_ns
+LDFLAGS_test_retire := -Wl,--wrap=topology_read,--wrap=sanitise_look,--wrap=sanitise_begin
 # the clock, by which a program stands still
 $(B)/tests/unit/test_rebalance: LDFLAGS_test_rebalance := -Wl,--wrap=clock_now_ns
 # as on a kernel without MOVE and POISON

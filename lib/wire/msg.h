@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 10 };
+enum { MSG_VERSION = 11 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -63,6 +63,7 @@ enum msg_verb {
 	MSG_VERB_SCRUB = 5,
 	MSG_VERB_INJECT = 6,
 	MSG_VERB_EVIDENCE = 7, /* answered by DEVICE_EVIDENCE */
+	MSG_VERB_RETIRE = 8,   /* answered when it has begun */
 };
 /* hotplugd's device states (DESIGN.md section 6); hotplug/devstate.h holds the table over them */
 enum msg_state {
@@ -89,6 +90,8 @@ enum msg_why {
 enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
 /* What a device says of its health, flags: CXL 3.0 section 8.2.9.8.3.1 */
 enum msg_health { MSG_HEALTH_MAINTENANCE = 1, MSG_HEALTH_DEGRADED = 2, MSG_HEALTH_REPLACE = 4, MSG_HEALTH_MEDIA = 8 };
+/* A card's sanitising of itself. NONE: it, or the kernel, has no such command; DONE and FAILED: since hotplugd's start */
+enum msg_sanitise { MSG_SANITISE_NONE = 0, MSG_SANITISE_POSSIBLE = 1, MSG_SANITISE_RUNNING = 2, MSG_SANITISE_DONE = 3, MSG_SANITISE_FAILED = 4 };
 enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
 /* of a region's keys: its client is to ask for a new one; it has one, and moves its pages to it */
 enum msg_rotation { MSG_ROTATION_NONE = 0, MSG_ROTATION_WANTED = 1, MSG_ROTATION_RUNNING = 2 };

@@ -470,6 +470,8 @@ static void refusals(void **state)
 	PLAY_CHECK(play_command("dev7", MSG_VERB_PULL) == SECPOOL_E_NOT_FOUND);
 	PLAY_CHECK(strstr(play.answer.u.reply.detail, "dev7") != NULL);
 	PLAY_CHECK(play_command("dev0", MSG_VERB_INJECT) == SECPOOL_E_INVALID); /* nothing named */
+	PLAY_CHECK(play_command("dev0", MSG_VERB_RETIRE) == SECPOOL_E_UNSUPPORTED);
+	PLAY_CHECK(strstr(play.answer.u.reply.detail, "emulated") != NULL);
 	msg = (struct msg){.type = MSG_DEVICE_COMMAND,
 		.u.device_command = {.id = "dev0", .verb = MSG_VERB_PULL, .silent_ms = 1u << 31}};
 	PLAY_CHECK(play_ask(&msg) == SECPOOL_E_INVALID);

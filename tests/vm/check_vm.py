@@ -52,10 +52,11 @@ class Pool:
             must(time.monotonic() < end, f"no devdax device in {seconds} s: {listed}: {output}")
             time.sleep(1)
 
-    def start(self):
+    def start(self, thresholds="suspect_poison: 1"):
+        """thresholds: a line of the policy's about devices."""
         vm = self.vm
         vm.run("mkdir -p /run/secpool /var/lib/secpool/devices; export SECPOOL_RUNTIME_DIR=/run/secpool")
-        vm.run(f'sed "s/firmware: .*/firmware: [{FIRMWARE}]/" /secpool/default.yaml > /run/policy.yaml')
+        vm.run(f'sed "s/firmware: .*/firmware: [{FIRMWARE}]\\n  {thresholds}/" /secpool/default.yaml > /run/policy.yaml')
         vm.await_("ls /dev", "tpmrm0", 60)
         vm.run("secpool-keymgrd --runtime-dir /run/secpool --state-dir /var/lib/secpool --policy /run/policy.yaml --tpm device:/dev/tpmrm0 > /run/keymgrd.log 2>&1 &")
         vm.run("secpool-hotplugd --runtime-dir /run/secpool --devices /var/lib/secpool/devices --cxl > /run/hotplugd.log 2>&1 &")
@@ -202,6 +203,8 @@ def leg_removal(image, folder):
             say(f"device {i} is back: attested, scrubbed, rebuilt onto")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
+        status, output = vm.run(f"secpool device retire cxl-{vm.serials[0]:x}", check=False)
+        must(status == 1 and "Linux 6.6" in output, f"this kernel can't sanitise: {output}")
 
 
 def leg_poison(image, folder):
@@ -292,7 +295,7 @@ def leg_newer(image, folder):
     """Volatile memory, poison lists and sanitising: QEMU 10 and Linux 6.12."""
     with guest(folder, image, extra=IOMMU, append=IOMMU_STRICT, cpu="max,hypervisor=off", qemu=f"{os.path.dirname(image)}/qemu", volatile=(1,)) as (vm, pool):
         say("booted: " + vm.run("uname -r"))
-        pool.start()
+        pool.start("suspect_poison: 2")
         pool.set_up_memory(0)
         vm.await_("secpool device list", r"create-region -t ram", 60)
         make_volatile_region(vm, 1)
@@ -307,35 +310,42 @@ def leg_newer(image, folder):
             pool.await_free(i, 2 * REGION_MIB)
         pool.start_program(REGION_MIB, 2)
         say(f"a volatile and a persistent device are online; a program uses mirror:2 on both, {pool.operations()} operations so far")
-        answer = vm.qmp("cxl-inject-poison", path="/machine/peripheral/t1", start=64 * MIB, length=64)
-        must("error" not in answer, f"cxl-inject-poison: {answer}")
-        pool.await_state(1, "suspect", 120)  # it is looked at once a minute
-        must("its poison list names 1 place" in vm.run("secpool device list"), "no reason that names the poison list")
-        must(pool.rows()[1]["poisoned_places"] == 1, "the list shows no poisoned place")
+        poison(vm, 1, 1)
+        end = time.monotonic() + 120  # it is looked at once a minute
+        while pool.rows()[1]["poisoned_places"] != 1:
+            must(time.monotonic() < end, f"the list shows no poisoned place: {pool.rows()}")
+            time.sleep(1)
+        must(pool.rows()[1]["state"] == "online", "fewer places than the policy says make it suspect")
+        poison(vm, 1, 2)
+        pool.await_state(1, "suspect", 120)
+        must("its poison list names 2 places" in vm.run("secpool device list"), "no reason that names the poison list")
         pool.await_progress()
-        say("a place on a device's poison list: it is suspect, the program goes on")
+        say("as many places on a device's poison list as the policy says: it is suspect, the program goes on")
         pool.stop_program()
         say("every page was right: " + vm.run("grep END /run/program.log"))
-        sanitise(vm, 1)
+        retire(vm, 1)
 
 
-def sanitise(vm, i):
-    """What an operator does before a device leaves the rack: its region goes, and the card overwrites itself."""
-    for _ in range(30):  # hotplugd, keymgrd and the program let go of it
-        status, output = vm.run("cd /sys/bus/cxl/devices/$R && echo 0 > commit && echo 1 > /sys/bus/cxl/devices/$M/security/sanitize", check=False)
-        if status == 0:
-            break
-        time.sleep(1)
-    must(status == 0, f"sanitise: {output}")
-    vm.await_("cat /sys/bus/cxl/devices/$M/security/state", "disabled|frozen|locked|unlocked", 60)
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with open(vm.backing[i], "rb") as file:
-            if not any(any(chunk) for chunk in iter(lambda: file.read(1 << 20), b"")):
-                say("the device is sanitised: its backing file holds zeros")
-                return
-        time.sleep(1)
-    raise Failed("the backing file holds data after the device was sanitised")
+def poison(vm, i, places):
+    """Puts another place on the device's list, and has hotplugd look at it at once, not only at its next minute."""
+    answer = vm.qmp("cxl-inject-poison", path=f"/machine/peripheral/t{i}", start=64 * MIB * places, length=64)
+    must("error" not in answer, f"cxl-inject-poison: {answer}")
+    vm.run("for m in /sys/bus/cxl/devices/mem*; do echo change > $m/uevent; done")
+
+
+def retire(vm, i):
+    """What an operator does before a device leaves the rack: it is emptied, and the card overwrites itself."""
+    name = f"cxl-{vm.serials[i]:x}"
+    status, output = vm.run(f"secpool device retire {name}", check=False)
+    must(status == 1 and f"secpool device drain {name}" in output, f"a device that is not empty is retired: {output}")
+    vm.run(f"secpool device drain {name}", 300)
+    output = vm.run(f"secpool device retire {name}", 120)
+    must("was sanitised by its own command" in output, f"retire: {output}")
+    must(re.search(rf"{name} .*may be taken out", vm.run("secpool device list")), "no reason that says so")
+    must(len(vm.run("ls /sys/bus/cxl/devices | grep ^region").split()) == 1, "its region is still there")
+    with open(vm.backing[i], "rb") as file:
+        must(not any(any(chunk) for chunk in iter(lambda: file.read(1 << 20), b"")), "the backing file holds data after the device was sanitised")
+    say("the device was drained and sanitised: its backing file holds zeros")
 
 
 LEGS = {"removal": leg_removal, "poison": leg_poison, "shared": leg_shared, "newer": leg_newer}
