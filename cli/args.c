@@ -39,6 +39,10 @@ enum {
 	OPT_AUDIT = 'l',
 	OPT_RECEIPT = 'c',
 	OPT_POLICY = 'p',
+	OPT_STATE_DIR = '1',
+	OPT_TPM = '2',
+	OPT_GENERATION = '3',
+	OPT_AUDIT_HEAD = '4',
 	OPT_DEVICES = 'n',
 	OPT_DEVICE_BYTES = 'b',
 	OPT_FAULT_MODE = 'm',
@@ -72,6 +76,14 @@ static const struct known_option known[] = {
 		"--receipt FILE       a receipt that must be in the audit"},
 	{{"policy", required_argument, NULL, OPT_POLICY}, ARG_POLICY,
 		"--policy FILE        instead of the default policy"},
+	{{"state-dir", required_argument, NULL, OPT_STATE_DIR}, ARG_STORE,
+		"--state-dir DIR      the key manager's state folder"},
+	{{"tpm", required_argument, NULL, OPT_TPM}, ARG_STORE,
+		"--tpm WHERE          the host's TPM: unix:PATH or device:/dev/tpmrm0"},
+	{{"generation", required_argument, NULL, OPT_GENERATION}, ARG_CONFIRM,
+		"--generation N       that the store is of, as you know it"},
+	{{"audit-head", required_argument, NULL, OPT_AUDIT_HEAD}, ARG_CONFIRM,
+		"--audit-head HEX     of its audit, as you know it"},
 	{{"devices", required_argument, NULL, OPT_DEVICES}, ARG_DEVICES,
 		"--devices N          emulated devices (3)"},
 	{{"device-bytes", required_argument, NULL, OPT_DEVICE_BYTES}, ARG_DEVICES,
@@ -209,6 +221,18 @@ static int set_option(const struct command *command, int letter, int argc, char 
 		return ARGS_RUN;
 	case OPT_POLICY:
 		args->policy = optarg;
+		return ARGS_RUN;
+	case OPT_STATE_DIR:
+		args->state_dir = optarg;
+		return ARGS_RUN;
+	case OPT_TPM:
+		args->tpm = optarg;
+		return ARGS_RUN;
+	case OPT_GENERATION:
+		args->generation = optarg;
+		return ARGS_RUN;
+	case OPT_AUDIT_HEAD:
+		args->audit_head = optarg;
 		return ARGS_RUN;
 	case OPT_DEVICES:
 		return read_number(command, optarg, &args->devices);

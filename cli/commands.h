@@ -24,6 +24,7 @@ struct args {
 	const char *audit, *receipt; /* files; NULL: not given */
 	uint64_t devices, device_bytes;
 	bool json, follow, no_wait;
+	const char *state_dir, *tpm, *generation, *audit_head; /* of the key store; NULL: not given */
 	const char *evidence;   /* a folder; NULL: not given */
 	const char *tenant, *user, *action;
 	uint32_t silent_ms; /* 0: not silent */
@@ -45,6 +46,8 @@ enum {
 	ARG_EXPLAIN = 512, /* --tenant, --user, --action */
 	ARG_AUDIT = 1024,
 	ARG_RECEIPT = 2048,
+	ARG_STORE = 16384,  /* --state-dir, --tpm */
+	ARG_CONFIRM = 32768, /* --generation, --audit-head */
 	ARG_DEVICES = 64, /* --devices and --device-bytes */
 	ARG_RUN = 4096,   /* what `secpool run` hands to the program (lib/wire/runopts.h) */
 	ARG_REST = 8192,  /* options end at the first word; there are `words` of them or more */
@@ -71,6 +74,8 @@ int command_tenant_list(const struct args *args);
 int command_tenant_rotate(const struct args *args);
 int command_events(const struct args *args);
 int command_keystore_anchor(const struct args *args);
+int command_keystore_provision(const struct args *args);
+int command_keystore_recover(const struct args *args);
 int command_receipt_get(const struct args *args);
 int command_receipt_verify(const struct args *args);
 int command_audit_verify(const struct args *args);

@@ -71,6 +71,15 @@ static const struct command commands[] = {
 		"Makes all destruction of keys until now durable; returns when no older copy of "
 		"the key store gives one back.",
 		command_keystore_anchor},
+	{"keystore", "provision", ARG_RUNTIME | ARG_POLICY | ARG_STORE, 0,
+		"[--state-dir DIR] [--policy FILE] [--tpm WHERE]",
+		"Makes the key store, and shows its recovery key, which is kept nowhere else.",
+		command_keystore_provision},
+	{"keystore", "recover", ARG_RUNTIME | ARG_POLICY | ARG_STORE | ARG_CONFIRM, 0,
+		"--generation N --audit-head HEX [--state-dir DIR] [--policy FILE] [--tpm WHERE]",
+		"Moves the key store to another TPM, by its recovery key from standard input; "
+		"shows a new one.",
+		command_keystore_recover},
 	{"receipt", "get", ARG_RUNTIME, 1, "NUMBER",
 		"Prints a release receipt as it stands now: durable or not.", command_receipt_get},
 	{"audit", "verify", ARG_RUNTIME | ARG_JSON | ARG_ANCHOR | ARG_AUDIT | ARG_RECEIPT, 0,

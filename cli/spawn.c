@@ -89,7 +89,7 @@ bool spawn_find(const char *runtime, enum spawn_daemon daemon, struct os_process
  * The child's side: never returns. go: a byte comes when the pid file is written; its end without
  * one means that it could not be.
  */
-static _Noreturn void run_child(int go, int log, char **argv, const char *notify)
+static _Noreturn void run_child(int go, int log, char **argv, const char *notify, int pass)
 {
 	int null = open("/dev/null", O_RDONLY);
 	struct sigaction action = {.sa_handler = SIG_DFL};
@@ -107,6 +107,8 @@ static _Noreturn void run_child(int go, int log, char **argv, const char *notify
 	if (read(go, &byte, 1) != 1)
 		_exit(126);
 	close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+	if (pass >= 0 && fcntl(pass, F_SETFD, 0) != 0)
+		_exit(126);
 	if (notify)
 		setenv("NOTIFY_SOCKET", notify, 1);
 	else
@@ -116,7 +118,7 @@ static _Noreturn void run_child(int go, int log, char **argv, const char *notify
 	_exit(127);
 }
 
-static enum secpool_error find_program(enum spawn_daemon daemon, char path[PATH_MAX])
+enum secpool_error spawn_find_program(enum spawn_daemon daemon, char path[PATH_MAX])
 {
 	ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 64);
 	char *slash;
@@ -155,7 +157,7 @@ static enum secpool_error write_pid(const char *path, pid_t pid, struct os_proce
 }
 
 enum secpool_error spawn_start(const char *runtime, enum spawn_daemon daemon, char **argv,
-	const char *notify, struct os_process *ret_process)
+	const char *notify, int pass, struct os_process *ret_process)
 {
 	char program[PATH_MAX], path[PATH_MAX];
 	struct os_process process;
@@ -165,7 +167,7 @@ enum secpool_error spawn_start(const char *runtime, enum spawn_daemon daemon, ch
 
 	error = pid_path(runtime, daemon, path);
 	if (!error)
-		error = find_program(daemon, program);
+		error = spawn_find_program(daemon, program);
 	if (!error)
 		error = open_log(runtime, daemon, &log);
 	if (!error && pipe2(go, O_CLOEXEC) != 0)
@@ -180,7 +182,7 @@ enum secpool_error spawn_start(const char *runtime, enum spawn_daemon daemon, ch
 	}
 	if (pid == 0) {
 		os_close(&go[1]);
-		run_child(go[0], log, argv, notify);
+		run_child(go[0], log, argv, notify, pass);
 	}
 	error = write_pid(path, pid, &process);
 	if (!error && write(go[1], "g", 1) != 1)

@@ -7,6 +7,7 @@
 #ifndef SECPOOL_CLI_SPAWN_H
 #define SECPOOL_CLI_SPAWN_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,13 +24,17 @@ const char *spawn_program(enum spawn_daemon daemon);
 /* The daemon's process, from its pid file. False: not running. */
 bool spawn_find(const char *runtime, enum spawn_daemon daemon, struct os_process *ret_process);
 
+/* The daemon's program, beside the running one. Errors: SECPOOL_E_NOT_FOUND, with its path. */
+enum secpool_error spawn_find_program(enum spawn_daemon daemon, char path[PATH_MAX]) MUST_USE;
+
 /*
  * Starts a daemon: the program of that name beside the running one, in a session of its own, stdin from /dev/null, output appended to
- * log/NAME.log, pid file written before it runs. argv: as for execv, argv[0] is set here. notify: the NOTIFY_SOCKET it gets, or NULL.
+ * log/NAME.log, pid file written before it runs. argv: as for execv, argv[0] is set here. notify: the NOTIFY_SOCKET it gets, or NULL. pass: a descriptor that it
+ * keeps beside these, by its number; -1: none.
  * Errors: SECPOOL_E_NOT_FOUND (no such program, with its path), SECPOOL_E_SYSTEM. Nothing runs then.
  */
 enum secpool_error spawn_start(const char *runtime, enum spawn_daemon daemon, char **argv,
-	const char *notify, struct os_process *ret_process) MUST_USE;
+	const char *notify, int pass, struct os_process *ret_process) MUST_USE;
 
 /* A socket in the runtime folder where a daemon says READY=1 (sd_notify(3)). spawn_unlisten closes and removes it. */
 enum secpool_error spawn_listen(const char *runtime, char *path, size_t path_bytes, int *ret_fd) MUST_USE;

@@ -20,7 +20,9 @@
 #include "policy/policy.h"
 
 /* Longest argument vector of a daemon, with argv[0] and the NULL. */
-enum { ARGV_MOST = 12 };
+enum { ARGV_MOST = 12, TEXTS = 4 };
+/* Where a daemon has no descriptor of its own. */
+enum { SHOWN_FD_LEAST = 10 };
 /* How often what ran before is looked at again. */
 enum { ATTEMPTS_MOST = 5 };
 
@@ -141,9 +143,9 @@ static bool has_entries(const char *path)
 	return found;
 }
 
-/* A daemon's arguments; texts has room for the paths among them. */
-static enum secpool_error fill_argv(const struct up *up, enum spawn_daemon daemon,
-	char *argv[ARGV_MOST], char texts[3][PATH_MAX])
+/* A daemon's arguments; texts has room for those that are made here. shown: where a recovery key is written to. */
+static enum secpool_error fill_argv(const struct up *up, enum spawn_daemon daemon, int shown,
+	char *argv[ARGV_MOST], char texts[TEXTS][PATH_MAX])
 {
 	char *runtime = (char *)up->args->runtime;
 	static const char *const formats[SPAWN_COUNT][3] = {
@@ -153,7 +155,7 @@ static enum secpool_error fill_argv(const struct up *up, enum spawn_daemon daemo
 	};
 	char *vtpm[] = {NULL, "--state", texts[0], "--socket", texts[1], NULL, NULL};
 	char *keymgrd[] = {NULL, "--runtime-dir", runtime, "--state-dir", texts[0], "--policy",
-		texts[1], "--tpm", texts[2], NULL};
+		texts[1], "--tpm", texts[2], "--recovery-fd", texts[3], NULL};
 	char *hotplugd[] = {NULL, "--runtime-dir", runtime, "--devices", texts[0], NULL};
 
 #pragma GCC diagnostic push
@@ -162,6 +164,7 @@ static enum secpool_error fill_argv(const struct up *up, enum spawn_daemon daemo
 		if (snprintf(texts[i], PATH_MAX, formats[daemon][i], runtime) >= PATH_MAX)
 			return err_set(SECPOOL_E_LIMIT, "the runtime folder's path is too long");
 #pragma GCC diagnostic pop
+	snprintf(texts[3], PATH_MAX, "%d", shown);
 	if (daemon == SPAWN_HOTPLUGD) { /* it watches the folder itself, not a link to it */
 		char real[PATH_MAX];
 
@@ -187,26 +190,30 @@ static enum secpool_error fill_argv(const struct up *up, enum spawn_daemon daemo
 
 static enum secpool_error start_daemon(struct up *up, enum spawn_daemon daemon)
 {
-	char *argv[ARGV_MOST] = {NULL}, texts[3][PATH_MAX], notify[PATH_MAX] = "";
+	char *argv[ARGV_MOST] = {NULL}, texts[TEXTS][PATH_MAX], notify[PATH_MAX] = "";
 	const char *runtime = up->args->runtime;
 	enum secpool_error error;
-	int fd = -1;
+	int fd = -1, shown = -1;
 
 	if (spawn_find(runtime, daemon, &up->processes[daemon]))
 		return SECPOOL_OK;
-	error = fill_argv(up, daemon, argv, texts);
+	/* a recovery key goes to whoever runs this, and not by way of a log */
+	if (daemon == SPAWN_KEYMGRD)
+		shown = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, SHOWN_FD_LEAST);
+	error = fill_argv(up, daemon, shown, argv, texts);
 	if (!error && daemon == SPAWN_VTPM)
 		error = os_make_dir(texts[0], 0700);
 	if (!error && daemon != SPAWN_VTPM)
 		error = spawn_listen(runtime, notify, sizeof notify, &fd);
 	if (!error)
-		error = spawn_start(
-			runtime, daemon, argv, fd >= 0 ? notify : NULL, &up->processes[daemon]);
+		error = spawn_start(runtime, daemon, argv, fd >= 0 ? notify : NULL, shown,
+			&up->processes[daemon]);
 	if (!error) {
 		up->started[daemon] = true;
 		error = spawn_wait(runtime, daemon, &up->processes[daemon], fd, texts[1]);
 	}
 	spawn_unlisten(notify, &fd);
+	os_close(&shown);
 	return error;
 }
 

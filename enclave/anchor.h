@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "enclave/keytree.h"
+#include "enclave/recovery.h"
 #include "enclave/tpm.h"
 #include "lib/base/err.h"
 
@@ -23,20 +24,47 @@ enum { ANCHOR_AUDIT_BYTES = 32, ANCHOR_SKIPPED_MOST = 1024 };
 struct anchor {
 	struct tpm *tpm; /* stays open */
 	uint32_t pcrs, counter_index;
-	uint64_t generation; /* the counter's value, at which the tree's root opens */
+	uint64_t generation; /* the counter's value and base: that of the tree's root */
+	uint64_t base;       /* 0 until the store was recovered to another TPM */
+	uint64_t asserted;   /* the generation whose freshness an operator asserted when it was recovered, 0: none; then no TPM's counter says so of what was before */
 	uint64_t sealed;     /* the last value of the newest root that was sealed in this run */
 	bool pending;	     /* a root was sealed, and is neither committed nor given up */
 	uint8_t *auth;	     /* secret: the counter's */
 	uint8_t audit_head[ANCHOR_AUDIT_BYTES];
 	uint64_t audit_count, audit_bytes;
+	bool has_recovery; /* each generation's root is encrypted to recovery_public too */
+	uint8_t recovery_public[RECOVERY_PUBLIC_BYTES];
+	bool taking; /* the store was recovered to this TPM, and anchor_taken is still to be called */
 	int wraps_fd; /* the file of wrapped keys, to be read; -1 before anchor_start */
 };
 
+/* What a start is told. */
+struct anchor_options {
+	const char *tpm;       /* tpm_open's `where` */
+	const char *state_dir;
+	uint32_t pcrs;         /* of the SHA-256 bank: what roots are sealed to */
+	bool may_provision;    /* a store may be made where there is none */
+	bool recovery;         /* one that is made gets a recovery key (policy) */
+	int recovery_fd;       /* where a new recovery key's text goes; 0: nowhere, and one that is needed is an error */
+};
+
 /*
- * Opens the store in state_dir, or makes it where there is none and may_provision. tree: all zero. The TPM stays open in the anchor.
- * Errors: SECPOOL_E_STORE (rolled back: it says so, and what to put back; missing; damaged), SECPOOL_E_TPM, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_SYSTEM. anchor_done is called in any case.
+ * Opens the store, or makes it where there is none and may_provision. tree: all zero. The TPM stays open in the anchor. Where the store was recovered (recover.h) and not taken yet its records are put in their places, and `taking` is set.
+ * Errors: SECPOOL_E_STORE (rolled back: it says so, and what to put back; missing; damaged), SECPOOL_E_TPM, SECPOOL_E_POLICY (a recovery key, and nowhere to show it), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_SYSTEM. anchor_done is called in any case.
  */
-enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, const char *where, const char *state_dir, uint32_t pcrs, bool may_provision, bool *ret_provisioned) MUST_USE;
+enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree, const struct anchor_options *options, bool *ret_provisioned) MUST_USE;
+
+/*
+ * What else belongs to the TPM that the store was recovered to is on the disk: from now on root.sealed is of it. The counter of the store before, if this very TPM has it, is removed.
+ * Errors: SECPOOL_E_STORE, SECPOOL_E_TPM: the next start does it.
+ */
+enum secpool_error anchor_taken(struct anchor *anchor, const char *state_dir) MUST_USE;
+
+/* Whether no generation was made since the store was recovered. */
+static inline bool anchor_is_recovered(const struct anchor *anchor)
+{
+	return anchor->asserted > 0 && anchor->asserted == anchor->generation;
+}
 
 /* Wipes and closes; allowed on one that is all zero, where nothing was opened. The tree is its owner's. */
 void anchor_done(struct anchor *anchor);

@@ -113,11 +113,9 @@ enum secpool_error anchor_files_write_root(
 	return error ? error : os_write_file_durable(path, bytes, count, 0600);
 }
 
-enum secpool_error anchor_files_take_next(struct anchor_files *files)
+enum secpool_error anchor_files_apply_next(struct anchor_files *files)
 {
-	enum secpool_error error = keyfile_apply(&files->next, files->nodes_fd, files->wraps_fd);
-
-	return error ? error : keyfile_take_next(&files->next, files->state_dir);
+	return keyfile_apply(&files->next, files->nodes_fd, files->wraps_fd);
 }
 
 void anchor_files_drop_next(struct anchor_files *files)

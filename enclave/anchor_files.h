@@ -29,8 +29,8 @@ void *anchor_files_arg(const struct anchor_files *files);
 enum secpool_error anchor_files_first(struct anchor_files *files, const uint8_t record[KEYFILE_NODE_BYTES]) MUST_USE;
 enum secpool_error anchor_files_write_root(const struct anchor_files *files, const void *bytes, size_t count) MUST_USE;
 
-/* root.next was committed: its records go to their places, and it becomes root.sealed. */
-enum secpool_error anchor_files_take_next(struct anchor_files *files) MUST_USE;
+/* root.next was committed: its records go to their places; keyfile_take_next comes after that. */
+enum secpool_error anchor_files_apply_next(struct anchor_files *files) MUST_USE;
 /* root.next was not committed, and never will be. */
 void anchor_files_drop_next(struct anchor_files *files);
 

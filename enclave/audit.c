@@ -77,7 +77,8 @@ static enum secpool_error make_body(
 		(unsigned long long)clock_calendar_ns(), words[entry->kind]);
 	add_number(body, "missed", audit->missed);
 	add_entry(body, entry);
-	if (entry->kind == AUDIT_PROVISIONED || entry->kind == AUDIT_UNSEALED) {
+	if (entry->kind == AUDIT_PROVISIONED || entry->kind == AUDIT_UNSEALED ||
+		entry->kind == AUDIT_RECOVERED) {
 		error = document_check_signer(audit->signer);
 		if (!error)
 			error = ecdsa_spki(audit->signer->key, spki);

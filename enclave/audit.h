@@ -24,6 +24,7 @@
 #define AUDIT_KINDS(AUDIT_KIND)                                                                    \
 	AUDIT_KIND(PROVISIONED, "provisioned")     /* a start that made a new root key; with the signing key's certificate, and the SHA-256 of the policy file */ \
 	AUDIT_KIND(UNSEALED, "unsealed")           /* a start that unsealed it; the same */             \
+	AUDIT_KIND(RECOVERED, "recovered")         /* a start on another TPM, by the recovery key; the same */ \
 	AUDIT_KIND(SESSION_OPENED, "session-opened")                                               \
 	AUDIT_KIND(SESSION_CLOSED, "session-closed")                                               \
 	AUDIT_KIND(KEY_CREATED, "key-created")     /* a region's key of an epoch above 1 is a rotation */ \

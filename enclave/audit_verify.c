@@ -60,7 +60,8 @@ static enum secpool_error wrong(const struct audit_verifier *verifier, const cha
 
 static bool is_start(const char *kind)
 {
-	return strcmp(kind, "provisioned") == 0 || strcmp(kind, "unsealed") == 0;
+	return strcmp(kind, "provisioned") == 0 || strcmp(kind, "unsealed") == 0 ||
+	       strcmp(kind, "recovered") == 0;
 }
 
 /* The certificate of a start's record: the first one's key is the audit's, and all others have the same. */

@@ -18,7 +18,9 @@
 #include "lib/base/os.h"
 #include "lib/wire/sock.h"
 
-#define READY_NS      (60 * CLOCK_NS_PER_S)
+#define READY_NS (60 * CLOCK_NS_PER_S)
+/* A recovery key is typed meanwhile, letter by letter. */
+#define TYPED_NS      (600 * CLOCK_NS_PER_S)
 #define STOP_NS	      (2 * CLOCK_NS_PER_S)
 #define STOP_CHECK_NS (2ull * CLOCK_NS_PER_MS)
 
@@ -35,9 +37,14 @@ enum child_arg {
 	ARG_SOCKET_PATH,
 	ARG_STORE_EXISTS,
 	ARG_NEW_AUDIT,
+	ARG_RECOVERY_FD,
+	ARG_KEY_FD,
+	ARG_RECOVER_GENERATION,
+	ARG_RECOVER_HEAD,
+	ARG_RECOVER_NEXT,
 	ARGS,
 };
-enum { NUMBER_BYTES = 16 };
+enum { NUMBER_BYTES = 24 };
 
 #define GUARDIAN_NAME "secpool-guardian"
 #define ENCLAVE_NAME  "secpool-enclave"
@@ -87,6 +94,12 @@ bool enclave_is_child(int argc, char **argv, int *ret_status)
 		enclave_argv[ARG_NAME] = (char[]){ENCLAVE_NAME};
 		guardian_run(number_of(argv[ARG_STARTER]), socket, enclave_argv, child_environment);
 	}
+	const struct enclave_recover recover = {
+		.key_fd = number_of(argv[ARG_KEY_FD]),
+		.generation = strtoull(argv[ARG_RECOVER_GENERATION], NULL, 10),
+		.audit_head = argv[ARG_RECOVER_HEAD],
+		.next = strtoull(argv[ARG_RECOVER_NEXT], NULL, 10),
+	};
 	const struct enclave_options options = {
 		.policy_fd = number_of(argv[ARG_POLICY_FD]),
 		.policy_name = argv[ARG_POLICY_NAME],
@@ -95,37 +108,66 @@ bool enclave_is_child(int argc, char **argv, int *ret_status)
 		.socket_path = argv[ARG_SOCKET_PATH],
 		.store_exists = strcmp(argv[ARG_STORE_EXISTS], "0") != 0,
 		.new_audit = strcmp(argv[ARG_NEW_AUDIT], "0") != 0,
+		.recovery_fd = number_of(argv[ARG_RECOVERY_FD]),
+		.recover = recover.key_fd > 0 ? &recover : NULL,
 	};
 	enclave_main_run(&options, socket);
 }
 
 /* ---- in the starter ---- */
 
-/* In the forked child: keeps stderr and the two descriptors, and executes this program anew as the guardian. */
+/* The arguments that are numbers; a descriptor among them goes along. False when that can't be. */
+static bool put_numbers(const struct enclave_options *options, int socket,
+	char texts[ARGS][NUMBER_BYTES], char *argv[ARGS + 1])
+{
+	const struct enclave_recover none = {.key_fd = 0};
+	const struct enclave_recover *recover = options->recover ? options->recover : &none;
+	const struct {
+		enum child_arg place;
+		bool passed;
+		uint64_t value;
+	} numbers[] = {
+		{ARG_SOCKET, true, (uint64_t)socket},
+		{ARG_POLICY_FD, true, (uint64_t)options->policy_fd},
+		{ARG_RECOVERY_FD, options->recovery_fd > 0, (uint64_t)options->recovery_fd},
+		{ARG_KEY_FD, recover->key_fd > 0, (uint64_t)recover->key_fd},
+		{ARG_RECOVER_GENERATION, false, recover->generation},
+		{ARG_RECOVER_NEXT, false, recover->next},
+	};
+
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		char *text = texts[numbers[i].place];
+
+		snprintf(text, NUMBER_BYTES, "%llu", (unsigned long long)numbers[i].value);
+		argv[numbers[i].place] = text;
+		if (numbers[i].passed && fcntl((int)numbers[i].value, F_SETFD, 0) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* In the forked child: keeps stderr and the descriptors that it passes on, and executes this program anew as the guardian. */
 static _Noreturn void become_guardian(
 	const struct enclave_options *options, int socket, const char *starter)
 {
-	char socket_text[NUMBER_BYTES], policy_text[NUMBER_BYTES];
+	char texts[ARGS][NUMBER_BYTES];
 	char *argv[ARGS + 1] = {NULL};
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	snprintf(socket_text, sizeof socket_text, "%d", socket);
-	snprintf(policy_text, sizeof policy_text, "%d", options->policy_fd);
 	argv[ARG_NAME] = (char[]){GUARDIAN_NAME};
 	argv[ARG_MARK] = (char[]){MARK};
 	argv[ARG_STARTER] = (char *)starter;
-	argv[ARG_SOCKET] = socket_text;
-	argv[ARG_POLICY_FD] = policy_text;
 	argv[ARG_POLICY_NAME] = (char *)options->policy_name;
 	argv[ARG_TPM] = (char *)options->tpm;
 	argv[ARG_STATE_DIR] = (char *)options->state_dir;
 	argv[ARG_SOCKET_PATH] = (char *)options->socket_path;
 	argv[ARG_STORE_EXISTS] = (char *)(options->store_exists ? "1" : "0");
 	argv[ARG_NEW_AUDIT] = (char *)(options->new_audit ? "1" : "0");
+	argv[ARG_RECOVER_HEAD] = (char *)(options->recover ? options->recover->audit_head : "");
 	if (null_fd < 0 || dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0)
 		_exit(127);
 	if (close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC) != 0 ||
-		fcntl(socket, F_SETFD, 0) != 0 || fcntl(options->policy_fd, F_SETFD, 0) != 0)
+		!put_numbers(options, socket, texts, argv))
 		_exit(127);
 	execve("/proc/self/exe", argv, child_environment);
 	_exit(127);
@@ -200,15 +242,17 @@ enum secpool_error enclave_exchange(int socket, const struct enclave_audit *audi
 	return error;
 }
 
-static enum secpool_error wait_ready(struct enclave *enclave)
+static enum secpool_error wait_ready(struct enclave *enclave, uint64_t wait_ns)
 {
 	struct sock_extra extra = {.fd_count = 0};
 	enum secpool_error error;
 	struct msg msg;
 
-	error = receive_answer(enclave->socket, &enclave->audit, &msg, &extra, READY_NS);
+	error = receive_answer(enclave->socket, &enclave->audit, &msg, &extra, wait_ns);
 	if (error == SECPOOL_E_TIMEOUT)
-		return err_set(error, "the enclave was not ready within 60 s: is the TPM working?");
+		return err_set(error,
+			"the enclave was not ready within %llu s: is the TPM working?",
+			(unsigned long long)(wait_ns / CLOCK_NS_PER_S));
 	if (error)
 		return err_set(SECPOOL_E_SYSTEM, "the enclave ended while it started: /proc, "
 						 "ptrace and seccomp must be available, "
@@ -223,6 +267,7 @@ static enum secpool_error wait_ready(struct enclave *enclave)
 		enclave->listener = sock_take_fd(&extra, 0);
 		enclave->pid = (pid_t)msg.u.enc_ready.pid;
 		enclave->provisioned = msg.u.enc_ready.provisioned != 0;
+		enclave->recovered = msg.u.enc_ready.recovered != 0;
 		enclave->generation = msg.u.enc_ready.generation;
 	}
 	sock_close_fds(&extra);
@@ -254,7 +299,7 @@ enum secpool_error enclave_start(const struct enclave_options *options, struct e
 	os_close(&ends[1]);
 	enclave.socket = ends[0];
 	if (!error) {
-		error = wait_ready(&enclave);
+		error = wait_ready(&enclave, options->recover ? READY_NS + TYPED_NS : READY_NS);
 		if (error)
 			end_guardian(enclave.guardian, 0);
 	}

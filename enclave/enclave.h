@@ -28,6 +28,14 @@ struct enclave_audit {
 	void *arg;
 };
 
+/* Before the start, the store is moved to the TPM of now (recover.h). */
+struct enclave_recover {
+	int key_fd;             /* the recovery key's text; above stderr */
+	uint64_t generation;    /* that the store is of, by the operator's word */
+	const char *audit_head; /* the digest of its audit's last record, in hex, the same */
+	uint64_t next;          /* the generation that it will be of */
+};
+
 struct enclave_options {
 	int policy_fd;            /* the policy file, opened by the starter */
 	const char *policy_name;  /* for messages */
@@ -36,6 +44,8 @@ struct enclave_options {
 	const char *socket_path;  /* the clients' socket */
 	struct enclave_audit audit;
 	bool new_audit;           /* the operator begins a new audit: the one before may be missing */
+	int recovery_fd;          /* where the enclave writes the text of a new recovery key, above stderr; 0: nowhere */
+	const struct enclave_recover *recover; /* NULL: none */
 	bool store_exists;        /* the front's directory exists: then a missing root.sealed is an error, never a new root */
 };
 
@@ -46,6 +56,7 @@ struct enclave {
 	pid_t guardian; /* the child to wait for: it ends when the enclave ends */
 	pid_t pid;      /* the enclave */
 	bool provisioned; /* this start made a new root key */
+	bool recovered; /* no generation was made since the store was recovered */
 	uint64_t generation; /* of the key tree that was opened */
 };
 
@@ -57,7 +68,7 @@ struct enclave {
 bool enclave_is_child(int argc, char **argv, int *ret_status);
 
 /*
- * Starts the processes and waits until the enclave is ready (at most 60 s).
+ * Starts the processes and waits until the enclave is ready (at most 60 s, and ten minutes more where a recovery key is typed).
  * Errors: what kept it from starting, with the enclave's own sentence: SECPOOL_E_TPM, SECPOOL_E_POLICY, SECPOOL_E_STORE (root.sealed is missing or damaged),
  * SECPOOL_E_SELFTEST, SECPOOL_E_NO_SECRET_MEMORY ... Nothing is left running.
  */

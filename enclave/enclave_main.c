@@ -2,6 +2,7 @@
 #include "enclave/enclave_main.h"
 
 #include <malloc.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -10,6 +11,7 @@
 #include "enclave/guardian.h"
 #include "enclave/pagecipher.h"
 #include "enclave/primitives.h"
+#include "enclave/recover.h"
 #include "enclave/requests.h"
 #include "enclave/sandbox.h"
 #include "enclave/secmem.h"
@@ -141,6 +143,48 @@ static enum secpool_error open_audit(
 	return error;
 }
 
+/* By the operator's word and recovery key the store becomes this TPM's, before it is opened as ever. */
+static enum secpool_error recover(struct requests *requests, const struct enclave_options *options,
+	const struct anchor_options *anchor)
+{
+	const struct enclave_recover *asked = options->recover;
+	struct recover_claim claim = {
+		.key_fd = asked->key_fd, .generation = asked->generation, .next = asked->next};
+	enum secpool_error error;
+	size_t bytes = 0;
+
+	if (OPENSSL_hexstr2buf_ex(claim.audit_head, sizeof claim.audit_head, &bytes,
+		    asked->audit_head, '\0') == 1 &&
+		bytes == sizeof claim.audit_head)
+		error = recover_run(anchor, &claim, &requests->tree);
+	else
+		error = err_set(SECPOOL_E_INVALID,
+			"'%.80s' is no audit's head: expected 64 hexadecimal digits",
+			asked->audit_head);
+	os_close(&claim.key_fd);
+	return error;
+}
+
+static enum secpool_error open_keys(
+	struct requests *requests, const struct enclave_options *options)
+{
+	const struct policy_settings *settings = policy_settings(requests->policy);
+	const struct anchor_options anchor = {.tpm = options->tpm,
+		.state_dir = options->state_dir,
+		.pcrs = settings->host_pcrs,
+		.may_provision = !options->store_exists,
+		.recovery = settings->recovery_key,
+		.recovery_fd = options->recovery_fd};
+	int shown = options->recovery_fd > 0 ? options->recovery_fd : -1;
+	enum secpool_error error =
+		options->recover ? recover(requests, options, &anchor) : SECPOOL_OK;
+
+	if (!error)
+		error = hostkeys_open(&anchor, &requests->tree, &requests->keys);
+	os_close(&shown);
+	return error;
+}
+
 /* All of the start; *ret_listener is the clients' socket. */
 static enum secpool_error start(
 	struct requests *requests, const struct enclave_options *options, int *ret_listener)
@@ -151,9 +195,7 @@ static enum secpool_error start(
 	if (!error)
 		error = load(requests, options, &fds);
 	if (!error)
-		error = hostkeys_open(options->tpm, options->state_dir,
-			policy_settings(requests->policy)->host_pcrs, options->store_exists,
-			&requests->tree, &requests->keys);
+		error = open_keys(requests, options);
 	if (error)
 		return error;
 	error = open_audit(requests, options);
@@ -205,13 +247,19 @@ static enum secpool_error send_record(void *arg, const char *line, bool wait)
 static enum secpool_error begin_audit(
 	struct requests *requests, const struct enclave_options *options, int *socket)
 {
-	char detail[ERR_DETAIL_BYTES];
-	const struct audit_entry entry = {
-		.kind = requests->keys.provisioned ? AUDIT_PROVISIONED : AUDIT_UNSEALED,
+	const struct anchor *anchor = &requests->keys.anchor;
+	char detail[ERR_DETAIL_BYTES], asserted[64] = "";
+	const struct audit_entry entry = {.kind = requests->keys.provisioned	? AUDIT_PROVISIONED
+						  : anchor_is_recovered(anchor) ? AUDIT_RECOVERED
+										: AUDIT_UNSEALED,
+		.generation = anchor->generation,
 		.sha256 = requests->policy_sha256,
 		.detail = detail};
 
-	snprintf(detail, sizeof detail, "%s%s", requests->keys.tpm,
+	if (anchor->asserted > 0)
+		snprintf(asserted, sizeof asserted, "; freshness: asserted, at generation %llu",
+			(unsigned long long)anchor->asserted);
+	snprintf(detail, sizeof detail, "%s%s%s", requests->keys.tpm, asserted,
 		options->new_audit && requests->audit.count == 0
 			? "; the operator began a new audit (--new-audit)"
 			: "");
@@ -226,6 +274,7 @@ static enum secpool_error say_ready(const struct requests *requests, int socket,
 
 	ready.u.enc_ready.pid = (uint32_t)getpid();
 	ready.u.enc_ready.provisioned = requests->keys.provisioned;
+	ready.u.enc_ready.recovered = anchor_is_recovered(&requests->keys.anchor);
 	ready.u.enc_ready.secret_memory = secmem_is_secret();
 	ready.u.enc_ready.generation = requests->keys.anchor.generation;
 	return sock_send(socket, &ready, &listener, 1, clock_now_ns() + ANSWER_NS);

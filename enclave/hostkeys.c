@@ -16,9 +16,8 @@ enum { PEM_BYTES = 512, SIGNER_DRAWS_MOST = 4 };
 /* One start: what is open, and what has been read. */
 struct opening {
 	struct keytree *tree;
+	const struct anchor_options *options;
 	const char *state_dir;
-	uint32_t pcrs;
-	bool store_exists;
 	struct hostkeys keys;
 };
 
@@ -69,8 +68,9 @@ static enum secpool_error write_state(
 
 /* ---- the root key ---- */
 
-static enum secpool_error open_tree(struct opening *o, const char *where)
+static enum secpool_error open_tree(struct opening *o)
 {
+	struct anchor_options options = *o->options;
 	uint8_t signer[WRAP_BLOB_BYTES_MOST];
 	size_t signer_bytes = 0;
 	enum secpool_error error =
@@ -78,8 +78,8 @@ static enum secpool_error open_tree(struct opening *o, const char *where)
 
 	if (error)
 		return error;
-	return anchor_start(&o->keys.anchor, o->tree, where, o->state_dir, o->pcrs,
-		!o->store_exists && signer_bytes == 0, &o->keys.provisioned);
+	options.may_provision = options.may_provision && signer_bytes == 0;
+	return anchor_start(&o->keys.anchor, o->tree, &options, &o->keys.provisioned);
 }
 
 /* ---- the host's attestation key ---- */
@@ -101,7 +101,7 @@ static enum secpool_error write_anchor(const struct opening *o)
 	held[held_bytes] = '\0';
 	if (strcmp((const char *)held, pem) == 0)
 		return SECPOOL_OK;
-	if (held_bytes > 0)
+	if (held_bytes > 0 && !o->keys.anchor.taking)
 		return err_set(SECPOOL_E_STORE,
 			"%s/anchor.pem is not the attestation key of host.ak: put the right one "
 			"back, "
@@ -120,8 +120,11 @@ static enum secpool_error open_attestation_key(struct opening *o, bool signer_ex
 	error = read_state(o, "host.ak", blob, sizeof blob, &blob_bytes);
 	if (error)
 		return error;
+	/* what is there is of the TPM that is gone, or of an attempt to take the store */
+	if (o->keys.anchor.taking)
+		blob_bytes = 0;
 	made = blob_bytes == 0;
-	if (made && signer_exists)
+	if (made && signer_exists && !o->keys.anchor.taking)
 		return err_set(SECPOOL_E_STORE,
 			"%s/host.ak is missing: put its backup back, or remove signer.wrapped and "
 			"anchor.pem to sign receipts under a new attestation key",
@@ -201,17 +204,16 @@ static enum secpool_error open_signer(struct opening *o)
 	signer->backup_proof = !tpm_is_software(o->keys.anchor.tpm);
 	error = receipt_signer_digest(signer, digest);
 	if (!error)
-		error = tpm_quote(
-			o->keys.anchor.tpm, o->pcrs, digest, sizeof digest, &signer->certificate);
+		error = tpm_quote(o->keys.anchor.tpm, o->options->pcrs, digest, sizeof digest,
+			&signer->certificate);
 	return error;
 }
 
-enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint32_t pcrs,
-	bool store_exists, struct keytree *tree, struct hostkeys *ret_keys)
+enum secpool_error hostkeys_open(
+	const struct anchor_options *options, struct keytree *tree, struct hostkeys *ret_keys)
 {
-	struct opening o = {
-		.state_dir = state_dir, .pcrs = pcrs, .store_exists = store_exists, .tree = tree};
-	enum secpool_error error = open_tree(&o, where);
+	struct opening o = {.state_dir = options->state_dir, .options = options, .tree = tree};
+	enum secpool_error error = open_tree(&o);
 
 	if (!error)
 		error = open_signer(&o);
@@ -220,6 +222,8 @@ enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint3
 		tpm_attestation_key_done(o.keys.anchor.tpm);
 		tpm_describe(o.keys.anchor.tpm, o.keys.tpm, sizeof o.keys.tpm);
 	}
+	if (!error && o.keys.anchor.taking)
+		error = anchor_taken(&o.keys.anchor, o.state_dir);
 	if (error)
 		hostkeys_done(&o.keys);
 	else

@@ -28,12 +28,12 @@ struct hostkeys {
 };
 
 /*
- * Opens the TPM at `where`, opens or makes the key tree (all zero before), loads or makes the rest. pcrs: SHA-256 PCRs that roots are sealed to.
- * store_exists: the front's directory exists.
+ * Opens the TPM, opens or makes the key tree (all zero before), loads or makes the rest. A store that was just recovered to this TPM gets a new attestation key, and is taken. options->may_provision is of the caller's own files: what is in the
+ * state folder counts too.
  * Errors: those of anchor_start; SECPOOL_E_STORE (a file is damaged), SECPOOL_E_TPM, SECPOOL_E_NO_LOCKED_MEMORY,
  * SECPOOL_E_CRYPTO, SECPOOL_E_SYSTEM. *ret_keys is then untouched; a store that was made in this call may stay on disk, and opens at the next start.
  */
-enum secpool_error hostkeys_open(const char *where, const char *state_dir, uint32_t pcrs, bool store_exists, struct keytree *tree, struct hostkeys *ret_keys) MUST_USE;
+enum secpool_error hostkeys_open(const struct anchor_options *options, struct keytree *tree, struct hostkeys *ret_keys) MUST_USE;
 
 /* Wipes; allowed on one that is all zero. */
 void hostkeys_done(struct hostkeys *keys);

@@ -9,7 +9,7 @@
 #include "lib/base/os.h"
 
 #define ROOT_MAGIC 0x54525053u /* "SPRT" */
-enum { ROOT_VERSION = 1, BLOB_MOST = 2048, RECORDS_AT = 32, HEAD_BYTES = 40 };
+enum { ROOT_VERSION = 2, BLOB_MOST = 2048, LENGTHS_AT = 12, RECORDS_AT = 44, HEAD_BYTES = 52 };
 /* of a record's first word: a node; the rest is its place */
 #define NODE_BIT 0x80000000u
 
@@ -83,8 +83,10 @@ static void put_head(struct buf_writer *w, const struct keyfile_root *root, uint
 	buf_put_number(w, ROOT_VERSION, 4);
 	buf_put_number(w, root->counter_index, 4);
 	buf_put_number(w, root->blob_bytes, 4);
+	buf_put_number(w, root->recovery_bytes, 4);
 	buf_put_number(w, root->first, 8);
 	buf_put_number(w, root->last, 8);
+	buf_put_number(w, root->base, 8);
 	buf_put_number(w, record_bytes, 8);
 }
 
@@ -92,6 +94,8 @@ void keyfile_begin_root(struct buf_writer *writer, const struct keyfile_root *ro
 {
 	put_head(writer, root, 0);
 	buf_put(writer, root->blob, root->blob_bytes);
+	if (root->recovery_bytes > 0)
+		buf_put(writer, root->recovery, root->recovery_bytes);
 }
 
 void keyfile_add_record(struct buf_writer *writer, const struct keyfile_record *record)
@@ -103,13 +107,14 @@ void keyfile_add_record(struct buf_writer *writer, const struct keyfile_record *
 
 void keyfile_end_root(struct buf_writer *writer)
 {
-	struct buf_reader head = {.bytes = writer->bytes + 12, .count = 4};
+	struct buf_reader lengths = {.bytes = writer->bytes + LENGTHS_AT, .count = 8};
 	struct buf_writer field = {.bytes = writer->bytes + RECORDS_AT, .capacity = 8};
 	uint64_t before;
 
 	if (writer->failed)
 		return;
-	before = HEAD_BYTES + buf_get_number(&head, 4);
+	before = HEAD_BYTES + buf_get_number(&lengths, 4);
+	before += buf_get_number(&lengths, 4);
 	buf_put_number(&field, writer->used - before, 8);
 }
 
@@ -143,17 +148,21 @@ enum secpool_error keyfile_parse_root(
 	uint64_t record_bytes;
 
 	root.blob_bytes = (size_t)buf_get_number(&r, 4);
+	root.recovery_bytes = (size_t)buf_get_number(&r, 4);
 	root.first = buf_get_number(&r, 8);
 	root.last = buf_get_number(&r, 8);
+	root.base = buf_get_number(&r, 8);
 	record_bytes = buf_get_number(&r, 8);
 	good = good && !r.failed && count <= KEYFILE_ROOT_BYTES_MOST && root.first <= root.last &&
 	       root.blob_bytes > 0 && root.blob_bytes <= BLOB_MOST &&
-	       root.blob_bytes <= count - HEAD_BYTES &&
-	       record_bytes == count - HEAD_BYTES - root.blob_bytes;
+	       root.recovery_bytes <= KEYFILE_RECOVERY_MOST &&
+	       root.blob_bytes + root.recovery_bytes <= count - HEAD_BYTES &&
+	       record_bytes == count - HEAD_BYTES - root.blob_bytes - root.recovery_bytes;
 	if (good) {
 		root.blob = bytes + HEAD_BYTES;
-		root.records = (struct buf_reader){
-			.bytes = root.blob + root.blob_bytes, .count = (size_t)record_bytes};
+		root.recovery = root.blob + root.blob_bytes;
+		root.records = (struct buf_reader){.bytes = root.recovery + root.recovery_bytes,
+			.count = (size_t)record_bytes};
 		records = root.records;
 		while (good && records.used < records.count)
 			good = next_record(&records, &record);
@@ -231,7 +240,7 @@ enum secpool_error keyfile_apply(const struct keyfile_root *root, int nodes_fd, 
 enum secpool_error keyfile_take_next(const struct keyfile_root *root, const char *state_dir)
 {
 	char next[PATH_MAX], now[PATH_MAX];
-	uint8_t bytes[HEAD_BYTES + BLOB_MOST];
+	uint8_t bytes[HEAD_BYTES + BLOB_MOST + KEYFILE_RECOVERY_MOST];
 	struct buf_writer w = {.bytes = bytes, .capacity = sizeof bytes};
 	enum secpool_error error;
 

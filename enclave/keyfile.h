@@ -26,6 +26,8 @@ enum { KEYFILE_SLOT_BYTES = 512, KEYFILE_SLOT_HEAD_BYTES = 4, KEYFILE_SLOT_USED_
 /* A node: the count of its wrapped key's bytes, parent and level (32 bits each), tenant, the wrapped key, zeros. All zero: there is none. */
 enum { KEYFILE_NODE_BYTES = 256, KEYFILE_TENANT_BYTES = 64, KEYFILE_NODE_WRAPPED_MOST = KEYFILE_NODE_BYTES - 12 - KEYFILE_TENANT_BYTES };
 enum { KEYFILE_NODES_MOST = 20480 };
+/* What is kept in a root for the recovery key, at most. */
+enum { KEYFILE_RECOVERY_MOST = 640 };
 /* More than a root with a record for each slot and node has. */
 enum { KEYFILE_ROOT_BYTES_MOST = 384 << 20 };
 
@@ -47,9 +49,12 @@ bool keyfile_get_node(const uint8_t record[KEYFILE_NODE_BYTES], struct keyfile_n
 
 struct keyfile_root {
 	uint32_t counter_index;
-	uint64_t first, last; /* values of the TPM's counter at which it opens; last is its generation */
+	uint64_t first, last; /* generations at which it opens; last is its own */
+	uint64_t base;        /* a generation is the counter's value and this (modulo 2^64), so that another TPM's counter goes on where the one before ended */
 	const uint8_t *blob;  /* tpm_seal's */
 	size_t blob_bytes;
+	const uint8_t *recovery; /* the root for the recovery key (anchor_root.h) */
+	size_t recovery_bytes;   /* 0: there is none */
 	struct buf_reader records; /* as keyfile_next_record reads them */
 };
 
@@ -62,7 +67,7 @@ struct keyfile_record {
 };
 
 /*
- * Begins a root file in writer: head and blob; records follow by keyfile_add_record, and keyfile_end_root ends it. A writer that was too small has failed. blob_bytes: up to TPM_BLOB_BYTES.
+ * Begins a root file in writer: head, blob and what is for the recovery key; records follow by keyfile_add_record, and keyfile_end_root ends it. A writer that was too small has failed. blob_bytes: up to TPM_BLOB_BYTES, recovery_bytes: up to KEYFILE_RECOVERY_MOST.
  */
 void keyfile_begin_root(struct buf_writer *writer, const struct keyfile_root *root);
 void keyfile_add_record(struct buf_writer *writer, const struct keyfile_record *record);
@@ -84,7 +89,7 @@ enum secpool_error keyfile_write_slot(int wraps_fd, uint32_t slot, const uint8_t
 enum secpool_error keyfile_write_node(int nodes_fd, uint32_t node, const uint8_t record[KEYFILE_NODE_BYTES]) MUST_USE;
 
 /*
- * root.next was applied: its head and blob become root.sealed, on the disk when this returns, and root.next goes: its records are old copies of keys. Should it stay after a crash, root.sealed is the one that holds.
+ * root.next was applied: it becomes root.sealed, without its records, on the disk when this returns, and root.next goes: its records are old copies of keys. Should it stay after a crash, root.sealed is the one that holds.
  * Errors: SECPOOL_E_STORE.
  */
 enum secpool_error keyfile_take_next(const struct keyfile_root *root, const char *state_dir) MUST_USE;

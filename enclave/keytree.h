@@ -126,6 +126,9 @@ uint64_t keytree_claimed(struct keytree *tree, keytree_told *told, void *arg);
 /* Whether a renewal would erase anything. */
 bool keytree_dirty(const struct keytree *tree);
 
+/* As if a leaf had been dropped everywhere: the next renewal gives every node but the service node a new key. */
+void keytree_soil(struct keytree *tree);
+
 /*
  * Begins a renewal: new_root (moved, left NULL) and new keys for the nodes above dropped leaves. The records of all that changes go to writer (keyfile_add_record): of a dirty block at most KEYTREE_FAN slots, of each other dirty
  * node its children, and the root's children. Then keytree_renewed or keytree_not_renewed; nothing else meanwhile.

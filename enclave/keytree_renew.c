@@ -27,6 +27,13 @@ static void spread_dirt(struct keytree *tree)
 	}
 }
 
+void keytree_soil(struct keytree *tree)
+{
+	for (uint32_t i = 0; i < KEYTREE_NODES; i++)
+		if (tree->nodes[i].level != KEYTREE_UNUSED && i != KEYTREE_SERVICE)
+			tree->nodes[i].dirty = true;
+}
+
 static enum secpool_error draw_keys(struct keytree *tree)
 {
 	for (uint32_t i = 0; i < KEYTREE_NODES; i++) {

@@ -26,6 +26,9 @@ static void fetch_all(void)
 	fetched.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
 	if (!fetched.sha256)
 		missing = "SHA256";
+	fetched.sskdf = EVP_KDF_fetch(NULL, "SSKDF", NULL);
+	if (!fetched.sskdf)
+		missing = "SSKDF";
 }
 
 enum secpool_error primitives_get(const struct primitives **ret_primitives)

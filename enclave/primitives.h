@@ -7,6 +7,7 @@
 #define SECPOOL_ENCLAVE_PRIMITIVES_H
 
 #include <openssl/evp.h>
+#include <openssl/kdf.h>
 
 #include "lib/base/err.h"
 
@@ -16,6 +17,7 @@ struct primitives {
 	EVP_CIPHER *wrap; /* AES-256-WRAP-PAD */
 	EVP_CIPHER *ctr;  /* AES-256-CTR */
 	EVP_MD *sha256;
+	EVP_KDF *sskdf; /* one-step key derivation, SP 800-56C */
 };
 
 /* Errors: SECPOOL_E_CRYPTO naming the algorithm that OpenSSL does not have. */

@@ -52,6 +52,9 @@ enum secpool_error tpm_counter_read(struct tpm *tpm, uint32_t index, uint64_t *r
 /* Counts once, on a salted session that auth is the key of, and reads. Errors: SECPOOL_E_NOT_FOUND, SECPOOL_E_TPM: it may have counted, or not. */
 enum secpool_error tpm_counter_step(struct tpm *tpm, uint32_t index, const uint8_t auth[TPM_COUNTER_AUTH_BYTES], uint64_t *ret_value) MUST_USE;
 
+/* Removes a counter of tpm_counter_make's: what was sealed to it never opens again. One that is not there, or that is no such counter, is left alone. Errors: SECPOOL_E_TPM. */
+enum secpool_error tpm_counter_remove(struct tpm *tpm, uint32_t index) MUST_USE;
+
 /*
  * Seals up to 128 bytes under the SRK with PolicyPCR over the SHA-256 PCRs in the mask as they are now, and PolicyNV of the counter (NULL: none). blob (TPM_BLOB_BYTES) is
  * self-contained but for the counter: SRK name, PCR mask, public and private area.

@@ -143,3 +143,42 @@ enum secpool_error tpm_counter_step(struct tpm *tpm, uint32_t index,
 	tpm_work_end(&work);
 	return error;
 }
+
+/* Whether it is one of ours: by what it is, since an index may be anybody's. */
+static enum secpool_error is_ours(struct tpm_work *work, ESYS_TR counter, bool *ret_ours)
+{
+	TPM2B_NV_PUBLIC *public = NULL;
+	TPM2B_NAME *name = NULL;
+	TSS2_RC rc = Esys_NV_ReadPublic(
+		work->esys, counter, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &public, &name);
+
+	if (rc)
+		return tpm_failed(work->tpm, rc, "TPM2_NV_ReadPublic");
+	*ret_ours = public->nvPublic.dataSize == COUNTER_BYTES &&
+		    (public->nvPublic.attributes & ~TPMA_NV_WRITTEN) == counter_attributes;
+	Esys_Free(public);
+	Esys_Free(name);
+	return SECPOOL_OK;
+}
+
+enum secpool_error tpm_counter_remove(struct tpm *tpm, uint32_t index)
+{
+	ESYS_TR counter = ESYS_TR_NONE;
+	bool ours = false;
+	struct tpm_work work;
+	TSS2_RC rc;
+	enum secpool_error error = tpm_work_begin(&work, tpm);
+
+	if (!error)
+		error = tpm_work_counter(&work, index, &counter);
+	if (!error)
+		error = is_ours(&work, counter, &ours);
+	if (!error && ours) {
+		rc = Esys_NV_UndefineSpace(work.esys, ESYS_TR_RH_OWNER, counter, ESYS_TR_PASSWORD,
+			ESYS_TR_NONE, ESYS_TR_NONE);
+		if (rc)
+			error = tpm_failed(tpm, rc, "TPM2_NV_UndefineSpace");
+	}
+	tpm_work_end(&work);
+	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
+}

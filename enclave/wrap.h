@@ -14,7 +14,7 @@
 
 enum { WRAP_KEY_BYTES = 32, WRAP_BLOB_BYTES_MOST = 320, WRAP_TENANT_BYTES = 64 };
 
-enum wrap_purpose { WRAP_NODE_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3 };
+enum wrap_purpose { WRAP_NODE_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3, WRAP_RECOVERY_PUBLIC = 4 /* no secret: wrapped to vouch for it */ };
 
 /* What is wrapped beside the key, and compared after unwrapping. Fields that a purpose does not use are 0. */
 struct wrap_label {

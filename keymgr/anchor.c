@@ -95,14 +95,13 @@ static enum secpool_error claim_leaves(struct daemon *daemon, bool *ret_dirty)
 
 /* ---- one generation ---- */
 
-/* On the disk before anything is sealed for it: so no two roots are ever sealed up to the same value, whatever is done again after a crash. */
-static enum secpool_error take_number(struct daemon *daemon, uint64_t *ret_last)
+enum secpool_error anchor_take_number(struct directory *directory, uint64_t *ret_last)
 {
-	enum secpool_error error = directory_run(daemon->directory,
+	enum secpool_error error = directory_run(directory,
 		"UPDATE anchor SET sealed = sealed + 1 WHERE id = 1", DIRECTORY_VALUES());
 
 	return error ? error
-		     : directory_number(daemon->directory, "SELECT sealed FROM anchor WHERE id = 1",
+		     : directory_number(directory, "SELECT sealed FROM anchor WHERE id = 1",
 			       DIRECTORY_VALUES(), ret_last);
 }
 
@@ -137,6 +136,14 @@ static enum secpool_error end(struct daemon *daemon, bool commit, struct msg *re
 		daemon, ASK_NS, &request, -1, commit ? MSG_ENC_ANCHORED : MSG_REPLY, ret_answer);
 }
 
+static enum secpool_error drop_next(const struct anchor *anchor)
+{
+	enum secpool_error error =
+		unlink(anchor->next_path) == 0 ? SECPOOL_OK : os_error("remove root.next");
+
+	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
+}
+
 /* Before the count all can be given up; from the count on there is no way back, and what fails is done by the next start. */
 static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *bytes,
 	uint64_t count, struct msg_enc_anchored *ret_anchored)
@@ -154,7 +161,8 @@ static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *
 		error = os_write_file_durable(anchor->next_path, bytes, count, 0600);
 	if (error) {
 		msg_set_text(reason, sizeof reason, err_detail());
-		if (end(daemon, false, NULL) != SECPOOL_OK)
+		/* what may be there of it was not counted, and must not be taken for one that was when the TPM is lost */
+		if (end(daemon, false, NULL) != SECPOOL_OK || drop_next(anchor) != SECPOOL_OK)
 			daemon_fail(daemon, "generation-not-given-up", SECPOOL_E_INTERNAL);
 		return err_set(error, "%s", reason);
 	}
@@ -188,7 +196,7 @@ static enum secpool_error make_generation(
 		error = os_error("memory for a new generation");
 		goto out;
 	}
-	error = take_number(daemon, &last);
+	error = anchor_take_number(daemon->directory, &last);
 	if (error)
 		goto out;
 	error = seal(daemon, last, fd, &count);

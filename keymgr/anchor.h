@@ -20,6 +20,11 @@ enum secpool_error anchor_new(struct daemon *daemon, const char *state_dir, stru
 /* NULL is allowed. */
 void anchor_free(struct anchor *anchor);
 
+/*
+ * A number for a new root, on the disk before anything is sealed for it: so no two roots are ever sealed up to the same generation, whatever is done again after a crash. Errors: SECPOOL_E_NOT_FOUND (the directory had none yet), SECPOOL_E_STORE.
+ */
+enum secpool_error anchor_take_number(struct directory *directory, uint64_t *ret_last) MUST_USE;
+
 /* A key was destroyed: there will be a new generation within the policy's anchor_after_seconds, however many follow until then. */
 void anchor_wanted(struct daemon *daemon);
 

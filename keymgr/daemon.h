@@ -47,6 +47,7 @@ struct daemon {
 	int enclave;     /* the socket to the enclave */
 	pid_t enclave_pid;
 	bool provisioned; /* the enclave made a new root key at this start */
+	bool recovered;   /* the store was recovered, and no generation was made since */
 	uint64_t generation; /* of the key tree */
 	int faultfd;      /* /dev/userfaultfd, or -1 */
 	bool may_raise;   /* other users' resource limits: CAP_SYS_RESOURCE */

@@ -24,6 +24,7 @@
 #include "keymgr/daemon.h"
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
+#include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/owners.h"
 #include "keymgr/rebalance.h"
@@ -44,7 +45,9 @@ enum { STATUS_USAGE = 2, DESCRIPTORS = 65536 };
 
 struct arguments {
 	const char *runtime_dir, *state_dir, *policy, *tpm;
-	bool new_audit;
+	bool new_audit, once;
+	int recovery_fd, key_fd; /* 0: none */
+	char *recover;		 /* GENERATION:HEAD; NULL: none */
 };
 
 struct parts {
@@ -59,13 +62,29 @@ struct parts {
 static void show_usage(FILE *to)
 {
 	fputs("usage: secpool-keymgrd --runtime-dir DIR --state-dir DIR --policy FILE --tpm WHERE "
-	      "[--new-audit]\n"
+	      "[--new-audit] [--once] [--recovery-fd N] [--recover GENERATION:HEAD --key-fd N]\n"
 	      "  --runtime-dir DIR  where keymgr.sock is made\n"
 	      "  --state-dir DIR    directory.db, root.sealed and what else must survive\n"
 	      "  --policy FILE      who may be which tenant (secpool-policy(5))\n"
 	      "  --tpm WHERE        unix:PATH of secpool-vtpm, or device:/dev/tpmrm0\n"
-	      "  --new-audit        begin a new audit where the old one was lost or moved away\n",
+	      "  --new-audit        begin a new audit where the old one was lost or moved away\n"
+	      "  --once             end in order when everything is ready\n"
+	      "  --recovery-fd N    the descriptor that a new recovery key is written to\n"
+	      "  --recover G:HEAD   move the store to this TPM (secpool keystore recover)\n"
+	      "  --key-fd N         the descriptor that the recovery key is read from\n",
 		to);
+}
+
+/* A descriptor that the starter left open, from now on for this process only; 0 for what is none, as after a start in place. */
+static int inherited(const char *text)
+{
+	char *end = NULL;
+	long fd = strtol(text, &end, 10);
+
+	if (*text == '\0' || *end != '\0' || fd <= STDERR_FILENO || fd > INT_MAX ||
+		fcntl((int)fd, F_SETFD, FD_CLOEXEC) != 0)
+		return 0;
+	return (int)fd;
 }
 
 /* -1 when the daemon is to run, else the status to end with. */
@@ -74,8 +93,11 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 	static const struct option options[] = {{"runtime-dir", required_argument, NULL, 'r'},
 		{"state-dir", required_argument, NULL, 's'},
 		{"policy", required_argument, NULL, 'p'}, {"tpm", required_argument, NULL, 't'},
-		{"new-audit", no_argument, NULL, 'a'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
+		{"new-audit", no_argument, NULL, 'a'}, {"once", no_argument, NULL, 'o'},
+		{"recovery-fd", required_argument, NULL, 'f'},
+		{"recover", required_argument, NULL, 'c'}, {"key-fd", required_argument, NULL, 'k'},
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
+		{NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -94,6 +116,18 @@ static int read_arguments(int argc, char **argv, struct arguments *arguments)
 			break;
 		case 'a':
 			arguments->new_audit = true;
+			break;
+		case 'o':
+			arguments->once = true;
+			break;
+		case 'f':
+			arguments->recovery_fd = inherited(optarg);
+			break;
+		case 'c':
+			arguments->recover = optarg;
+			break;
+		case 'k':
+			arguments->key_fd = inherited(optarg);
 			break;
 		case 'h':
 			show_usage(stdout);
@@ -148,19 +182,54 @@ static enum secpool_error lock_state(const char *state_dir, int *ret_fd)
 	return error;
 }
 
+static const char *root_key_is(const struct enclave *enclave)
+{
+	return enclave->provisioned ? "new" : enclave->recovered ? "recovered" : "unsealed";
+}
+
+/*
+ * A recovery is asked for: what the operator says of the store, and a generation above all that it ever had, which the directory remembers. It ends the daemon when it is done, so that no start in place asks again.
+ */
+static enum secpool_error prepare_recovery(
+	const struct arguments *arguments, const char *store, struct enclave_recover *ret_recover)
+{
+	char *head = NULL;
+	struct directory *directory = NULL;
+	enum secpool_error error = SECPOOL_OK;
+
+	ret_recover->generation = strtoull(arguments->recover, &head, 10);
+	if (*head != ':' || arguments->key_fd == 0 || !arguments->once)
+		return err_set(
+			SECPOOL_E_INVALID, "--recover needs GENERATION:HEAD, --key-fd and --once");
+	if (access(store, F_OK) != 0)
+		return err_set(SECPOOL_E_STORE, "%s is missing: put its backup back", store);
+	error = directory_open(store, &directory);
+	if (!error)
+		error = anchor_take_number(directory, &ret_recover->next);
+	directory_close(directory);
+	ret_recover->audit_head = head + 1;
+	ret_recover->key_fd = arguments->key_fd;
+	return error;
+}
+
 static enum secpool_error start_enclave(
 	struct daemon *daemon, struct parts *parts, const char *store)
 {
 	const struct arguments *arguments = &parts->arguments;
+	struct enclave_recover recover = {.key_fd = 0};
 	struct enclave_options options = {.policy_name = arguments->policy,
 		.tpm = arguments->tpm,
 		.state_dir = arguments->state_dir,
 		.audit = {.keep = auditlog_keep, .arg = daemon->auditlog},
 		.new_audit = arguments->new_audit,
+		.recovery_fd = arguments->recovery_fd,
+		.recover = arguments->recover ? &recover : NULL,
 		.store_exists = access(store, F_OK) == 0};
 	char path[PATH_MAX];
 	enum secpool_error error = join(path, arguments->runtime_dir, "keymgr.sock");
 
+	if (!error && arguments->recover)
+		error = prepare_recovery(arguments, store, &recover);
 	if (error)
 		return error;
 	parts->policy_fd = open(arguments->policy, O_RDONLY | O_CLOEXEC);
@@ -171,7 +240,7 @@ static enum secpool_error start_enclave(
 	error = enclave_start(&options, &parts->enclave);
 	if (!error)
 		log_event(LOG_LEVEL_INFO, "enclave-started", "pid=%d root-key=%s",
-			parts->enclave.pid, parts->enclave.provisioned ? "new" : "unsealed");
+			parts->enclave.pid, root_key_is(&parts->enclave));
 	return error;
 }
 
@@ -327,6 +396,22 @@ static enum secpool_error watch(struct daemon *daemon, struct parts *parts)
 	return SECPOOL_OK;
 }
 
+/* Whoever has the recovery key of before can open what was stored then: live regions get new keys. Nothing of before is durable by a counter. */
+static enum secpool_error renew_all_keys(struct daemon *daemon)
+{
+	struct events_about about = {0};
+	uint64_t count = 0;
+	enum secpool_error error =
+		epochs_want_older(daemon->directory, clock_calendar_ns(), &count);
+
+	if (!error)
+		events_record(daemon, "recovered", &about,
+			"generation %llu: the store is this TPM's now, by the recovery key: clear "
+			"the TPM before, if it can be",
+			(unsigned long long)daemon->generation);
+	return error;
+}
+
 /* Everything that needs the enclave, in the order in which the parts need each other. */
 static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts)
 {
@@ -357,6 +442,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 		error = owners_start(daemon);
 	if (!error)
 		error = revoke_unknown_tenants(daemon);
+	if (!error && daemon->recovered)
+		error = renew_all_keys(daemon);
 	if (!error)
 		error = rotate_start(daemon, &parts->sources[5]);
 	if (!error)
@@ -397,6 +484,13 @@ static enum secpool_error harden(void)
 	return guarded_copy_install();
 }
 
+static void close_passed(int *fd)
+{
+	if (*fd > 0)
+		os_close(fd);
+	*fd = 0;
+}
+
 static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 {
 	char store[PATH_MAX];
@@ -410,6 +504,9 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 		error = auditlog_open(parts->arguments.state_dir, &daemon->auditlog);
 	if (!error)
 		error = start_enclave(daemon, parts, store);
+	/* the enclave's alone: whoever is at their other end is not kept waiting */
+	close_passed(&parts->arguments.recovery_fd);
+	close_passed(&parts->arguments.key_fd);
 	if (!error)
 		error = policy_load_fd(parts->policy_fd, parts->arguments.policy, &parts->policy);
 	if (!error)
@@ -425,6 +522,7 @@ static enum secpool_error open_all(struct daemon *daemon, struct parts *parts)
 	daemon->enclave = parts->enclave.socket;
 	daemon->enclave_pid = parts->enclave.pid;
 	daemon->provisioned = parts->enclave.provisioned;
+	daemon->recovered = parts->enclave.recovered;
 	daemon->generation = parts->enclave.generation;
 	error = drop_privileges();
 	daemon->may_raise = capng_get_caps_process() == 0 &&
@@ -437,9 +535,9 @@ static int serve(struct daemon *daemon)
 	int status;
 
 	log_event(LOG_LEVEL_INFO, "ready", "version=%s root-key=%s", SECPOOL_VERSION,
-		daemon->provisioned ? "provisioned" : "unsealed");
+		daemon->provisioned ? "provisioned" : root_key_is(&daemon->parts->enclave));
 	sd_notify(0, "READY=1");
-	status = sd_event_loop(daemon->loop);
+	status = daemon->parts->arguments.once ? 0 : sd_event_loop(daemon->loop);
 	sd_notify(0, daemon->parts->reload ? "RELOADING=1" : "STOPPING=1");
 	return status < 0 ? 1 : status;
 }

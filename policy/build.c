@@ -134,6 +134,7 @@ static enum secpool_error build_settings(const struct value_source *source,
 		error = build_rotation(source, file, to);
 	to->grace_ns = grace * CLOCK_NS_PER_S;
 	to->session_ns = session * CLOCK_NS_PER_S;
+	to->recovery_key = file->recovery == SCHEMA_KEY;
 	to->demand_openssl = file->cipher == SCHEMA_OPENSSL;
 	to->allow_unlocked_memory = file->allow.unlocked_memory;
 	to->allow_device_dma = file->allow.device_dma;

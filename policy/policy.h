@@ -68,6 +68,7 @@ struct policy_settings {
 	uint32_t device_pcrs;               /* PCRs that a device quotes: 0 and 2, which tell who it is, and more */
 	enum policy_drains revoke_drains;
 	uint64_t revoke_ns;                 /* how long after a device was refused or revoked what is left on it is given up */
+	bool recovery_key;                  /* a new store gets a recovery key; recovery: none */
 	bool enrol_by_operator;             /* enrol: operator: no EK is taken for an id until an operator says so */
 	bool demand_openssl;                /* cipher: openssl */
 	bool allow_unlocked_memory;         /* allow: unlocked_memory */

@@ -27,6 +27,7 @@ static const cyaml_strval_t enrols[] = {
 static const cyaml_strval_t drains[] = {
 	{"readable", SCHEMA_READABLE}, {"redundant", SCHEMA_REDUNDANT}, {"none", SCHEMA_NONE}};
 
+static const cyaml_strval_t recoveries[] = {{"key", SCHEMA_KEY}, {"none", SCHEMA_NO_KEY}};
 static const cyaml_strval_t ciphers[] = {{"auto", SCHEMA_AUTO}, {"openssl", SCHEMA_OPENSSL}};
 
 #define YES_NO(s, m) CYAML_FIELD_ENUM(#m, CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, s, m, yes_no, 4)
@@ -108,6 +109,8 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	TEXTS(struct schema_file, host_pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
 	CYAML_FIELD_ENUM("cipher", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_file,
 		cipher, ciphers, 2),
+	CYAML_FIELD_ENUM("recovery", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_file,
+		recovery, recoveries, 2),
 	CYAML_FIELD_MAPPING("allow", CYAML_FLAG_OPTIONAL, struct schema_file, allow, allow_fields),
 	CYAML_FIELD_SEQUENCE("tenants", CYAML_FLAG_POINTER, struct schema_file, tenants,
 		&tenant_value, 0, SCHEMA_TENANTS_MOST),
@@ -250,6 +253,9 @@ static enum secpool_error explain(
 	if (strcmp(path, "cipher") == 0)
 		return err_set(SECPOOL_E_POLICY, "%s:%u: cipher: expected 'auto' or 'openssl'",
 			name, line);
+	if (strcmp(path, "recovery") == 0)
+		return err_set(
+			SECPOOL_E_POLICY, "%s:%u: recovery: expected 'key' or 'none'", name, line);
 	if (strcmp(path, "devices.revoke_drains") == 0)
 		return err_set(SECPOOL_E_POLICY,
 			"%s:%u: %s: expected 'readable', 'redundant' or 'none'", name, line, path);

@@ -17,6 +17,7 @@
 enum { SCHEMA_TENANTS_MOST = 4096, SCHEMA_NAMES_MOST = 1024, SCHEMA_DEVICES_MOST = 4096, SCHEMA_FILES_MOST = 64, SCHEMA_TIERS_MOST = 16 };
 
 enum schema_cipher { SCHEMA_AUTO = 0, SCHEMA_OPENSSL = 1 };
+enum schema_recovery { SCHEMA_KEY = 0, SCHEMA_NO_KEY = 1 };
 enum schema_drains { SCHEMA_READABLE = 0, SCHEMA_REDUNDANT = 1, SCHEMA_NONE = 2 };
 enum schema_enrol { SCHEMA_LISTED = 0, SCHEMA_FIRST_USE = 1, SCHEMA_OPERATOR = 2 };
 
@@ -69,6 +70,7 @@ struct schema_file {
 	char *rotate_after_seconds, *rotate_after_bytes, *anchor_after_seconds;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */
+	int recovery; /* enum schema_recovery */
 	struct schema_window window;
 	struct schema_allow allow;
 	struct schema_tenant *tenants;

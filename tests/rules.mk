@@ -41,6 +41,8 @@ LDFLAGS_test_sanitise := -Wl,--wrap=write,--wrap=clock_sleep_ns
 LDFLAGS_test_retire := -Wl,--wrap=topology_read,--wrap=sanitise_look,--wrap=sanitise_begin
 # the clock, by which a program stands still
 $(B)/tests/unit/test_rebalance: LDFLAGS_test_rebalance := -Wl,--wrap=clock_now_ns
+# the same of a recovery
+LDFLAGS_test_recover := $(foreach f,fsync fdatasync rename unlink os_write_all tpm_counter_make tpm_counter_remove,-Wl,--wrap=$(f))
 # as on a kernel without MOVE and POISON
 LDFLAGS_test_stress_slow_steps := -Wl,--wrap=uffd_unprotect,--wrap=page_step
 LDFLAGS_test_stress_old_kernel := -Wl,--wrap=uffd_open

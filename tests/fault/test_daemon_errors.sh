@@ -44,7 +44,8 @@ tenants:
 devices:
   enrol: first-use
   max_age_seconds: 3600
-  firmware: [secpool-emulated-1.0]'
+  firmware: [secpool-emulated-1.0]
+recovery: none'
 printf '%s\n' "$good" >"$work/good.yaml"
 expect 0 '' 'good policy' "$secpool" policy check "$work/good.yaml"
 

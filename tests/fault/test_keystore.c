@@ -55,7 +55,6 @@ static struct shared {
 
 static struct vtpm vtpm;
 static char state_dir[PATH_BYTES], where[PATH_BYTES];
-
 /* ---- the steps ---- */
 
 static void step(void)
@@ -124,10 +123,11 @@ static _Noreturn void be_enclave(int socket)
 	char store[PATH_BYTES + 16];
 
 	snprintf(store, sizeof store, "%s/directory.db", state_dir);
+	const struct anchor_options options = {
+		where, state_dir, HOST_PCRS, access(store, F_OK) != 0, true, STDERR_FILENO};
 	need(secmem_init(SECMEM_ALLOW_LOCKED));
 	need(policy_load_text(policy_text, sizeof policy_text - 1, "test.yaml", &policy));
-	need(hostkeys_open(where, state_dir, HOST_PCRS, access(store, F_OK) == 0, &requests.tree,
-		&requests.keys));
+	need(hostkeys_open(&options, &requests.tree, &requests.keys));
 	audit_init(&requests.audit, &requests.keys.signer);
 	requests.audit.sink = audit_keep_nowhere;
 	vault_init(&requests.vault, &requests.tree);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The key store's files as an attacker with the disk may have made them: a root with its records, nodes, slots. The first byte says which; a tree of any nodes and slots may be small, never wrong. */
+/* The key store's files as an attacker with the disk may have made them: a root with its records, nodes, slots, what is encrypted to the recovery key; and a recovery key as somebody types it. The first byte says which; a tree of any nodes and slots may be small, never wrong. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "enclave/keytree.h"
+#include "enclave/recovery.h"
 #include "enclave/secmem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
@@ -93,6 +94,35 @@ static void read_nodes(const uint8_t *bytes, size_t count)
 	keytree_done(&tree);
 }
 
+/* A key that is taken is one text, but for what people put between the letters. */
+static void read_typed(const char *text, size_t bytes)
+{
+	uint8_t *key = secmem_new(RECOVERY_KEY_BYTES), *again = secmem_new(RECOVERY_KEY_BYTES);
+	char *printed = secmem_new(RECOVERY_TEXT_BYTES);
+
+	require(key && again && printed);
+	if (recovery_read(text, bytes, key) == SECPOOL_OK) {
+		require(recovery_print(key, printed) == SECPOOL_OK);
+		require(recovery_read(printed, strlen(printed), again) == SECPOOL_OK);
+		require(memcmp(key, again, RECOVERY_KEY_BYTES) == 0);
+	}
+	secmem_free(key);
+	secmem_free(again);
+	secmem_free(printed);
+}
+
+/* Nothing opens by a key that it was not encrypted to. */
+static void read_recovery(const uint8_t *bytes, size_t count)
+{
+	uint8_t *key = secmem_new(RECOVERY_KEY_BYTES), *opened = secmem_new(32);
+
+	require(key && opened);
+	memset(key, 7, RECOVERY_KEY_BYTES);
+	require(recovery_open(key, bytes, count, opened, 32) == SECPOOL_E_KEY_GONE);
+	secmem_free(key);
+	secmem_free(opened);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
 	static bool started;
@@ -102,15 +132,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 	started = true;
 	if (count == 0)
 		return 0;
-	switch (bytes[0] % 3) {
+	switch (bytes[0] % 5) {
 	case 0:
 		read_root(bytes + 1, count - 1);
 		break;
 	case 1:
 		read_slot(bytes + 1, count - 1);
 		break;
-	default:
+	case 2:
 		read_nodes(bytes + 1, count - 1);
+		break;
+	case 3:
+		read_typed((const char *)bytes + 1, count - 1);
+		break;
+	default:
+		read_recovery(bytes + 1, count - 1);
 		break;
 	}
 	return 0;

@@ -87,7 +87,7 @@ static inline enum secpool_error rig_start_with(
 {
 	char text[4096];
 	int count = snprintf(text, sizeof text,
-		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\n"
+		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\nrecovery: none\n"
 		"allow: {memfd_without_secret: true}\n"
 		"tenants:\n"
 		"  - name: mine\n    users: [\"%%self\"]\n"

@@ -109,7 +109,7 @@ static void what_is_written_is_read(void **state)
 		SECPOOL_OK);
 	assert_int_equal(report.records, AUDIT_KIND_COUNT);
 	assert_int_equal(report.anchored, AUDIT_KIND_COUNT);
-	assert_int_equal(report.starts, 2);
+	assert_int_equal(report.starts, 3);
 	assert_int_equal(report.missed, 0);
 	assert_true(report.receipt_found);
 	count = lines_of(at);

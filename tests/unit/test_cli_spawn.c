@@ -127,7 +127,8 @@ static void test_start_without_program(void **state)
 
 	(void)state;
 	/* this test lies in tests/unit/, the programs in bin/ */
-	assert_int_equal(spawn_start(home, SPAWN_VTPM, argv, NULL, &process), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(
+		spawn_start(home, SPAWN_VTPM, argv, NULL, -1, &process), SECPOOL_E_NOT_FOUND);
 	assert_non_null(strstr(err_detail(), "secpool-vtpm"));
 	assert_int_equal(process.pid, 7);
 	assert_int_not_equal(access(in("vtpm.pid"), F_OK), 0);

@@ -91,6 +91,21 @@ static void test_settings(void **state)
 	policy_free(policy);
 }
 
+static void test_recovery(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load("version: 1\n" TENANT, &policy), SECPOOL_OK);
+	assert_true(policy_settings(policy)->recovery_key);
+	policy_free(policy);
+	assert_int_equal(load("version: 1\nrecovery: none\n" TENANT, &policy), SECPOOL_OK);
+	assert_false(policy_settings(policy)->recovery_key);
+	policy_free(policy);
+	expect_refused("version: 1\nrecovery: no\n" TENANT, 2, "'key' or 'none'");
+	expect_refused("version: 1\nrecovery: [key]\n" TENANT, 2, "expected");
+}
+
 static void test_cipher(void **state)
 {
 	struct policy *policy = NULL;
@@ -539,6 +554,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_minimal),
 		cmocka_unit_test(test_settings),
+		cmocka_unit_test(test_recovery),
 		cmocka_unit_test(test_cipher),
 		cmocka_unit_test(test_shipped),
 		cmocka_unit_test(test_fd),
