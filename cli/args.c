@@ -96,6 +96,8 @@ static const struct known_option known[] = {
 		"--redundancy R       none, mirror:N or ec:K+M (none)"},
 	{{"on-loss", required_argument, NULL, OPT_RUN + RUNOPTS_ON_LOSS}, ARG_RUN,
 		"--on-loss M          failover, sigbus, signal:NAME or kill"},
+	{{"fork", required_argument, NULL, OPT_RUN + RUNOPTS_FORK}, ARG_RUN,
+		"--fork F             what a child has: snapshot, or deny (snapshot)"},
 	{{"fault-mode", required_argument, NULL, OPT_FAULT_MODE}, ARG_RUN,
 		"--fault-mode thread  the only one for programs as they are"},
 };

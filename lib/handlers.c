@@ -127,14 +127,15 @@ static bool push_locked(struct handlers *handlers, const struct work *work)
 	return true;
 }
 
-/* The worker is inside from then on: pages of a region must not be without somebody who is. */
+/* The worker is inside, before it took the lock (it may wait for the gate): pages of a region must not be without somebody who is. It leaves when there is nothing. */
 static bool pop_locked(struct worker *worker, struct work *ret_work)
 {
 	struct handlers *handlers = &worker->pool->handlers;
 
-	if (handlers->count == 0)
+	if (handlers->count == 0) {
+		worker_leave(worker);
 		return false;
-	worker_enter(worker);
+	}
 	*ret_work = handlers->queue[handlers->head];
 	handlers->head = (handlers->head + 1) % HANDLERS_QUEUE;
 	handlers->count--;
@@ -166,6 +167,7 @@ void handlers_delegate(struct secpool *pool, const struct uffd_fault *fault)
 	pthread_mutex_unlock(&handlers->lock);
 }
 
+/* region: NULL for any. */
 static bool is_queued(struct handlers *handlers, const struct secpool_region *region)
 {
 	bool found = false;
@@ -173,7 +175,7 @@ static bool is_queued(struct handlers *handlers, const struct secpool_region *re
 	pthread_mutex_lock(&handlers->lock);
 	for (unsigned i = 0; i < handlers->count; i++) {
 		const struct work *work = &handlers->queue[(handlers->head + i) % HANDLERS_QUEUE];
-		found = found || (!work->is_fault && work->fill.region == region);
+		found = found || (!work->is_fault && (!region || work->fill.region == region));
 	}
 	pthread_mutex_unlock(&handlers->lock);
 	return found;
@@ -183,6 +185,11 @@ void handlers_await_region(struct secpool *pool, const struct secpool_region *re
 {
 	while (is_queued(&pool->handlers, region))
 		sched_yield();
+}
+
+bool handlers_idle_of_fills(struct secpool *pool)
+{
+	return !is_queued(&pool->handlers, NULL);
 }
 
 void handlers_step_down(struct worker *worker)
@@ -241,8 +248,13 @@ static void do_queued(struct worker *worker)
 
 	while (more && worker->leads) {
 		struct work work;
+		worker_enter(worker);
 		pthread_mutex_lock(&handlers->lock);
-		more = handlers->idle == 0 && pop_locked(worker, &work);
+		more = handlers->idle == 0;
+		if (!more)
+			worker_leave(worker);
+		else
+			more = pop_locked(worker, &work);
 		pthread_mutex_unlock(&handlers->lock);
 		if (more)
 			do_work(worker, &work);
@@ -281,20 +293,23 @@ static bool await(struct worker *worker, struct work *ret_work, bool *ret_lead)
 	bool found = false;
 
 	*ret_lead = false;
-	pthread_mutex_lock(&handlers->lock);
-	for (;;) {
+	while (!found && !*ret_lead) {
+		worker_enter(worker);
+		pthread_mutex_lock(&handlers->lock);
 		found = pop_locked(worker, ret_work);
-		if (found || atomic_load(&pool->stopping))
-			break;
-		if (!handlers->leading && !pool->uffd.is_inline) {
-			handlers->leading = *ret_lead = true;
-			break;
+		if (!found && atomic_load(&pool->stopping)) {
+			pthread_mutex_unlock(&handlers->lock);
+			return false;
 		}
-		handlers->idle++;
-		pthread_cond_wait(&handlers->more, &handlers->lock);
-		handlers->idle--;
+		if (!found && !handlers->leading && !pool->uffd.is_inline) {
+			handlers->leading = *ret_lead = true;
+		} else if (!found) {
+			handlers->idle++;
+			pthread_cond_wait(&handlers->more, &handlers->lock);
+			handlers->idle--;
+		}
+		pthread_mutex_unlock(&handlers->lock);
 	}
-	pthread_mutex_unlock(&handlers->lock);
 	return found;
 }
 

@@ -52,6 +52,9 @@ void handlers_delegate(struct secpool *pool, const struct uffd_fault *fault);
 /* Returns when no pages of the region wait for a handler to bring them in: who has them in hand is inside. Threads: the service. */
 void handlers_await_region(struct secpool *pool, const struct secpool_region *region);
 
+/* Whether no pages wait for a handler to bring them in. Threads: the service. */
+bool handlers_idle_of_fills(struct secpool *pool);
+
 /* The worker will be busy for long: if it leads, another handler shall read faults meanwhile. Threads: workers. */
 void handlers_step_down(struct worker *worker);
 

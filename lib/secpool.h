@@ -9,7 +9,7 @@
  * Dangers:
  * - A page whose last copy went with its device raises SIGBUS when touched (si_addr names it), unless the region is mirrored.
  *   secpool_read and secpool_write return SECPOOL_E_LOST instead.
- * - A child made by fork does not have the regions: touching them there is SIGBUS, calls return SECPOOL_E_CLOSED, and it can open no pool before it execs.
+ * - A child made by fork does not have the regions (under `secpool run` it may have copies, secpool-run(1)): touching them there is SIGBUS, calls return SECPOOL_E_CLOSED, and it can open no pool before it execs.
  * - munmap, mremap and madvise on a region are refused (EINVAL) by the library's own versions of these functions.
  * - SIGBUS is the library's: it interposes sigaction, signal and the functions that block signals, and hands the program what is its own.
  *

@@ -120,6 +120,7 @@ static void run_calls(struct service *service)
 		} else {
 			complete(call, call->error);
 		}
+		workers_await_open_gate(service->pool); /* a fork has the pool stopped */
 	}
 }
 

@@ -12,6 +12,8 @@
 #include "lib/erasure.h"
 #include "lib/evict.h"
 #include "lib/pool.h"
+#include "lib/snapshot.h"
+#include "lib/spinlock.h"
 
 /* Guests' places: what they may hold of the budget, and how many at least and at most. */
 enum {
@@ -27,8 +29,14 @@ enum { MOVED_PART = 4 };
 enum { BORROW_SPINS = 64 };
 #define BORROW_RETRY_NS (20ull * 1000)
 
+/* How often the service looks whether something moves while the gate is closed. */
+#define GATE_LOOK_NS (100ull * 1000000)
+
 /* The place that this thread had last: its memory is warm in this CPU's caches. */
 static _Thread_local unsigned last_place __attribute__((tls_model("initial-exec")));
+
+/* This thread forks: its guests come in while the gate is closed. */
+static _Thread_local bool passes_gate __attribute__((tls_model("initial-exec")));
 
 static size_t staging_of(size_t page_bytes)
 {
@@ -164,7 +172,8 @@ static enum secpool_error worker_init(
 	struct worker *worker = &pool->workers.all[index];
 	enum secpool_error error;
 
-	*worker = (struct worker){.pool = pool, .index = index, .uffd = uffd};
+	*worker = (struct worker){
+		.pool = pool, .index = index, .uffd = uffd, .gate = &pool->workers.gate};
 	worker->guest = index >= pool->workers.first_guest;
 	error = evict_batch_new(&worker->batch);
 	if (!error)
@@ -291,5 +300,59 @@ void workers_await(struct secpool *pool)
 		while (stay != 0 &&
 			atomic_load_explicit(&worker->inside, memory_order_acquire) == stay)
 			sched_yield();
+	}
+}
+
+void worker_await_gate(struct worker *worker)
+{
+	_Atomic uint32_t *gate = &worker->pool->workers.gate;
+
+	while (!passes_gate && atomic_load(gate) != 0) {
+		worker_leave(worker);
+		while (atomic_load(gate) != 0)
+			spinlock_futex_wait(gate, 1);
+		atomic_store(&worker->inside, ++worker->turn); /* then the gate: as worker_enter */
+	}
+}
+
+bool workers_close_gate(struct secpool *pool)
+{
+	uint32_t open = 0;
+
+	return atomic_compare_exchange_strong(&pool->workers.gate, &open, 1);
+}
+
+bool workers_open_gate(struct secpool *pool)
+{
+	bool was_closed = atomic_exchange(&pool->workers.gate, 0) != 0;
+
+	spinlock_futex_wake(&pool->workers.gate, INT32_MAX);
+	return was_closed;
+}
+
+void workers_note_gate(struct secpool *pool)
+{
+	atomic_fetch_add_explicit(&pool->workers.gate_steps, 1, memory_order_relaxed);
+}
+
+void workers_pass_gate(bool passes)
+{
+	passes_gate = passes;
+}
+
+void workers_await_open_gate(struct secpool *pool)
+{
+	struct workers *workers = &pool->workers;
+	uint32_t steps = atomic_load(&workers->gate_steps);
+	uint64_t since = clock_now_ns();
+
+	while (atomic_load(&workers->gate) != 0) {
+		spinlock_futex_wait_most(&workers->gate, 1, GATE_LOOK_NS);
+		if (atomic_load(&workers->gate_steps) != steps) {
+			steps = atomic_load(&workers->gate_steps);
+			since = clock_now_ns();
+		} else if (clock_now_ns() - since > SNAPSHOT_PATIENCE_NS) {
+			workers_open_gate(pool);
+		}
 	}
 }

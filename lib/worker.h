@@ -45,6 +45,7 @@ struct worker {
 	struct secpool *pool;
 	unsigned index;
 	bool guest;
+	const _Atomic uint32_t *gate; /* workers.gate */
 	const struct uffd *uffd; /* the pool's, by the descriptor that this worker's threads have */
 	uint8_t *ciphertext;     /* private copy of what goes to or came from a device */
 	uint8_t *plain;          /* pages decrypted, before they are mapped; locked as far as it is used */
@@ -66,6 +67,8 @@ struct worker {
 struct workers {
 	unsigned count; /* all of them */
 	unsigned first_guest;
+	_Alignas(WORKER_CACHE_LINE) _Atomic uint32_t gate; /* a futex: 1 while the pool is stopped for a fork (snapshot.h) */
+	_Atomic uint32_t gate_steps; /* a count: it is not stopped for nothing */
 	_Alignas(WORKER_CACHE_LINE) _Atomic uint64_t free; /* bit i: all[i] is a guest's place that nobody has */
 	struct worker all[WORKERS_MOST];
 };
@@ -100,11 +103,16 @@ enum secpool_error workers_grow(struct secpool *pool, size_t page_bytes) MUST_US
 struct worker *worker_borrow(struct secpool *pool);
 void worker_give_back(struct worker *worker);
 
-/* From enter to leave, regions that the worker finds are not freed. */
+/* The other half of worker_enter: leaves, and enters when the gate is open. */
+void worker_await_gate(struct worker *worker);
+
+/* From enter to leave, regions that the worker finds are not freed. Waits while the pool is stopped. */
 static inline void worker_enter(struct worker *worker)
 {
-	/* seq_cst: before the table is read; pool_remove_region changes the table before it looks here */
+	/* seq_cst: before the table is read; pool_remove_region changes the table before it looks here. So with the gate: who closes it looks here afterwards */
 	atomic_store(&worker->inside, ++worker->turn);
+	if (atomic_load(worker->gate) != 0)
+		worker_await_gate(worker);
 }
 
 static inline void worker_leave(struct worker *worker)
@@ -118,6 +126,19 @@ static inline void counter_add(struct worker *worker, enum counter counter, uint
 	/* relaxed: counts order nothing */
 	atomic_fetch_add_explicit(&worker->counters[counter], count, memory_order_relaxed);
 }
+
+/*
+ * The gate: while it is closed no worker comes in, and the service does nothing (workers_await_open_gate). Whoever closes it opens it; false from there: it was open already, because nothing
+ * was noted for SNAPSHOT_PATIENCE_NS, and so what was meant to stand still did not. close: false when it is closed by another. pass: this thread's guests come in all the same.
+ * Threads: close: the service; the others: who had it closed.
+ */
+bool workers_close_gate(struct secpool *pool) MUST_USE;
+bool workers_open_gate(struct secpool *pool);
+void workers_note_gate(struct secpool *pool);
+void workers_pass_gate(bool passes);
+
+/* Returns when the gate is open; opens it itself when nothing was noted for so long. Threads: the service, outside. */
+void workers_await_open_gate(struct secpool *pool);
 
 /* Returns when every stay that had begun before the call has ended. Threads: the service, outside. */
 void workers_await(struct secpool *pool);

@@ -2,6 +2,7 @@
 #include "lib/preload/ordinary.h"
 
 #include <dlfcn.h>
+#include <gnu/lib-names.h>
 #include <link.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -46,13 +47,15 @@ void ordinary_free(void *memory)
 	__libc_free(memory);
 }
 
+/* libc's own: the next in the search may be another allocator's, which the program is linked with. */
 size_t ordinary_usable_size(void *memory)
 {
 	static _Atomic(void *) found; /* found twice it is the same */
-	void *function = atomic_load(&found);
+	void *function = atomic_load(&found), *libc;
 
 	if (!function) {
-		function = dlsym(RTLD_NEXT, "malloc_usable_size");
+		libc = dlopen(LIBC_SO, RTLD_LAZY | RTLD_NOLOAD);
+		function = libc ? dlsym(libc, "malloc_usable_size") : NULL;
 		atomic_store(&found, function);
 	}
 	return function ? ((size_t(*)(void *))function)(memory) : 0;

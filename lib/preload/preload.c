@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "lib/base/os.h"
+#include "lib/preload/fork.h"
 #include "lib/preload/ordinary.h"
 #include "lib/secpool.h"
 #include "lib/signals.h"
@@ -34,14 +35,13 @@ enum { STATUS_FAILED = 1, STATUS_REFUSED = 3 };
 enum { PAGE_BYTES = 4096 };
 
 static _Atomic(struct secpool *) program_pool; /* NULL: not open yet */
-static _Atomic bool forked;		       /* this is a child made by fork: it has no pool */
 
 /* The pool, if memory for this caller comes from it. */
 static struct secpool *pool_for(const void *caller)
 {
 	struct secpool *pool = atomic_load_explicit(&program_pool, memory_order_acquire);
 
-	if (!pool || ordinary_wanted(caller) || atomic_load_explicit(&forked, memory_order_relaxed))
+	if (!pool || ordinary_wanted(caller) || fork_is_child())
 		return NULL;
 	return pool;
 }
@@ -111,7 +111,7 @@ PUBLIC void free(void *memory)
 
 	if (!is_pooled(memory))
 		ordinary_free(memory);
-	else if (!atomic_load_explicit(&forked, memory_order_relaxed))
+	else if (!fork_is_child())
 		secpool_free(atomic_load_explicit(&program_pool, memory_order_relaxed), memory);
 	errno = saved; /* lint: errno as above */
 }
@@ -125,7 +125,7 @@ static void *reallocate(void *memory, size_t bytes, const void *caller)
 			free(memory);
 			return NULL;
 		}
-		if (atomic_load_explicit(&forked, memory_order_relaxed))
+		if (fork_is_child())
 			return checked(move_out(memory, bytes));
 		pool = atomic_load_explicit(&program_pool, memory_order_relaxed);
 		return checked(secpool_realloc(pool, memory, bytes));
@@ -249,11 +249,6 @@ static bool serves_program(void)
 	       symbol->st_shndx == SHN_UNDEF;
 }
 
-static void on_fork(void)
-{
-	atomic_store(&forked, true);
-}
-
 static enum secpool_error read_options(struct runopts *options)
 {
 	enum secpool_error error = SECPOOL_OK;
@@ -302,8 +297,8 @@ static enum secpool_error open_pool(const struct runopts *options, struct secpoo
 	return secpool_open(options->tenant, &wanted, ret_pool);
 }
 
-/* Before main. Constructors of libraries may have run: what they allocated is ordinary memory. */
-__attribute__((constructor)) static void begin(void)
+/* Before main. Constructors of libraries may have run: what they allocated is ordinary memory. The priority: before jemalloc's constructor (fork_prepare_first). */
+__attribute__((constructor(101))) static void begin(void)
 {
 	struct runopts options;
 	struct secpool *pool = NULL;
@@ -316,16 +311,19 @@ __attribute__((constructor)) static void begin(void)
 		refuse(SECPOOL_E_UNSUPPORTED,
 			"the program has an allocator of its own: its memory would not be in the "
 			"pool");
-	error = open_pool(&options, &pool);
+	error = fork_prepare_first();
+	if (!error)
+		error = open_pool(&options, &pool);
 	if (error)
 		refuse(error, "the pool can't be opened");
+	error = fork_prepare(pool, options.fork);
+	if (error)
+		refuse(error, "fork can't be prepared");
 	/* the first region: what the policy and the devices refuse is known before the program begins */
 	first = secpool_malloc(pool, 1);
 	if (!first)
 		refuse(SECPOOL_E_NO_SPACE, "the pool gives no memory");
 	secpool_free(pool, first);
-	if (pthread_atfork(NULL, NULL, on_fork) != 0)
-		refuse(SECPOOL_E_NO_MEMORY, "no memory for what a child does first");
 	ordinary_find_callers();
 	/* release: all of the above is before the first use by another thread */
 	atomic_store_explicit(&program_pool, pool, memory_order_release);

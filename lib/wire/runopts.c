@@ -14,6 +14,7 @@ static const struct {
 	[RUNOPTS_LOCAL_BYTES] = {"local-bytes", "SECPOOL_RUN_LOCAL_BYTES"},
 	[RUNOPTS_REDUNDANCY] = {"redundancy", "SECPOOL_RUN_REDUNDANCY"},
 	[RUNOPTS_ON_LOSS] = {"on-loss", "SECPOOL_RUN_ON_LOSS"},
+	[RUNOPTS_FORK] = {"fork", "SECPOOL_RUN_FORK"},
 };
 
 void runopts_init(struct runopts *options)
@@ -98,6 +99,17 @@ static enum secpool_error read_redundancy(struct runopts *options, const char *t
 	return SECPOOL_OK;
 }
 
+static enum secpool_error read_fork(struct runopts *options, const char *text)
+{
+	if (strcmp(text, "snapshot") == 0)
+		options->fork = RUNOPTS_FORK_SNAPSHOT;
+	else if (strcmp(text, "deny") == 0)
+		options->fork = RUNOPTS_FORK_DENY;
+	else
+		return err_set(SECPOOL_E_INVALID, "fork %.40s: expected snapshot or deny", text);
+	return SECPOOL_OK;
+}
+
 enum secpool_error runopts_read(
 	struct runopts *options, enum runopts_option option, const char *text)
 {
@@ -110,6 +122,8 @@ enum secpool_error runopts_read(
 		return read_redundancy(options, text);
 	case RUNOPTS_ON_LOSS:
 		return read_on_loss(options, text);
+	case RUNOPTS_FORK:
+		return read_fork(options, text);
 	case RUNOPTS_OPTIONS:
 		break;
 	}

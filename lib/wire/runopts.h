@@ -17,8 +17,12 @@ enum runopts_option {
 	RUNOPTS_LOCAL_BYTES = 1,
 	RUNOPTS_REDUNDANCY = 2,
 	RUNOPTS_ON_LOSS = 3,
-	RUNOPTS_OPTIONS = 4,
+	RUNOPTS_FORK = 4,
+	RUNOPTS_OPTIONS = 5,
 };
+
+/* What a child made by fork(2) has of the pool's memory: all of it as at that moment, or SIGBUS. */
+enum runopts_fork { RUNOPTS_FORK_SNAPSHOT = 0, RUNOPTS_FORK_DENY = 1 };
 
 struct runopts {
 	char tenant[MSG_NAME_BYTES];
@@ -26,6 +30,7 @@ struct runopts {
 	uint32_t data, lanes;  /* redundancy, as in msg_redundancy_read */
 	uint32_t on_loss;      /* enum msg_on_loss; 0: the default of the redundancy */
 	uint32_t signal;       /* for MSG_ON_LOSS_SIGNAL, else 0 */
+	enum runopts_fork fork;
 };
 
 /* Tenant "default", one copy, and the defaults of the library. */

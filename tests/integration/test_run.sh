@@ -26,9 +26,10 @@ run() { timeout 60 "$S" run --local-bytes 8M "$@"; }
 [ "$("$P" where)" = ordinary ] || fail "memory is in the pool without secpool run"
 [ "$(run -- "$P" where)" = pool ] || fail "memory is not in the pool"
 [ "$(run --redundancy mirror:2 --on-loss failover -- "$P" where)" = pool ] || fail "mirror:2"
-for what in family threads calls signals spawn denied; do
+for what in family threads calls signals spawn forked forks; do
 	[ "$(run -- "$P" $what)" = ok ] || fail "$what"
 done
+[ "$(run --fork deny -- "$P" denied)" = ok ] || fail "denied"
 
 # the program's own status, signals, and name; what it starts is in the pool too
 status=0
@@ -37,7 +38,7 @@ run -- "$P" status || status=$?
 status=0
 (run -- "$P" killed) 2>/dev/null || status=$?
 [ "$status" = 143 ] || fail "SIGTERM gives $status"
-printf '#!/bin/bash\necho "$1"\nexec "%s" where\n' "$P" >"$work/script"
+printf '#!/bin/bash\necho "$1"\n"%s" where\n' "$P" >"$work/script"
 chmod +x "$work/script"
 [ "$(run -- "$work/script" word | tr '\n' ' ')" = 'word pool ' ] || fail "a script"
 [ "$(PATH=$B/tests/plain:$PATH run -- plain where)" = pool ] || fail "a program by its name"
@@ -46,6 +47,7 @@ chmod +x "$work/script"
 refused 2 EFAULT "$S" run --fault-mode inline -- "$P" where
 refused 2 redundancy "$S" run --redundancy mirror:9 -- "$P" where
 refused 2 'refill needs' "$S" run --on-loss refill -- "$P" where
+refused 2 'snapshot or deny' "$S" run --fork maybe -- "$P" where
 refused 2 missing "$S" run
 refused 1 'not found' "$S" run -- nothing-of-that-name
 refused 3 'has no tenant' "$S" run --tenant nobody -- "$P" where

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
@@ -302,7 +303,7 @@ static int status_of(pid_t pid)
 	return status;
 }
 
-static void check_spawn(bool forks)
+static void check_spawn(void)
 {
 	char *path = out("/bin/sh"), **words = malloc(4 * sizeof *words);
 	pid_t pid;
@@ -323,8 +324,6 @@ static void check_spawn(bool forks)
 	expect(status_of(pid) == 7 << 8);
 	push_out();
 	expect(system(words[2]) == 7 << 8);
-	if (!forks)
-		return;
 	push_out();
 	pid = fork();
 	if (pid == 0) {
@@ -332,6 +331,130 @@ static void check_spawn(bool forks)
 		_exit(1);
 	}
 	expect(status_of(pid) == 7 << 8);
+}
+
+/* --fork snapshot: a child has all as it was, whatever the parent does meanwhile; what it changes is its own. */
+static void check_forked(void)
+{
+	uint64_t *memory = malloc(LARGE), *other;
+	int ends[2];
+	char byte = 0;
+	pid_t pid;
+
+	expect(pipe(ends) == 0);
+	fill(memory, LARGE, 3);
+	pid = fork();
+	if (pid == 0) {
+		expect(read(ends[0], &byte, 1) == 1); /* until the parent has changed all of it */
+		expect(holds(memory, LARGE, 3));
+		fill(memory, LARGE, 5);
+		expect(holds(memory, LARGE, 5));
+		other = malloc(LARGE);
+		expect(!in_pool(other));
+		memory = grow(memory, 2 * LARGE);
+		expect(!in_pool(memory) && holds(memory, LARGE, 5));
+		free(memory);
+		free(other);
+		pid = fork(); /* a child's child */
+		if (pid == 0)
+			_exit(8);
+		expect(status_of(pid) == 8 << 8);
+		exit(9);
+	}
+	fill(memory, LARGE, 4);
+	expect(write(ends[1], "x", 1) == 1);
+	expect(status_of(pid) == 9 << 8);
+	expect(holds(memory, LARGE, 4));
+	free(memory);
+}
+
+static sigjmp_buf after_bus;
+
+static void on_bus(int number)
+{
+	(void)number;
+	siglongjmp(after_bus, 1);
+}
+
+/* How many pages are lost; all others hold what they must. */
+static unsigned count_lost(const uint64_t *memory)
+{
+	volatile unsigned lost = 0;
+
+	for (volatile size_t at = 0; at < LARGE; at += PAGE) {
+		if (sigsetjmp(after_bus, 1) != 0)
+			lost++;
+		else
+			expect(holds(memory + at / sizeof *memory, PAGE, 3 + at / sizeof *memory));
+	}
+	return lost;
+}
+
+/* A device goes while the program waits: a child has the same pages as its parent, and SIGBUS for the others. */
+static void check_lost(void)
+{
+	struct sigaction action = {.sa_handler = on_bus};
+	uint64_t *memory = aligned_alloc(PAGE, LARGE);
+	unsigned lost;
+	pid_t pid;
+
+	fill(memory, LARGE, 3);
+	sigaction(SIGBUS, &action, NULL);
+	puts("ready");
+	fflush(stdout);
+	expect(getchar() == '\n');
+	lost = count_lost(memory);
+	printf("%u lost\n", lost);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0)
+		_exit(count_lost(memory) == lost ? 9 : 1);
+	expect(status_of(pid) == 9 << 8);
+}
+
+static _Atomic bool stop;
+
+/* Each pair of words is equal whenever it is looked at by one who stops the world; regions are made and pages move meanwhile. */
+static void *change(void *arg)
+{
+	_Atomic uint64_t *pair = arg;
+
+	for (uint64_t i = 1; !stop; i++) {
+		pair[0] = i;
+		pair[LARGE / THREADS / 2 / sizeof *pair] = i;
+		if (i % 64 == 0)
+			free(malloc((size_t)(i * 4097 % (3 * MIB))));
+	}
+	return NULL;
+}
+
+/* Forks beside threads that store and allocate: the child sees one moment. */
+static void check_forks(void)
+{
+	char *memory = calloc(1, LARGE);
+	pthread_t threads[THREADS];
+
+	for (unsigned i = 0; i < THREADS; i++)
+		expect(pthread_create(&threads[i], NULL, change, memory + i * (LARGE / THREADS)) ==
+			0);
+	for (unsigned round = 0; round < 5; round++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			for (unsigned i = 0; i < THREADS; i++) {
+				_Atomic uint64_t *pair = (void *)(memory + i * (LARGE / THREADS));
+				uint64_t first = pair[0];
+				uint64_t second = pair[LARGE / THREADS / 2 / sizeof *pair];
+				expect(first == second || first == second + 1);
+			}
+			_exit(9);
+		}
+		expect(status_of(pid) == 9 << 8);
+		push_out();
+	}
+	stop = true;
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	free(memory);
 }
 
 /* --fork deny: what a child touches of the pool is SIGBUS; what it allocates is its own. */
@@ -400,7 +523,13 @@ int main(int argc, char **argv)
 	} else if (strcmp(what, "signals") == 0) {
 		check_signals();
 	} else if (strcmp(what, "spawn") == 0) {
-		check_spawn(false);
+		check_spawn();
+	} else if (strcmp(what, "forked") == 0) {
+		check_forked();
+	} else if (strcmp(what, "lost") == 0) {
+		check_lost();
+	} else if (strcmp(what, "forks") == 0) {
+		check_forks();
 	} else if (strcmp(what, "denied") == 0) {
 		check_denied();
 	} else if (strcmp(what, "status") == 0) {

@@ -36,6 +36,11 @@ static void test_good(void **state)
 	assert_int_equal(options.signal, SIGTERM);
 	assert_int_equal(read_text(RUNOPTS_ON_LOSS, "signal:12"), SECPOOL_OK);
 	assert_int_equal(options.signal, 12);
+	assert_int_equal(options.fork, RUNOPTS_FORK_SNAPSHOT);
+	assert_int_equal(read_text(RUNOPTS_FORK, "deny"), SECPOOL_OK);
+	assert_int_equal(options.fork, RUNOPTS_FORK_DENY);
+	assert_int_equal(read_text(RUNOPTS_FORK, "snapshot"), SECPOOL_OK);
+	assert_int_equal(options.fork, RUNOPTS_FORK_SNAPSHOT);
 	assert_int_equal(read_text(RUNOPTS_ON_LOSS, "kill"), SECPOOL_OK);
 	assert_true(options.on_loss == MSG_ON_LOSS_KILL && options.signal == 0);
 }
@@ -52,6 +57,8 @@ static void test_wrong(void **state)
 		{RUNOPTS_LOCAL_BYTES, "much"},
 		{RUNOPTS_REDUNDANCY, "mirror:1"},
 		{RUNOPTS_REDUNDANCY, ""},
+		{RUNOPTS_FORK, ""},
+		{RUNOPTS_FORK, "share"},
 		{RUNOPTS_ON_LOSS, ""},
 		{RUNOPTS_ON_LOSS, "refill"},
 		{RUNOPTS_ON_LOSS, "signal"},
