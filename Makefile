@@ -120,7 +120,7 @@ clean:
 help:
 	@echo 'make               all programs and libraries, in build/bin and build/lib'
 	@echo 'make deps          install the Debian packages of packages.txt (as root)'
-	@echo 'make demo          the main job: real files in encrypted pool memory, one device pulled'
+	@echo 'make demo          the main job: real files in encrypted pool memory, one device pulled; redis-server as it is'
 	@echo 'make check         unit, integration, security and fault tests [SAN=asan|tsan] [TESTS="name ..."]'
 	@echo 'make check-all     the same, then with both sanitizers, then models and lint'
 	@echo 'make check-vm      secpool on CXL devices, in QEMU, on Debian 12'"'"'s kernel'

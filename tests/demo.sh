@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The main job: real files kept encrypted in pool memory, one device pulled half-way, nothing lost.        (make demo)
+# The main job: real files kept encrypted in pool memory, one device pulled half-way, nothing lost; then redis-server as it is, likewise.        (make demo)
 #
 # Brings up the embedded default (three emulated devices) in a folder of its own, or in $SECPOOL_RUNTIME_DIR, and takes it down at the end,
 # whatever happens. Needs about 3 GiB of free memory with the default settings.
@@ -8,6 +8,7 @@
 #   DEMO_BYTES         how much of it at least (512M)
 #   DEMO_DEVICE_BYTES  size of each device (DEMO_BYTES and 256M)
 #   DEMO_LOCAL         plaintext in local memory at most (64M)
+#   DEMO_REDIS_BYTES   how much data redis-server gets (64M)
 #   DEMO_POLICY, DEMO_TENANT   policy file and tenant (those of `secpool up`)
 set -eu
 
@@ -83,11 +84,12 @@ vault=
 
 echo
 "$secpool" receipt verify "$work/receipt.json" --anchor "$SECPOOL_RUNTIME_DIR/state/anchor.pem"
+tests/demo_redis.sh "$work" dev2
 echo
 "$secpool" status
 "$secpool" down
 cat <<TXT
 
-Done: every file came back as it was, with one of three devices gone in the middle.
+Done: every file and every key came back as it was, with one of three devices gone in the middle.
 Where to look next: tests/examples/vault.c (the program), README.md (using the library), docs/architecture.md, docs/caveats.md
 TXT
