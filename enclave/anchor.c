@@ -45,7 +45,7 @@ static enum secpool_error provision(struct anchor *anchor, struct keytree *tree,
 		keyfile_end_root(&w);
 	if (!error)
 		error = anchor_files_write_root(files, w.bytes, w.used);
-	anchor->sealed = anchor->generation;
+	anchor->counted = anchor->sealed = anchor->generation;
 	secmem_free(root);
 	return error;
 }
@@ -104,20 +104,21 @@ static enum secpool_error choose(struct anchor *anchor, const struct anchor_file
 		(unsigned long long)at, files->state_dir, (unsigned long long)now->last);
 }
 
-/* The counter goes up to the root's last value: what else was ever sealed for those below it does not open any more. */
-static enum secpool_error count_up(struct anchor *anchor, uint64_t generation, uint64_t last)
+/* The counter goes up to the root's last value, so many steps at most: what else was ever sealed for those below it does not open any more. */
+static enum secpool_error count_up(struct anchor *anchor, uint64_t last, uint64_t steps)
 {
 	enum secpool_error error = SECPOOL_OK;
 
-	while (!error && generation < last) {
+	for (; !error && anchor->counted < last && steps > 0; steps--) {
 		error = tpm_counter_step(
-			anchor->tpm, anchor->counter_index, anchor->auth, &generation);
-		generation += anchor->base;
+			anchor->tpm, anchor->counter_index, anchor->auth, &anchor->counted);
+		if (!error)
+			anchor->counted += anchor->base;
 	}
-	if (!error && generation != last)
+	if (!error && anchor->counted > last)
 		error = err_set(SECPOOL_E_TPM, "the TPM's counter is at %llu instead of %llu",
-			(unsigned long long)generation, (unsigned long long)last);
-	if (!error)
+			(unsigned long long)anchor->counted, (unsigned long long)last);
+	if (!error && anchor->counted == last)
 		anchor->generation = last;
 	return error;
 }
@@ -143,8 +144,9 @@ static enum secpool_error open_store(
 		error = anchor_files_apply_next(files);
 	if (!error && next && !anchor->taking)
 		error = keyfile_take_next(&files->next, files->state_dir);
+	anchor->counted = generation;
 	if (!error)
-		error = count_up(anchor, generation, file->last);
+		error = count_up(anchor, file->last, UINT64_MAX);
 	if (!error)
 		anchor->sealed = anchor->generation;
 	if (!error && !next)
@@ -164,6 +166,7 @@ enum secpool_error anchor_start(struct anchor *anchor, struct keytree *tree,
 	if (error)
 		return error;
 	anchor->pcrs = options->pcrs;
+	anchor->skipped_most = ANCHOR_SKIPPED_MOST;
 	anchor->auth = secmem_new(TPM_COUNTER_AUTH_BYTES);
 	if (!anchor->auth)
 		return no_memory();
@@ -227,8 +230,13 @@ enum secpool_error anchor_seal(
 	enum secpool_error error;
 	uint8_t *root;
 
-	if (anchor->pending || last <= anchor->sealed ||
-		last - anchor->generation > ANCHOR_SKIPPED_MOST)
+	if (!anchor->pending && last > anchor->sealed &&
+		last - anchor->generation > anchor->skipped_most)
+		return err_set(SECPOOL_E_LIMIT,
+			"%llu generations were begun and not finished: see policy, "
+			"anchor_skipped_most",
+			(unsigned long long)(last - anchor->generation - 1));
+	if (anchor->pending || last <= anchor->sealed)
 		return err_set(SECPOOL_E_INVALID,
 			"generation %llu can't follow %llu, and the %llu that was sealed",
 			(unsigned long long)last, (unsigned long long)anchor->generation,
@@ -258,8 +266,8 @@ enum secpool_error anchor_commit(struct anchor *anchor, struct keytree *tree)
 
 	if (!anchor->pending)
 		return err_set(SECPOOL_E_INVALID, "there is no new generation");
-	error = count_up(anchor, anchor->generation, anchor->sealed);
-	if (error)
+	error = count_up(anchor, anchor->sealed, ANCHOR_STEPS_MOST);
+	if (error || anchor->counted < anchor->sealed)
 		return error;
 	anchor->pending = false;
 	keytree_renewed(tree);

@@ -18,17 +18,20 @@
 #include "enclave/tpm.h"
 #include "lib/base/err.h"
 
-enum { ANCHOR_AUDIT_BYTES = 32, ANCHOR_SKIPPED_MOST = 1024 };
+/* STEPS_MOST: what the TPM counts in one call; a hardware TPM takes some tens of ms for each. */
+enum { ANCHOR_AUDIT_BYTES = 32, ANCHOR_STEPS_MOST = 64, ANCHOR_SKIPPED_MOST = 1024 };
 
 /* What is sealed: also the audit log's head and lengths as of that moment. */
 struct anchor {
 	struct tpm *tpm; /* stays open */
 	uint32_t pcrs, counter_index;
 	uint64_t generation; /* the counter's value and base: that of the tree's root */
+	uint64_t counted;    /* the generation that the counter stands for while it is driven up to the next one */
 	uint64_t base;       /* 0 until the store was recovered to another TPM */
 	uint64_t asserted;   /* the generation whose freshness an operator asserted when it was recovered, 0: none; then no TPM's counter says so of what was before */
 	uint64_t sealed;     /* the last value of the newest root that was sealed in this run */
 	bool pending;	     /* a root was sealed, and is neither committed nor given up */
+	uint64_t skipped_most; /* how far above the generation the next one may be: ANCHOR_SKIPPED_MOST unless its owner sets it, from the policy */
 	uint8_t *auth;	     /* secret: the counter's */
 	uint8_t audit_head[ANCHOR_AUDIT_BYTES];
 	uint64_t audit_count, audit_bytes;
@@ -73,13 +76,13 @@ void anchor_done(struct anchor *anchor);
 void anchor_set_audit(struct anchor *anchor, const uint8_t head[ANCHOR_AUDIT_BYTES], uint64_t count, uint64_t bytes);
 
 /*
- * Renews the tree and writes the new generation's file (keyfile.h) into writer. last: greater than that of every root that was ever sealed for this store, at most ANCHOR_SKIPPED_MOST above the generation.
+ * Renews the tree and writes the new generation's file (keyfile.h) into writer. last: greater than that of every root that was ever sealed for this store, at most skipped_most above the generation.
  * Errors: SECPOOL_E_INVALID (last; or one is pending), SECPOOL_E_TPM, those of keytree_renew: nothing is pending.
  */
 enum secpool_error anchor_seal(struct anchor *anchor, struct keytree *tree, uint64_t last, struct buf_writer *writer) MUST_USE;
 
 /*
- * The file is on the disk: counts up to the new generation. Errors: SECPOOL_E_TPM: it may have counted or not, so the enclave must end: a new start finds out which. SECPOOL_E_INVALID: nothing is pending.
+ * The file is on the disk: counts up to the new generation, at most ANCHOR_STEPS_MOST of the values that lie between; it is pending until none is left, and this is called again. Errors: SECPOOL_E_TPM: it may have counted or not, so the enclave must end: a new start finds out which. SECPOOL_E_INVALID: nothing is pending.
  */
 enum secpool_error anchor_commit(struct anchor *anchor, struct keytree *tree) MUST_USE;
 

@@ -333,6 +333,9 @@ enum secpool_error requests_anchor_end(struct requests *requests, const struct m
 	enum secpool_error error = SECPOOL_OK;
 
 	(void)extra;
+	if (!request->u.enc_anchor_end.commit && anchor->counted != anchor->generation)
+		return err_set(
+			SECPOOL_E_INVALID, "the TPM has begun to count: there is no way back");
 	if (!request->u.enc_anchor_end.commit) {
 		anchor_give_up(anchor, &requests->tree);
 		return SECPOOL_OK;
@@ -341,7 +344,7 @@ enum secpool_error requests_anchor_end(struct requests *requests, const struct m
 	if (error)
 		return error;
 	answer->type = MSG_ENC_ANCHORED;
-	answer->u.enc_anchored.generation = anchor->generation;
-	answer->u.enc_anchored.erased = erased;
+	answer->u.enc_anchored.generation = anchor->counted;
+	answer->u.enc_anchored.erased = anchor->pending ? 0 : erased;
 	return SECPOOL_OK;
 }

@@ -19,8 +19,9 @@
 
 /* A hardware TPM seals in seconds, and each of its answers may take 30 s (tpm_open.c). */
 #define ASK_NS (120 * CLOCK_NS_PER_S)
-/* After one that failed. */
-#define RETRY_NS (60 * CLOCK_NS_PER_S)
+/* After one that failed; twice as long after each further one, for it may have used up a number. */
+#define RETRY_NS      (60 * CLOCK_NS_PER_S)
+#define RETRY_MOST_NS (3600 * CLOCK_NS_PER_S)
 
 struct anchor {
 	struct daemon *daemon;
@@ -28,6 +29,7 @@ struct anchor {
 	char next_path[PATH_MAX];
 	sd_event_source *timer;
 	bool armed;
+	uint64_t retry_ns; /* after the next that fails */
 	struct log_limit failed;
 };
 
@@ -136,6 +138,25 @@ static enum secpool_error end(struct daemon *daemon, bool commit, struct msg *re
 		daemon, ASK_NS, &request, -1, commit ? MSG_ENC_ANCHORED : MSG_REPLY, ret_answer);
 }
 
+/* Over numbers that were skipped the TPM counts too, some at a time. */
+static enum secpool_error count(struct daemon *daemon, uint64_t last, struct msg *ret_answer)
+{
+	uint64_t before;
+	enum secpool_error error;
+
+	ret_answer->u.enc_anchored.generation = 0;
+	do {
+		before = ret_answer->u.enc_anchored.generation;
+		error = end(daemon, true, ret_answer);
+	} while (!error && ret_answer->u.enc_anchored.generation > before &&
+		 ret_answer->u.enc_anchored.generation < last);
+	if (!error && ret_answer->u.enc_anchored.generation != last)
+		error = err_set(SECPOOL_E_INTERNAL, "the enclave counted to %llu instead of %llu",
+			(unsigned long long)ret_answer->u.enc_anchored.generation,
+			(unsigned long long)last);
+	return error;
+}
+
 static enum secpool_error drop_next(const struct anchor *anchor)
 {
 	enum secpool_error error =
@@ -146,19 +167,19 @@ static enum secpool_error drop_next(const struct anchor *anchor)
 
 /* Before the count all can be given up; from the count on there is no way back, and what fails is done by the next start. */
 static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *bytes,
-	uint64_t count, struct msg_enc_anchored *ret_anchored)
+	uint64_t length, struct msg_enc_anchored *ret_anchored)
 {
 	struct daemon *daemon = anchor->daemon;
 	struct keyfile_root root;
 	char reason[ERR_DETAIL_BYTES];
 	struct msg answer;
-	enum secpool_error error = keyfile_parse_root(bytes, count, &root);
+	enum secpool_error error = keyfile_parse_root(bytes, length, &root);
 
 	/* the records that it counts are on disk before it is */
 	if (!error)
 		error = auditlog_sync(daemon->auditlog);
 	if (!error)
-		error = os_write_file_durable(anchor->next_path, bytes, count, 0600);
+		error = os_write_file_durable(anchor->next_path, bytes, length, 0600);
 	if (error) {
 		msg_set_text(reason, sizeof reason, err_detail());
 		/* what may be there of it was not counted, and must not be taken for one that was when the TPM is lost */
@@ -166,7 +187,7 @@ static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *
 			daemon_fail(daemon, "generation-not-given-up", SECPOOL_E_INTERNAL);
 		return err_set(error, "%s", reason);
 	}
-	error = end(daemon, true, &answer);
+	error = count(daemon, root.last, &answer);
 	if (!error)
 		error = wraps_apply(daemon->wraps, &root);
 	if (!error)
@@ -241,6 +262,7 @@ static enum secpool_error run(struct anchor *anchor, struct msg_keystore_anchore
 	if (error)
 		return error;
 	arm(anchor, 0);
+	anchor->retry_ns = RETRY_NS;
 	daemon->generation = done.generation;
 	*ret_anchored = (struct msg_keystore_anchored){.generation = done.generation,
 		.erased = done.erased,
@@ -273,7 +295,9 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
 		return 0;
 	if (log_allowed(&anchor->failed))
 		events_record(anchor->daemon, "not-anchored", &about, "%.200s", err_detail());
-	arm(anchor, RETRY_NS);
+	arm(anchor, anchor->retry_ns);
+	anchor->retry_ns =
+		2 * anchor->retry_ns < RETRY_MOST_NS ? 2 * anchor->retry_ns : RETRY_MOST_NS;
 	return 0;
 }
 
@@ -311,6 +335,7 @@ enum secpool_error anchor_new(
 		return err_set(SECPOOL_E_NO_MEMORY, "anchor: out of memory");
 	anchor->daemon = daemon;
 	anchor->state_dir = state_dir;
+	anchor->retry_ns = RETRY_NS;
 	anchor->failed = (struct log_limit){.period_ns = 600 * CLOCK_NS_PER_S, .burst = 3};
 	if (snprintf(anchor->next_path, PATH_MAX, "%s/" KEYFILE_NEXT, state_dir) >= PATH_MAX)
 		error = err_set(SECPOOL_E_LIMIT, "the state folder's path is too long");

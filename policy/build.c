@@ -25,6 +25,8 @@ enum {
 	ROTATE_SECONDS_MOST = 20 * 366 * 86400,
 	/* DESIGN.md section 4: a TPM's counter wears */
 	ANCHOR_SECONDS_DEFAULT = 300,
+	ANCHOR_SKIPPED_DEFAULT = 1024,
+	ANCHOR_SKIPPED_MOST = 1 << 20,
 	HOST_PCR_DEFAULT = 7,
 	REBALANCE_PERCENT_DEFAULT = 10,
 };
@@ -61,7 +63,7 @@ static enum secpool_error build_rotation(const struct value_source *source,
 	const struct schema_file *file, struct policy_settings *to)
 {
 	uint64_t seconds = ROTATE_SECONDS_DEFAULT, bytes = POLICY_ROTATE_BYTES_MOST;
-	uint64_t anchor = ANCHOR_SECONDS_DEFAULT;
+	uint64_t anchor = ANCHOR_SECONDS_DEFAULT, skipped = ANCHOR_SKIPPED_DEFAULT;
 	enum secpool_error error = value_number(source, "rotate_after_seconds",
 		file->rotate_after_seconds, ROTATE_SECONDS_MOST, &seconds);
 
@@ -74,6 +76,12 @@ static enum secpool_error build_rotation(const struct value_source *source,
 	if (!error)
 		error = value_number(source, "anchor_after_seconds", file->anchor_after_seconds,
 			VALUE_SECONDS_MOST, &anchor);
+	if (!error)
+		error = value_number(source, "anchor_skipped_most", file->anchor_skipped_most,
+			ANCHOR_SKIPPED_MOST, &skipped);
+	if (!error && skipped == 0)
+		error = value_refuse(source, "anchor_skipped_most", "expected 1 to 1048576");
+	to->anchor_skipped_most = skipped;
 	to->anchor_after_ns = anchor * CLOCK_NS_PER_S;
 	to->rotate_after_ns = seconds * CLOCK_NS_PER_S;
 	to->rotate_after_bytes = bytes;

@@ -56,6 +56,7 @@ struct policy_settings {
 	uint64_t patrol_bytes_per_second;   /* how fast a program reads and checks what lies on devices, for each region; 0: not at all */
 	uint64_t rotate_after_ns;           /* a region's key that is older is renewed; 0: none is for its age */
 	uint64_t anchor_after_ns;           /* so long after a key was destroyed that is durable; 0: by command alone */
+	uint64_t anchor_skipped_most;       /* over so many numbers of generations that were never committed the TPM counts; at least 1 */
 	uint64_t rotate_after_bytes;        /* so much written under a key, and it is renewed: at most POLICY_ROTATE_BYTES_MOST */
 	uint64_t max_age_ns;                /* how old a device's evidence may be for placement */
 	uint32_t suspect_after_ms;          /* an answer of a device that is later: other copies are read first */

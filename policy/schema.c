@@ -106,6 +106,7 @@ static const cyaml_schema_field_t file_fields[] = {NEEDED_TEXT(struct schema_fil
 	OPTIONAL_TEXT(struct schema_file, rotate_after_seconds),
 	OPTIONAL_TEXT(struct schema_file, rotate_after_bytes),
 	OPTIONAL_TEXT(struct schema_file, anchor_after_seconds),
+	OPTIONAL_TEXT(struct schema_file, anchor_skipped_most),
 	TEXTS(struct schema_file, host_pcrs, CYAML_FLAG_OPTIONAL, 1, 24),
 	CYAML_FIELD_ENUM("cipher", CYAML_FLAG_STRICT | CYAML_FLAG_OPTIONAL, struct schema_file,
 		cipher, ciphers, 2),

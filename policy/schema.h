@@ -67,7 +67,7 @@ struct schema_devices {
 
 struct schema_file {
 	char *version, *grace_seconds, *session_seconds, *rebuild_bytes_per_second, *rebalance_bytes_per_second, *rebalance_percent, *patrol_bytes_per_second;
-	char *rotate_after_seconds, *rotate_after_bytes, *anchor_after_seconds;
+	char *rotate_after_seconds, *rotate_after_bytes, *anchor_after_seconds, *anchor_skipped_most;
 	char **host_pcrs;
 	int cipher; /* enum schema_cipher */
 	int recovery; /* enum schema_recovery */

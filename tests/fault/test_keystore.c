@@ -29,8 +29,8 @@
 #include "tests/unit/vtpm_process.h"
 
 #define WAIT_NS (600 * CLOCK_NS_PER_S)
-enum { REGIONS = 4000, TEXT_BYTES = 256, PATH_BYTES = 128, EACH_RUN = 2, HOST_PCRS = 1 << 7 };
-enum { LIVE_AT_LEAST = 3 };
+enum { REGIONS = 4000, TEXT_BYTES = 256, PATH_BYTES = 128, EACH_RUN = 2, LIVE_AT_LEAST = 3 };
+enum { HOST_PCRS = 1 << 7 };
 
 static const char policy_text[] =
 	"version: 1\n"
@@ -242,7 +242,6 @@ static void keep_key(struct front *front, const struct msg_enc_key_wrapped *key)
 static void create(struct front *front, uint64_t region)
 {
 	struct msg_enc_key_wrapped wrapped;
-
 	shared->known[region] = ASKED;
 	need(directory_run(front->daemon.directory,
 		"INSERT INTO regions (id, tenant, uid, pid, start_ticks, address, bytes,"
