@@ -445,6 +445,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 	if (!error && daemon->recovered)
 		error = renew_all_keys(daemon);
 	if (!error)
+		error = revoke_tell_quotas(daemon);
+	if (!error)
 		error = rotate_start(daemon, &parts->sources[5]);
 	if (!error)
 		error = rebalance_new(daemon, &daemon->rebalance);

@@ -7,6 +7,7 @@
 #include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/regionkeys.h"
+#include "keymgr/regions.h"
 #include "keymgr/wraps.h"
 #include "policy/policy.h"
 
@@ -63,6 +64,29 @@ enum secpool_error revoke_unknown_tenants(struct daemon *daemon)
 			return error;
 	}
 	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
+}
+
+enum secpool_error revoke_tell_quotas(struct daemon *daemon)
+{
+	const char *name;
+
+	for (size_t i = 0; (name = policy_tenant_name(daemon->policy, i)) != NULL; i++) {
+		const struct policy_quota *quota = policy_tenant_quota(daemon->policy, i);
+		struct events_about about = {.tenant = name};
+		struct regions_use use = {0};
+		enum secpool_error error = regions_count_use(daemon->directory, name, &use);
+
+		if (error)
+			return error;
+		about.bytes = use.bytes;
+		if (use.regions > quota->regions || use.bytes > quota->bytes)
+			events_record(daemon, "over-quota", &about,
+				"%llu regions of %llu, %llu MiB of %llu: no more until it is below",
+				(unsigned long long)use.regions, (unsigned long long)quota->regions,
+				(unsigned long long)(use.bytes >> 20),
+				(unsigned long long)(quota->bytes >> 20));
+	}
+	return SECPOOL_OK;
 }
 
 enum secpool_error revoke_refused(

@@ -15,6 +15,11 @@
 enum secpool_error revoke_unknown_tenants(struct daemon *daemon) MUST_USE;
 
 /*
+ * After a start: tenants that use more than the policy gives them, each with an event (`over-quota`). Nothing is taken back: no more regions are made for them until they are below. Errors: those of the directory.
+ */
+enum secpool_error revoke_tell_quotas(struct daemon *daemon) MUST_USE;
+
+/*
  * The policy refused this process a session as the tenant: its regions of that tenant. Errors: those of an audit that can't be appended to: what is left of them waits for the next call. Another failure ends the daemon.
  */
 enum secpool_error revoke_refused(struct daemon *daemon, const struct os_process *process, const char *tenant) MUST_USE;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SIGHUP to keymgrd while a program writes: a bad policy file changes nothing and an event says where it is wrong; a good one counts: a tenant that went is refused, one that came is not, a device whose firmware
- * went is refused and its stored keys are destroyed; the program goes on with its mirror. What a new policy takes back ends at once. timeout: 120
+ * went is refused and its stored keys are destroyed; the program goes on with its mirror. What a new policy takes back ends at once; a quota that shrinks is told of, and nothing more is given. timeout: 120
  */
 #include <stdlib.h>
 
 #include "lib/base/os.h"
 #include "tests/fault/load.h"
 
-enum { PAGES = 512, LOCAL_BYTES = 4 << 20, TEXT_MOST = 1 << 16 };
+enum { PAGES = 512, QUOTA_PAGES = 16, LOCAL_BYTES = 4 << 20, TEXT_MOST = 1 << 16 };
 
 static char policy_path[256], *policy_text;
 
@@ -124,6 +124,49 @@ static void hangups_are_not_lost(void)
 	SUPPORT_CHECK(support_daemon("keymgrd") == pid);
 }
 
+static enum secpool_error make_region(struct secpool *pool, struct secpool_region **ret_region)
+{
+	const struct secpool_region_options options = {
+		.size = sizeof options, .bytes = QUOTA_PAGES * 4096};
+
+	return secpool_region_create(pool, &options, ret_region);
+}
+
+/* A tenant that has more than a new policy gives it: that is told, it keeps what it has, and gets no more until it is below. */
+static void quotas_shrink(void)
+{
+	struct secpool *pool = support_open("alpha", LOCAL_BYTES);
+	struct secpool_region *regions[2], *more;
+	struct secpool_event event;
+	enum secpool_error error;
+
+	for (unsigned i = 0; i < 2; i++)
+		support_wait_device(i ? "dev1" : "dev0", "online", true, LOAD_WAIT_MS);
+	for (unsigned i = 0; i < 2; i++) {
+		SUPPORT_OK(make_region(pool, &regions[i]));
+		support_fill(secpool_region_address(regions[i]), QUOTA_PAGES * 4096, 70 + i);
+	}
+	change("regions: 64", "regions: 1");
+	hang_up();
+	load_await_events("over-quota", NULL, "2 regions of 1", 1);
+	if (!support_event(pool, SECPOOL_EVENT_DAEMON_BACK, LOAD_WAIT_MS, &event))
+		support_fail("the program does not see keymgrd again");
+	for (unsigned i = 0; i < 2; i++)
+		support_wait_device(i ? "dev1" : "dev0", "online", true, LOAD_WAIT_MS);
+	SUPPORT_CHECK(make_region(pool, &more) == SECPOOL_E_QUOTA);
+	for (unsigned i = 0; i < 2; i++)
+		SUPPORT_CHECK(support_matches(
+			secpool_region_address(regions[i]), QUOTA_PAGES * 4096, 70 + i));
+	/* as much as it may have is not below */
+	SUPPORT_OK(secpool_region_release(regions[0], NULL));
+	SUPPORT_CHECK(make_region(pool, &more) == SECPOOL_E_QUOTA);
+	SUPPORT_OK(secpool_region_release(regions[1], NULL));
+	error = make_region(pool, &more);
+	if (error)
+		support_fail("below its quota: %s", err_detail());
+	secpool_close(pool);
+}
+
 static void a_good_one_counts(struct secpool *pool)
 {
 	struct secpool_event event;
@@ -185,6 +228,7 @@ int main(void)
 	regions_are_revoked(
 		"name: brief\n    users: [\"%self\"]", "name: brief\n    users: [\"65533\"]", 2);
 	hangups_are_not_lost();
+	quotas_shrink();
 	free(policy_text);
 	support_down();
 	return 0;
