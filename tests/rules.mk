@@ -69,7 +69,8 @@ $(eval $(call program,secpool-torture,tests/torture/torture.c,torture secpool en
 # and the daemons, with points at which the torture stops them, in a folder of their own beside a secpool that starts those
 TORTURE_DAEMONS := $(addprefix $(B)/tests/torture/,secpool secpool-vtpm secpool-keymgrd secpool-hotplugd)
 KEYMGRD_WRAPS   := $(call wraps,extents_take extents_fill extents_move extents_moved extents_scrub_again wraps_put_all wraps_erase wraps_erase_all regions_set_live regions_release regions_add_scrubbed regions_finish overwrite_range \
-	hotplug_handle_begin hotplug_handle_evidence epochs_want epochs_begin epochs_end)
+	hotplug_handle_begin hotplug_handle_evidence epochs_want epochs_begin epochs_end \
+	auditlog_keep auditlog_sync daemon_ask_within keyfile_take_next)
 HOTPLUGD_WRAPS  := $(call wraps,attest_start attest_answer notify_state device_drain)
 DAEMON_POINTS   := tests/torture/daemons/points_keymgrd.c tests/torture/daemons/points_hotplugd.c
 SP_SOURCES      += $(DAEMON_POINTS)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Records of the audit a second: made, chained and signed; appended to the file without waiting for the disk; and with it, as each record that an operation waits for, against bare writes
+ * Records of the audit a second: made, chained and signed; appended to the file without waiting for the disk; with it, as each record that an operation waits for alone; and with one wait for all that wait together; against bare writes
  * of as many bytes, each followed by fdatasync. The file is in a folder of its own below $TMPDIR (else /var/tmp): its disk is what is measured. Needs no daemons.
  */
 #include "tests/bench/bench.h"
@@ -16,7 +16,8 @@
 #include "keymgr/auditlog.h"
 #include "lib/base/os.h"
 
-enum { RECORDS = 64, CANDIDATES = 4, FOLDER_BYTES = 128 };
+/* TOGETHER: as many as a go of turns may bring. */
+enum { RECORDS = 64, TOGETHER = 64, CANDIDATES = 5, FOLDER_BYTES = 128 };
 
 struct work {
 	struct audit audit;
@@ -61,6 +62,20 @@ static void run_records(void *arg, unsigned times)
 			work->failed = true;
 }
 
+/* As the records of a go of turns. */
+static void run_together(void *arg, unsigned times)
+{
+	struct work *work = arg;
+	const struct audit_entry entry = {
+		.kind = AUDIT_KEY_CREATED, .tenant = "default", .region = 1234567, .epoch = 1};
+
+	for (unsigned t = 1; t <= times; t++)
+		if (audit_add(&work->audit, &entry) != SECPOOL_OK ||
+			((t % TOGETHER == 0 || t == times) &&
+				audit_sync(&work->audit) != SECPOOL_OK))
+			work->failed = true;
+}
+
 static void run_bare(void *arg, unsigned times)
 {
 	static const char bytes[AUDIT_LINE_BYTES];
@@ -80,6 +95,8 @@ static void report(struct bench *bench, struct bench_candidate *candidates, cons
 		bench_report(bench, c->metric, RECORDS / bench_median(c), "records/s",
 			RECORDS / c->seconds[BENCH_ROUNDS - 1], RECORDS / c->seconds[0], config);
 	}
+	bench_report(bench, "together_per_alone",
+		bench_median(&candidates[2]) / bench_median(&candidates[4]), "x", 0, 0, config);
 	bench_report(bench, "of_bare", bench_median(&candidates[3]) / bench_median(&candidates[2]),
 		"ratio", 0, 0, config);
 }
@@ -87,12 +104,13 @@ static void report(struct bench *bench, struct bench_candidate *candidates, cons
 /* Each of the three ways has a chain of its own; the two files are apart. */
 static int run(struct bench *bench, const struct receipt_signer *signer, const char *folder)
 {
-	static struct work made, loose, kept, bare;
+	static struct work made, loose, kept, bare, together;
 	struct bench_candidate candidates[CANDIDATES] = {
 		{.metric = "made", .run = run_records, .arg = &made},
 		{.metric = "appended", .run = run_records, .arg = &loose},
 		{.metric = "on_disk", .run = run_records, .arg = &kept},
-		{.metric = "bare_write_and_sync", .run = run_bare, .arg = &bare}};
+		{.metric = "bare_write_and_sync", .run = run_bare, .arg = &bare},
+		{.metric = "on_disk_together", .run = run_together, .arg = &together}};
 	char path[FOLDER_BYTES + 16], config[64];
 	struct auditlog *log = NULL;
 
@@ -101,20 +119,22 @@ static int run(struct bench *bench, const struct receipt_signer *signer, const c
 	if (bare.bare < 0 || auditlog_open(folder, &log) != SECPOOL_OK)
 		return bench_failed(bench, "its files");
 	audit_init(&made.audit, signer);
-	loose.audit = kept.audit = made.audit;
+	loose.audit = kept.audit = together.audit = made.audit;
 	loose.log = kept.log = log;
 	kept.wait = true;
 	made.audit.sink = count_line;
 	loose.audit.sink = kept.audit.sink = pass_line;
 	made.audit.sink_arg = &made;
 	loose.audit.sink_arg = &loose;
+	together.audit.sink = auditlog_keep;
+	together.audit.sink_arg = log;
 	kept.audit.sink_arg = &kept;
 	run_records(&made, 1);
 	bare.line_bytes = made.line_bytes;
 	bench_compare(candidates, CANDIDATES, RECORDS);
 	auditlog_close(log);
 	os_close(&bare.bare);
-	if (made.failed || loose.failed || kept.failed || bare.failed)
+	if (made.failed || loose.failed || kept.failed || bare.failed || together.failed)
 		return bench_failed(bench, "an append");
 	snprintf(config, sizeof config, "record_bytes=%zu", made.line_bytes);
 	report(bench, candidates, config);

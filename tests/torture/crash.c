@@ -104,6 +104,9 @@ static void provoke(struct attempt *a)
 		a->command = stack_begin(
 			a->w->driver, "tenant", "rotate", client_tenant(0), "--no-wait", NULL);
 		break;
+	case POINT_BY_ANCHOR:
+		a->command = stack_begin(a->w->driver, "keystore", "anchor", NULL);
+		break;
 	case POINT_BY_ATTEST:
 		a->command = stack_begin(a->w->driver, "device", "attest", "dev0", NULL);
 		break;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* keymgrd's functions at which the torture can stop it (tests/rules.mk: the linker's --wrap). */
+#include "enclave/keyfile.h"
+#include "keymgr/auditlog.h"
+#include "keymgr/daemon.h"
 #include "keymgr/devices.h"
 #include "keymgr/epochs.h"
 #include "keymgr/extents.h"
@@ -206,4 +209,62 @@ enum secpool_error __wrap_hotplug_handle_evidence(
 {
 	points_at(POINT_KEYMGR_EVIDENCE);
 	return __real_hotplug_handle_evidence(connection, msg, extra);
+}
+
+WRAP(enum secpool_error, auditlog_keep, void *arg, const char *line, bool wait);
+
+/* A line "" is the enclave's wait for all records before. */
+enum secpool_error __wrap_auditlog_keep(void *arg, const char *line, bool wait)
+{
+	enum secpool_error error;
+
+	points_at(line[0] ? POINT_KEYMGR_AUDIT_APPEND : POINT_KEYMGR_AUDIT_SYNC);
+	error = __real_auditlog_keep(arg, line, wait);
+	points_at(line[0] ? POINT_KEYMGR_AUDIT_APPENDED : POINT_KEYMGR_AUDIT_SYNCED);
+	return error;
+}
+
+WRAP(enum secpool_error, auditlog_sync, struct auditlog *log);
+
+enum secpool_error __wrap_auditlog_sync(struct auditlog *log)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_AUDIT_SYNC);
+	error = __real_auditlog_sync(log);
+	points_at(POINT_KEYMGR_AUDIT_SYNCED);
+	return error;
+}
+
+WRAP(enum secpool_error, daemon_ask_within, struct daemon *daemon, uint64_t wait_ns,
+	struct msg *request, int fd, uint32_t want, struct msg *ret_answer);
+
+/* The steps of a new generation. */
+enum secpool_error __wrap_daemon_ask_within(struct daemon *daemon, uint64_t wait_ns,
+	struct msg *request, int fd, uint32_t want, struct msg *ret_answer)
+{
+	enum secpool_error error;
+
+	if (request->type == MSG_ENC_ANCHOR_SEAL)
+		points_at(POINT_KEYMGR_ANCHOR_SEAL);
+	if (request->type == MSG_ENC_ANCHOR_END)
+		points_at(POINT_KEYMGR_ANCHOR_COUNT);
+	error = __real_daemon_ask_within(daemon, wait_ns, request, fd, want, ret_answer);
+	if (request->type == MSG_ENC_ANCHOR_SEAL)
+		points_at(POINT_KEYMGR_ANCHOR_WRITE);
+	if (request->type == MSG_ENC_ANCHOR_END)
+		points_at(POINT_KEYMGR_ANCHOR_APPLY);
+	return error;
+}
+
+WRAP(enum secpool_error, keyfile_take_next, const struct keyfile_root *root, const char *state_dir);
+
+enum secpool_error __wrap_keyfile_take_next(const struct keyfile_root *root, const char *state_dir)
+{
+	enum secpool_error error;
+
+	points_at(POINT_KEYMGR_ANCHOR_TAKE);
+	error = __real_keyfile_take_next(root, state_dir);
+	points_at(POINT_KEYMGR_ANCHOR_TAKEN);
+	return error;
 }
