@@ -261,7 +261,7 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	struct verdicts_proof proof = {.id = in->id};
 	uint64_t now = clock_now_ns();
 	uint64_t expires = now + policy_settings(requests->policy)->max_age_ns;
-	enum secpool_error error;
+	enum secpool_error error, kept = SECPOOL_OK;
 	bool taken;
 
 	(void)extra;
@@ -279,13 +279,16 @@ enum secpool_error requests_attest_evidence(struct requests *requests, const str
 	if (!error)
 		error = judge(requests, &proof, expires);
 	if (!error)
-		error = keep_attested(requests, &challenge);
+		kept = keep_attested(requests, &challenge);
 	else
 		tell_not_attested(requests, in->id, error);
 	/* evidence that nobody asked for says nothing about the device; any other refusal ends what was good before */
-	if (error && taken)
+	if ((error && taken) || kept)
 		verdicts_void(&requests->verdicts, in->id, err_detail());
 	secmem_wipe(&challenge, sizeof challenge);
+	/* nothing against the device: it proves itself again */
+	if (kept)
+		return kept;
 	answer->type = MSG_ATTEST_VERDICT;
 	MSG_SET(out->id, in->id);
 	out->error = (uint32_t)error;

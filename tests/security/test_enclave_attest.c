@@ -67,6 +67,26 @@ static void replayed_evidence_is_refused(void **state)
 	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
 }
 
+/* A device whose record can't be kept is not taken in, and not refused either: it proves itself again when there is room. */
+static void nothing_is_attested_without_its_record(void **state)
+{
+	struct msg_attest_challenge challenge;
+	struct msg_attest_evidence evidence;
+	struct msg request = {.type = MSG_ATTEST_EVIDENCE};
+
+	(void)state;
+	rig_ok(rig_begin(&rig, &device, &challenge), "begin");
+	rig_answer(&device, &challenge, &evidence);
+	request.u.attest_evidence = evidence;
+	rig.audit_full = true;
+	assert_int_equal(rig_ask(&rig, &request, MSG_ATTEST_VERDICT, NULL), SECPOOL_E_NO_SPACE);
+	assert_non_null(strstr(err_detail(), "audit record can't be kept"));
+	assert_int_equal(check("d0", NULL), SECPOOL_E_NOT_ATTESTED);
+	rig.audit_full = false;
+	rig_ok(rig_attest(&rig, &device, NULL), "again");
+	assert_int_equal(check("d0", NULL), SECPOOL_OK);
+}
+
 static void changed_evidence_is_refused(void **state)
 {
 	struct msg_attest_challenge challenge;
@@ -389,6 +409,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(relayed_challenge_is_refused, start, end),
 		cmocka_unit_test_setup_teardown(foreign_keys_are_refused, start, end),
 		cmocka_unit_test_setup_teardown(changes_after_attestation_are_seen, start, end),
+		cmocka_unit_test_setup_teardown(nothing_is_attested_without_its_record, start, end),
 		cmocka_unit_test_setup_teardown(garbage_keys_are_refused, start, end),
 		cmocka_unit_test_setup_teardown(reset_counter_never_goes_back, start, end),
 		cmocka_unit_test_setup_teardown(dead_verifier_refuses, start, end),
