@@ -198,8 +198,7 @@ static enum secpool_error start(
 		error = open_keys(requests, options);
 	if (error)
 		return error;
-	requests->keys.anchor.skipped_most =
-		policy_settings(requests->policy)->anchor_skipped_most;
+	requests->keys.anchor.skipped_most = policy_settings(requests->policy)->anchor_skipped_most;
 	error = open_audit(requests, options);
 	if (error)
 		return error;

@@ -175,9 +175,6 @@ static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *
 	struct msg answer;
 	enum secpool_error error = keyfile_parse_root(bytes, length, &root);
 
-	/* the records that it counts are on disk before it is */
-	if (!error)
-		error = auditlog_sync(daemon->auditlog);
 	if (!error)
 		error = os_write_file_durable(anchor->next_path, bytes, length, 0600);
 	if (error) {
@@ -217,7 +214,10 @@ static enum secpool_error make_generation(
 		error = os_error("memory for a new generation");
 		goto out;
 	}
-	error = anchor_take_number(daemon->directory, &last);
+	/* the records that it counts are on disk before it is */
+	error = auditlog_sync(daemon->auditlog);
+	if (!error)
+		error = anchor_take_number(daemon->directory, &last);
 	if (error)
 		goto out;
 	error = seal(daemon, last, fd, &count);

@@ -288,7 +288,8 @@ static void undo_failed(struct creates *creates)
 	}
 	if (count == 0)
 		return;
-	if (!error)
+	/* those that the enclave held need no record */
+	if (!error && !auditlog_refuses(daemon->auditlog))
 		error = auditlog_sync(daemon->auditlog);
 	if (!error)
 		error = wraps_erase_all(daemon->wraps, slots, count);

@@ -68,6 +68,7 @@ static enum secpool_error destroy_keys(struct endings *endings)
 {
 	struct daemon *daemon = endings->daemon;
 	struct msg answer;
+	bool any = false;
 
 	for (size_t i = 0; i < endings->count; i++) {
 		struct row *row = &endings->rows[i];
@@ -79,12 +80,13 @@ static enum secpool_error destroy_keys(struct endings *endings)
 		if (error && !auditlog_refuses(daemon->auditlog))
 			return error;
 		row->refused = error;
+		any = any || !error;
 		if (error)
 			msg_set_text(row->reason, sizeof row->reason, err_detail());
 		else
 			row->end = answer.u.enc_key_destroyed;
 	}
-	return auditlog_sync(daemon->auditlog);
+	return any ? auditlog_sync(daemon->auditlog) : SECPOOL_OK;
 }
 
 /* The end of each region and of its key, and what names its stored keys, in one change. */

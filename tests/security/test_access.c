@@ -356,6 +356,43 @@ static void test_event_flood(void)
 	SUPPORT_CHECK(strstr(text, "device-online") != NULL);
 }
 
+/* What a child that inherited the connection gets when its opener has ended. */
+static int end_and_leave_a_child(void *arg)
+{
+	const int *ends = arg; /* go: read; result: write */
+	char byte;
+	int fd;
+
+	SUPPORT_OK(support_session("alpha", LOCAL_BYTES, &fd));
+	if (fork() == 0) {
+		uint64_t region = 0;
+
+		if (read(ends[0], &byte, 1) != 1)
+			_exit(1);
+		byte = create_region(fd, 4 * MIB, &region) == SECPOOL_E_NOT_FOUND ? 'y' : 'n';
+		_exit(write(ends[1], &byte, 1) == 1 ? 0 : 1);
+	}
+	return 0;
+}
+
+/* A session is its process's: when that has ended nobody makes a region by it, whose end nobody would see. */
+static void test_session_of_a_dead_process(void)
+{
+	int go[2], result[2];
+	char byte = 'x';
+
+	SUPPORT_CHECK(pipe(go) == 0 && pipe(result) == 0);
+	SUPPORT_CHECK(support_join(support_fork(end_and_leave_a_child, (int[]){go[0], result[1]}),
+			      20000) == 0);
+	close(go[0]);
+	close(result[1]);
+	SUPPORT_CHECK(write(go[1], &byte, 1) == 1);
+	SUPPORT_CHECK(read(result[0], &byte, 1) == 1 && byte == 'y');
+	close(go[1]);
+	close(result[0]);
+	check_alive();
+}
+
 static void test_quotas(void)
 {
 	uint64_t region = 0;
@@ -489,6 +526,7 @@ int main(void)
 	test_tenants();
 	test_other_user();
 	test_others_regions();
+	test_session_of_a_dead_process();
 	test_quotas();
 	test_malformed();
 	test_malformed_hotplug();
