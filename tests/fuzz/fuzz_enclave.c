@@ -14,7 +14,7 @@
 #include "lib/base/os.h"
 #include "tests/unit/audit_sink.h"
 
-enum { HEAD_BYTES = 12, SESSIONS = 4, LIFE_S = 3600 };
+enum { HEAD_BYTES = 12, SESSIONS = 4, LIFE_S = 3600, SENT = 15 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
 
@@ -117,7 +117,12 @@ static bool shape(uint8_t type, const uint8_t *body, size_t count, struct msg *r
 	if (msg_encode(&empty, packet, sizeof packet, &whole) != SECPOOL_OK)
 		return false;
 	memcpy(packet + HEAD_BYTES, body, count < whole - HEAD_BYTES ? count : whole - HEAD_BYTES);
-	return msg_decode(packet, whole, ret_msg) == SECPOOL_OK;
+	if (msg_decode(packet, whole, ret_msg) != SECPOOL_OK)
+		return false;
+	/* the epochs lie beyond what a body of the input reaches */
+	for (size_t i = 0; type == MSG_ENC_KEYS_SEND && i < SENT; i++)
+		ret_msg->u.enc_keys_send.epochs[i] = ret_msg->u.enc_keys_send.regions[SENT + i];
+	return true;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
