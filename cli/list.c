@@ -59,6 +59,8 @@ static const char *region_state_name(uint32_t state)
 	switch (state) {
 	case MSG_REGION_LIVE:
 		return "live";
+	case MSG_REGION_SEALED:
+		return "sealed";
 	case MSG_REGION_RELEASING:
 		return "releasing";
 	default:

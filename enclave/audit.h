@@ -30,6 +30,10 @@
 	AUDIT_KIND(KEY_CREATED, "key-created")     /* a region's key of an epoch above 1 is a rotation */ \
 	AUDIT_KIND(KEY_DESTROYED, "key-destroyed") /* epoch 0: all of the region's keys */           \
 	AUDIT_KIND(STORED_KEY_DESTROYED, "stored-key-destroyed") /* what is stored alone; its program may have the key */ \
+	AUDIT_KIND(KEY_SEALED, "key-sealed")       /* sha256 is the manifest's root */                \
+	AUDIT_KIND(KEY_GRANTED, "key-granted")     /* detail: to which tenant */                      \
+	AUDIT_KIND(KEY_REVOKED, "key-revoked")     /* detail: from which tenant */                    \
+	AUDIT_KIND(KEY_ATTACHED, "key-attached")   /* a key of a sealed region goes to who attaches it */ \
 	AUDIT_KIND(RECEIPT, "receipt")             /* of a scrub; sha256 is the receipt's */          \
 	AUDIT_KIND(ATTESTED, "device-attested")                                                    \
 	AUDIT_KIND(NOT_ATTESTED, "attestation-refused")                                            \

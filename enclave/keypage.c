@@ -7,8 +7,8 @@
 #include "lib/base/buf.h"
 #include "lib/wire/msg.h"
 
-/* "secpool key page, layout 1" */
-static const uint8_t magic[8] = {'S', 'P', 'K', 'E', 'Y', 'P', 'G', '1'};
+/* "secpool key page, layout 2" */
+static const uint8_t magic[8] = {'S', 'P', 'K', 'E', 'Y', 'P', 'G', '2'};
 
 /* docs/page-format.md, "Keys" */
 enum { ENGINE_OFFSET = 132 };
@@ -26,6 +26,8 @@ void keypage_put(void *page, const struct pagecipher_binding *binding, uint32_t 
 	buf_put(&w, keys->xts, sizeof keys->xts);
 	buf_put(&w, keys->tag, sizeof keys->tag);
 	buf_put_number(&w, engine, 4);
+	buf_put(&w, keys->owner, sizeof keys->owner);
+	buf_put(&w, keys->root, sizeof keys->root);
 	secmem_wipe((uint8_t *)page + w.used, KEYPAGE_BYTES - w.used);
 }
 
@@ -60,5 +62,8 @@ enum secpool_error keypage_get(
 			SECPOOL_E_KEY_GONE, "a key for another region, epoch or page size came");
 	buf_get(&r, ret_keys->xts, sizeof ret_keys->xts);
 	buf_get(&r, ret_keys->tag, sizeof ret_keys->tag);
+	buf_get_number(&r, 4); /* keypage_engine */
+	buf_get(&r, ret_keys->owner, sizeof ret_keys->owner);
+	buf_get(&r, ret_keys->root, sizeof ret_keys->root);
 	return SECPOOL_OK;
 }

@@ -169,7 +169,8 @@ void keytree_enter(struct keytree *tree, uint32_t slot, const struct wrap_label 
 	tree->slots[slot] = (struct keytree_slot){.region = label->region,
 		.epoch = label->epoch,
 		.next = *bucket,
-		.state = (uint8_t)state};
+		.state = (uint8_t)state,
+		.purpose = (uint8_t)label->purpose};
 	*bucket = slot + 1;
 	tree->nodes[slot / KEYTREE_FAN].children++;
 	tree->leaves++;
@@ -186,6 +187,48 @@ bool keytree_has(struct keytree *tree, uint64_t region)
 		if (tree->slots[at - 1].region == region && has_leaf(&tree->slots[at - 1]))
 			return true;
 	return false;
+}
+
+bool keytree_find(struct keytree *tree, uint64_t region, uint64_t epoch, enum wrap_purpose purpose,
+	const char *tenant, uint32_t *ret_slot)
+{
+	for (uint32_t at = *bucket_of(tree, region); at != 0; at = tree->slots[at - 1].next) {
+		const struct keytree_slot *slot = &tree->slots[at - 1];
+
+		if (slot->region != region || slot->epoch != epoch || slot->purpose != purpose ||
+			slot->state != KEYTREE_LIVE ||
+			(tenant && strcmp(keytree_tenant(tree, at - 1), tenant) != 0))
+			continue;
+		*ret_slot = at - 1;
+		return true;
+	}
+	return false;
+}
+
+const char *keytree_tenant(const struct keytree *tree, uint32_t slot)
+{
+	return tree->nodes[slot / KEYTREE_FAN].tenant;
+}
+
+enum secpool_error keytree_open(struct keytree *tree, uint32_t slot, uint64_t page_bytes,
+	void *ret_secret, size_t secret_bytes)
+{
+	const struct keytree_slot *at = &tree->slots[slot];
+	struct wrap_label label = {.purpose = (enum wrap_purpose)at->purpose,
+		.region = at->region,
+		.epoch = at->epoch,
+		.page_bytes = page_bytes};
+	uint8_t bytes[KEYFILE_SLOT_BYTES];
+	const uint8_t *blob = NULL;
+	size_t count = 0;
+
+	memcpy(label.tenant, keytree_tenant(tree, slot), sizeof label.tenant);
+	if (!tree->read(tree->read_arg, slot, bytes) || !keyfile_get_slot(bytes, &blob, &count) ||
+		count == 0)
+		return err_set(SECPOOL_E_KEY_GONE, "the stored key of region %llu is gone",
+			(unsigned long long)at->region);
+	return wrap_open(
+		tree->nodes[slot / KEYTREE_FAN].key, &label, blob, count, ret_secret, secret_bytes);
 }
 
 /* The slot has no leaf any more. */

@@ -50,6 +50,7 @@ struct keytree_slot {
 	uint64_t region, epoch;
 	uint32_t next; /* in the chain of its bucket, slot + 1 */
 	uint8_t state;
+	uint8_t purpose; /* enum wrap_purpose */
 };
 
 enum { KEYTREE_BUCKETS = 1 << 17 };
@@ -109,6 +110,18 @@ void keytree_take_back(struct keytree *tree, const struct keytree_added *added);
 
 /* Whether the region has a leaf of any epoch. */
 bool keytree_has(struct keytree *tree, uint64_t region);
+
+/*
+ * A live leaf of the region and epoch for that purpose, below the tenant (NULL: below any). False: there is none.
+ */
+bool keytree_find(struct keytree *tree, uint64_t region, uint64_t epoch, enum wrap_purpose purpose, const char *tenant, uint32_t *ret_slot);
+/* Below which tenant a leaf is; borrowed. */
+const char *keytree_tenant(const struct keytree *tree, uint32_t slot);
+/*
+ * What is wrapped in a leaf that keytree_find found, read from its slot: exactly secret_bytes, to secret memory. page_bytes: as its label must say.
+ * Errors: SECPOOL_E_KEY_GONE (the slot does not hold it any more, or another page size), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_CRYPTO; nothing is returned.
+ */
+enum secpool_error keytree_open(struct keytree *tree, uint32_t slot, uint64_t page_bytes, void *ret_secret, size_t secret_bytes) MUST_USE;
 
 /* Ends the region's leaves of an epoch, 0: of all. How many there were. */
 unsigned keytree_drop(struct keytree *tree, uint64_t region, uint64_t epoch);

@@ -76,6 +76,12 @@ static enum secpool_error load_level(
 	return error;
 }
 
+static bool is_leaf(enum wrap_purpose purpose)
+{
+	return purpose == WRAP_REGION_KEYS || purpose == WRAP_SEALED_KEYS ||
+	       purpose == WRAP_GRANTED_KEYS;
+}
+
 static enum secpool_error load_slot(struct keytree *tree, uint32_t slot)
 {
 	struct keytree_node *block = &tree->nodes[slot / KEYTREE_FAN];
@@ -91,8 +97,7 @@ static enum secpool_error load_slot(struct keytree *tree, uint32_t slot)
 		error = wrap_read_label(block->key, blob, count, &label);
 	if (count == 0)
 		return SECPOOL_OK;
-	if (!error && label.purpose == WRAP_REGION_KEYS &&
-		strcmp(label.tenant, block->tenant) == 0) {
+	if (!error && is_leaf(label.purpose) && strcmp(label.tenant, block->tenant) == 0) {
 		keytree_enter(tree, slot, &label, KEYTREE_UNCLAIMED);
 	} else if (!error || error == SECPOOL_E_KEY_GONE) {
 		tree->slots[slot].state = KEYTREE_DROPPED;

@@ -11,6 +11,8 @@
 #include "enclave/engine.h"
 #include "enclave/gmac.h"
 #include "enclave/keypage.h"
+#include "enclave/primitives.h"
+#include "enclave/proof.h"
 #include "enclave/secmem.h"
 #include "enclave/xts.h"
 
@@ -39,6 +41,9 @@ struct share {
 
 struct pagecipher {
 	size_t page_bytes;
+	uint64_t region, epoch;
+	uint8_t owner[PAGECIPHER_OWNER_KEY_BYTES]; /* secret; zeros: a grantee's */
+	uint8_t root[PAGECIPHER_ROOT_BYTES];
 	unsigned workers;
 	/* blocks of this key that were given out to workers; relaxed: only its own value matters, nothing is published by it */
 	_Atomic uint64_t blocks;
@@ -90,6 +95,10 @@ static enum secpool_error set_keys(
 	error = keypage_get(page, expect, keys);
 	if (error)
 		goto out;
+	cipher->region = expect->region;
+	cipher->epoch = expect->epoch;
+	memcpy(cipher->owner, keys->owner, sizeof cipher->owner);
+	memcpy(cipher->root, keys->root, sizeof cipher->root);
 	cipher->engine =
 		keypage_engine(page) == KEYPAGE_OPENSSL ? &engine_openssl : engine_chosen();
 	error = engine_key_new(
@@ -134,6 +143,27 @@ void pagecipher_free(struct pagecipher *cipher)
 	if (cipher->engine)
 		cipher->engine->key_free(cipher->key);
 	secmem_free(cipher);
+}
+
+enum secpool_error pagecipher_prove(const struct pagecipher *cipher, enum pagecipher_wish wish,
+	const uint8_t subject[PAGECIPHER_SUBJECT_BYTES], uint8_t ret_proof[PAGECIPHER_PROOF_BYTES])
+{
+	static const uint8_t none[PAGECIPHER_OWNER_KEY_BYTES];
+
+	if (CRYPTO_memcmp(cipher->owner, none, sizeof none) == 0)
+		return err_set(SECPOOL_E_DENIED, "only the region's owner may seal or grant it");
+	return proof_make(cipher->owner, wish, cipher->region, cipher->epoch, subject, ret_proof);
+}
+
+const uint8_t *pagecipher_root(const struct pagecipher *cipher)
+{
+	return cipher->root;
+}
+
+enum secpool_error pagecipher_digest(
+	const void *bytes, size_t count, uint8_t ret_digest[PAGECIPHER_ROOT_BYTES])
+{
+	return primitives_sha256(bytes, count, ret_digest);
 }
 
 /* type 4 | page number 36 | version 56 bits, big end first: NIST SP 800-38D 8.2.1, a deterministic nonce of 96 bits. */

@@ -21,6 +21,8 @@
 
 /* XTS key with its two distinct halves; GMAC key; tag; nonce. Bytes. */
 enum { PAGECIPHER_XTS_KEY_BYTES = 64, PAGECIPHER_TAG_KEY_BYTES = 32, PAGECIPHER_TAG_BYTES = 16, PAGECIPHER_NONCE_BYTES = 12 };
+/* What belongs to a region's keys beside them: its owner's key, the root of a sealed region's manifest; and a proof by the former. */
+enum { PAGECIPHER_OWNER_KEY_BYTES = 32, PAGECIPHER_ROOT_BYTES = 32, PAGECIPHER_PROOF_BYTES = 32, PAGECIPHER_SUBJECT_BYTES = 64 };
 enum { PAGECIPHER_PAGE_BYTES_LEAST = 4096, PAGECIPHER_PAGE_BYTES_MOST = 2 << 20 };
 #define PAGECIPHER_PGNO_MOST    ((1ull << 36) - 1)
 #define PAGECIPHER_VERSION_MOST ((1ull << 56) - 1)
@@ -93,6 +95,21 @@ enum secpool_error pagecipher_check(struct pagecipher *cipher, unsigned worker, 
 
 /* How many blocks of this key were given out to be sealed, whole shares of the workers: never less than were sealed. Threads: any. */
 uint64_t pagecipher_blocks(const struct pagecipher *cipher);
+
+/* What a region's owner wants of the enclave; the subject is the manifest's root, or the tenant's name, and zeros behind it. */
+enum pagecipher_wish { PAGECIPHER_WISH_SEAL = 1, PAGECIPHER_WISH_GRANT = 2 };
+
+/*
+ * The proof that a wish about the key's region and epoch is the owner's: HMAC-SHA-256 (FIPS 198-1) by the owner's key over wish 4 | region 8 | epoch 8 bytes, little end first, and the subject. keymgrd's front has no such key, so it can't wish by itself.
+ * Errors: SECPOOL_E_DENIED (a grantee's key has none), SECPOOL_E_CRYPTO. Threads: any.
+ */
+enum secpool_error pagecipher_prove(const struct pagecipher *cipher, enum pagecipher_wish wish, const uint8_t subject[PAGECIPHER_SUBJECT_BYTES], uint8_t ret_proof[PAGECIPHER_PROOF_BYTES]) MUST_USE;
+
+/* The root of the manifest that came with the key; zeros: the region was not sealed then. Borrowed: PAGECIPHER_ROOT_BYTES. */
+const uint8_t *pagecipher_root(const struct pagecipher *cipher);
+
+/* SHA-256 (FIPS 180-4), by which a manifest names ciphertext, and is named. Errors: SECPOOL_E_CRYPTO. Threads: any. */
+enum secpool_error pagecipher_digest(const void *bytes, size_t count, uint8_t ret_digest[PAGECIPHER_ROOT_BYTES]) MUST_USE;
 
 /*
  * What seals and opens in this process from now on, as status shows it: "VAES-512 aes-256-xts + gmac", "VAES-256 ...", or "OpenSSL 3.0.x ...". OpenSSL until selftest_run has passed;

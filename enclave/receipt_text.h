@@ -32,6 +32,8 @@ static inline const char *receipt_client_name(uint32_t client)
 	switch (client) {
 	case MSG_CLIENT_ACKNOWLEDGED:
 		return "acknowledged";
+	case MSG_CLIENT_READERS:
+		return "readers";
 	case MSG_CLIENT_DEAD:
 		return "dead";
 	default:

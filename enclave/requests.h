@@ -77,6 +77,22 @@ enum secpool_error requests_anchor_end(struct requests *requests, const struct m
 
 /* Keys that no client has are closed: at the end. */
 void requests_drop_held(struct requests *requests);
+/* Of sealed regions (requests_seal.c). */
+enum secpool_error requests_key_seal(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_key_grant(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_key_revoke(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+enum secpool_error requests_key_attach(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;
+
+/* ---- what both share ---- */
+
+/* While a new generation is neither committed nor given up the tree stays as it is. Errors: SECPOOL_E_BUSY. */
+enum secpool_error requests_check_resting(const struct requests *requests) MUST_USE;
+/* Each of the devices named (MSG_NAME_BYTES each; 1 to MSG_LANES_MAX) must have evidence that is fresh now. */
+enum secpool_error requests_check_devices(const struct requests *requests, const uint8_t *devices, uint32_t count) MUST_USE;
+/* Sends a key to the client, which checks the sender's credentials. Never waits for one that does not read. Errors: SECPOOL_E_BUSY (it does not read its socket), SECPOOL_E_CLOSED (it closed it), without a sentence. */
+enum secpool_error requests_send_key(const struct session *session, const struct requests_held *held) MUST_USE;
+/* Makes answer ENC_KEY_WRAPPED of this leaf. */
+void requests_put_leaf(const struct pagecipher_binding *binding, const struct keytree_added *leaf, struct msg *answer);
 
 /* What the front asks of the audit (requests_audit.c), as the table calls it. */
 enum secpool_error requests_audit_note(struct requests *requests, const struct msg *request, struct sock_extra *extra, struct msg *answer) MUST_USE;

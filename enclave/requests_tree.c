@@ -12,16 +12,21 @@ _Static_assert(
 	sizeof((struct msg_enc_key_wrapped *)0)->records == KEYTREE_ADDED_MOST * KEYFILE_NODE_BYTES,
 	"");
 
-/* While a new generation is neither committed nor given up the tree stays as it is. */
-static enum secpool_error check_resting(const struct requests *requests)
+enum secpool_error requests_check_resting(const struct requests *requests)
 {
 	if (requests->keys.anchor.pending)
 		return err_set(SECPOOL_E_BUSY, "a new generation of the key tree is under way");
 	return SECPOOL_OK;
 }
 
-static void put_leaf(const struct keytree_added *leaf, struct msg_enc_key_wrapped *out)
+void requests_put_leaf(const struct pagecipher_binding *binding, const struct keytree_added *leaf,
+	struct msg *answer)
 {
+	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
+
+	answer->type = MSG_ENC_KEY_WRAPPED;
+	out->region = binding->region;
+	out->epoch = binding->epoch;
 	out->slot = (uint64_t)leaf->slot + 1;
 	out->node_count = leaf->node_count;
 	for (uint32_t i = 0; i < leaf->node_count; i++)
@@ -31,18 +36,17 @@ static void put_leaf(const struct keytree_added *leaf, struct msg_enc_key_wrappe
 	memcpy(out->wrapped, leaf->blob, leaf->blob_bytes);
 }
 
-/* Each device that lanes are placed on must have evidence that is fresh now. */
-static enum secpool_error check_devices(
-	const struct requests *requests, const struct msg_enc_key_create *in)
+enum secpool_error requests_check_devices(
+	const struct requests *requests, const uint8_t *devices, uint32_t count)
 {
 	struct verdicts_device device;
 	char id[MSG_NAME_BYTES];
 	enum secpool_error error = SECPOOL_OK;
 
-	if (in->device_count == 0 || in->device_count > MSG_LANES_MAX)
-		return err_set(SECPOOL_E_INVALID, "a region on %u devices", in->device_count);
-	for (uint32_t i = 0; i < in->device_count && !error; i++) {
-		memcpy(id, in->devices + i * sizeof id, sizeof id);
+	if (count == 0 || count > MSG_LANES_MAX)
+		return err_set(SECPOOL_E_INVALID, "a region on %u devices", count);
+	for (uint32_t i = 0; i < count && !error; i++) {
+		memcpy(id, devices + i * sizeof id, sizeof id);
 		id[sizeof id - 1] = '\0';
 		error = verdicts_fresh(&requests->verdicts, id, clock_now_ns(), &device);
 	}
@@ -73,8 +77,8 @@ void requests_drop_held(struct requests *requests)
 		drop_held(requests, requests->held);
 }
 
-/* To the client, which checks the sender's credentials. Never waits for one that does not read. */
-static enum secpool_error send_key(const struct session *session, const struct requests_held *held)
+enum secpool_error requests_send_key(
+	const struct session *session, const struct requests_held *held)
 {
 	struct msg msg = {.type = MSG_REGION_KEY};
 	enum secpool_error error;
@@ -103,7 +107,7 @@ static enum secpool_error send_held(struct requests *requests, uint64_t region, 
 			(unsigned long long)region, (unsigned long long)epoch);
 	error = sessions_get(&requests->sessions, held->session, clock_now_ns(), &session);
 	if (!error)
-		error = send_key(session, held);
+		error = requests_send_key(session, held);
 	if (!error)
 		drop_held(requests, held);
 	return error;
@@ -113,7 +117,7 @@ enum secpool_error requests_keys_send(struct requests *requests, const struct ms
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_keys_send *in = &request->u.enc_keys_send;
-	enum secpool_error error = check_resting(requests);
+	enum secpool_error error = requests_check_resting(requests);
 
 	(void)extra;
 	if (!error && in->count > MSG_KEYS_MAX)
@@ -150,7 +154,6 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_key_create *in = &request->u.enc_key_create;
-	struct msg_enc_key_wrapped *out = &answer->u.enc_key_wrapped;
 	const struct pagecipher_binding binding = {in->region, in->epoch, in->page_bytes};
 	const struct session *session = NULL;
 	enum secpool_error error;
@@ -158,13 +161,13 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 	int fd = -1;
 
 	(void)extra;
-	error = check_resting(requests);
+	error = requests_check_resting(requests);
 	if (!error && requests->held_count == MSG_KEYS_MAX)
 		error = err_set(SECPOOL_E_LIMIT, "%d keys are held, and not sent", MSG_KEYS_MAX);
 	if (!error)
 		error = sessions_get(&requests->sessions, in->session, clock_now_ns(), &session);
 	if (!error)
-		error = check_devices(requests, in);
+		error = requests_check_devices(requests, in->devices, in->device_count);
 	if (!error)
 		error = vault_make_region(&requests->vault, session->tenant, &binding,
 			MSG_PROTECTION_XTS_GMAC, &fd, &leaf);
@@ -179,10 +182,7 @@ enum secpool_error requests_key_create(struct requests *requests, const struct m
 	}
 	requests->held[requests->held_count++] =
 		(struct requests_held){in->session, in->region, in->epoch, in->page_bytes, fd};
-	answer->type = MSG_ENC_KEY_WRAPPED;
-	out->region = in->region;
-	out->epoch = in->epoch;
-	put_leaf(&leaf, out);
+	requests_put_leaf(&binding, &leaf, answer);
 	return SECPOOL_OK;
 }
 
@@ -221,7 +221,7 @@ enum secpool_error requests_key_destroy(struct requests *requests, const struct 
 	(void)extra;
 	if (in->region == 0)
 		return err_set(SECPOOL_E_INVALID, "a region without a number");
-	error = check_resting(requests);
+	error = requests_check_resting(requests);
 	if (error)
 		return error;
 	/* the record first; what was held has had its own */
@@ -267,7 +267,7 @@ enum secpool_error requests_leaf_claim(struct requests *requests, const struct m
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_leaf_claim *in = &request->u.enc_leaf_claim;
-	enum secpool_error error = check_resting(requests);
+	enum secpool_error error = requests_check_resting(requests);
 
 	(void)extra;
 	if (!error && in->count > MSG_LEAVES_MAX)
@@ -289,7 +289,7 @@ enum secpool_error requests_leaf_drop(struct requests *requests, const struct ms
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_leaf_drop *in = &request->u.enc_leaf_drop;
-	enum secpool_error error = check_resting(requests);
+	enum secpool_error error = requests_check_resting(requests);
 
 	(void)extra;
 	(void)answer;

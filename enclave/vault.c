@@ -44,6 +44,7 @@ static void draw_keys(struct region_keys *keys)
 		os_random(keys->xts, sizeof keys->xts);
 	} while (CRYPTO_memcmp(keys->xts, keys->xts + HALF, HALF) == 0);
 	os_random(keys->tag, sizeof keys->tag);
+	os_random(keys->owner, sizeof keys->owner);
 }
 
 enum secpool_error vault_make_region(struct vault *vault, const char *tenant,

@@ -40,6 +40,33 @@ void vault_done(struct vault *vault);
  */
 enum secpool_error vault_make_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, struct keytree_added *ret_leaf) MUST_USE;
 
+/*
+ * A sealed region (docs/sealed.md): another leaf for the keys that the tenant's region has of this epoch, with the manifest's root beside them. proof: by the owner, PAGECIPHER_WISH_SEAL of the root. The leaf of before stays until vault_end_unsealed. *ret_fd: a key page with the root, which tells the owner what was sealed, as vault_make_region gives it.
+ * Errors: SECPOOL_E_KEY_GONE (the tenant has no stored key of this region and epoch: sealed already, destroyed, or another's), SECPOOL_E_DENIED (the proof is not the owner's), SECPOOL_E_LIMIT, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO. Nothing changed.
+ */
+enum secpool_error vault_seal_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, const uint8_t root[PAGECIPHER_ROOT_BYTES], const uint8_t proof[PAGECIPHER_PROOF_BYTES], int *ret_fd, struct keytree_added *ret_leaf) MUST_USE;
+
+/* The region's leaf of before it was sealed ends: it is sealed once. */
+void vault_end_unsealed(struct vault *vault, const struct pagecipher_binding *binding);
+
+/*
+ * The same keys and root, without the owner's key, below the grantee. proof: PAGECIPHER_WISH_GRANT of its name.
+ * Errors: as vault_seal_region; SECPOOL_E_EXISTS (it has that leaf). Nothing changed.
+ */
+enum secpool_error vault_grant_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, const char *grantee, const uint8_t proof[PAGECIPHER_PROOF_BYTES], struct keytree_added *ret_leaf) MUST_USE;
+
+/* Ends the grantee's leaf of the tenant's sealed region. Errors: SECPOOL_E_NOT_FOUND (there is none, or the region is not the tenant's). */
+enum secpool_error vault_revoke_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, const char *grantee) MUST_USE;
+
+/* Whose sealed region it is; NULL: it is none. Borrowed until the tree changes. */
+const char *vault_owner(const struct vault *vault, const struct pagecipher_binding *binding);
+
+/*
+ * A key page for who attaches the sealed region as this tenant: its owner's, or a grantee's. *ret_fd as vault_make_region gives it.
+ * Errors: SECPOOL_E_NOT_FOUND (the tenant has no leaf of it), SECPOOL_E_KEY_GONE, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO.
+ */
+enum secpool_error vault_attach_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, int *ret_fd) MUST_USE;
+
 /* The key that was just made was given to nobody: it leaves no trace. leaf: as vault_make_region gave it. */
 void vault_take_back(struct vault *vault, const struct pagecipher_binding *binding, const struct keytree_added *leaf);
 

@@ -8,7 +8,7 @@
 #include "enclave/secmem.h"
 #include "lib/base/buf.h"
 
-enum { SECRET_BYTES_MOST = 128 };
+enum { SECRET_BYTES_MOST = 160 };
 /* purpose, tenant, region, epoch, page size, length of the secret; then the secret */
 enum { LABEL_BYTES = 4 + WRAP_TENANT_BYTES + 8 + 8 + 8 + 4 };
 enum { RECORD_BYTES_MOST = LABEL_BYTES + SECRET_BYTES_MOST };

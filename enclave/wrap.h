@@ -14,7 +14,8 @@
 
 enum { WRAP_KEY_BYTES = 32, WRAP_BLOB_BYTES_MOST = 320, WRAP_TENANT_BYTES = 64 };
 
-enum wrap_purpose { WRAP_NODE_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3, WRAP_RECOVERY_PUBLIC = 4 /* no secret: wrapped to vouch for it */ };
+/* RECOVERY_PUBLIC: no secret, wrapped to vouch for it; SEALED: of a sealed region, its owner's; GRANTED: the same below another tenant (docs/sealed.md) */
+enum wrap_purpose { WRAP_NODE_KEY = 1, WRAP_REGION_KEYS = 2, WRAP_SIGNING_KEY = 3, WRAP_RECOVERY_PUBLIC = 4, WRAP_SEALED_KEYS = 5, WRAP_GRANTED_KEYS = 6 };
 
 /* What is wrapped beside the key, and compared after unwrapping. Fields that a purpose does not use are 0. */
 struct wrap_label {
@@ -26,7 +27,7 @@ struct wrap_label {
 };
 
 /*
- * key: WRAP_KEY_BYTES, secret. secret: what to wrap, 1 to 128 bytes, secret. blob: WRAP_BLOB_BYTES_MOST bytes.
+ * key: WRAP_KEY_BYTES, secret. secret: what to wrap, 1 to 160 bytes, secret. blob: WRAP_BLOB_BYTES_MOST bytes.
  * Errors: SECPOOL_E_INVALID (length, or a tenant without its NUL), SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_CRYPTO.
  */
 enum secpool_error wrap_seal(const uint8_t *key, const struct wrap_label *label, const void *secret, size_t secret_bytes, uint8_t *blob, size_t *ret_blob_bytes) MUST_USE;

@@ -79,7 +79,9 @@ static enum secpool_error claim_leaves(struct daemon *daemon, bool *ret_dirty)
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(daemon->directory,
 		"SELECT wrap, id, epoch FROM regions WHERE wrap != 0 UNION ALL"
-		" SELECT next_wrap, id, next_epoch FROM regions WHERE next_wrap != 0",
+		" SELECT next_wrap, id, next_epoch FROM regions WHERE next_wrap != 0 UNION ALL"
+		" SELECT g.wrap, g.region, r.epoch FROM grants g JOIN regions r"
+		"  ON r.id = g.region AND r.state = 3",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {

@@ -102,6 +102,8 @@ static enum secpool_error check_create(
 	uint64_t bytes = regions_quota_bytes(create->bytes);
 	enum secpool_error error = check_shape(create);
 
+	if (!error && session->read_only)
+		error = err_set(SECPOOL_E_DENIED, "this session was opened for reading alone");
 	if (!error)
 		error = policy_may_create(connection->daemon->policy, session->tenant,
 			create->bytes, create->data, create->lanes, create->on_loss);

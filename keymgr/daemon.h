@@ -26,6 +26,7 @@ struct sessions;
 struct owners;
 struct creates;
 struct releases;
+struct seals;
 struct rebalance;
 struct events;
 
@@ -42,6 +43,7 @@ struct daemon {
 	struct owners *owners;
 	struct creates *creates;
 	struct releases *releases;
+	struct seals *seals;
 	struct rebalance *rebalance; /* NULL: the policy has none */
 	struct events *events;
 	int enclave;     /* the socket to the enclave */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/devices.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@
 #include "keymgr/releases.h"
 #include "keymgr/revocation.h"
 #include "keymgr/server.h"
+#include "keymgr/session.h"
 #include "lib/base/clock.h"
 #include "lib/base/medialook.h"
 #include "lib/base/os.h"
@@ -146,9 +149,19 @@ void devices_free(struct devices *devices)
 	free(devices);
 }
 
+/* The same media for reading alone; -1: they can't be had so, and the device can't be used. */
+static int reopen(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 static void send_row(struct server_connection *connection, const struct devices_row *row)
 {
 	struct msg msg = {.type = MSG_DEVICE};
+	int fd = -1;
 
 	msg.u.device.slot = row->slot;
 	msg.u.device.media = row->media;
@@ -157,7 +170,11 @@ static void send_row(struct server_connection *connection, const struct devices_
 	msg.u.device.since_ns = row->since_ns;
 	MSG_SET(msg.u.device.id, row->id);
 	MSG_SET(msg.u.device.domain, row->domain);
-	server_send(connection, &msg, row->state == MSG_DEVICE_ONLINE ? row->media_fd : -1);
+	if (row->state == MSG_DEVICE_ONLINE)
+		fd = connection->session->read_only ? reopen(row->media_fd) : row->media_fd;
+	server_send(connection, &msg, fd);
+	if (fd != row->media_fd)
+		os_close(&fd);
 }
 
 /* Also what a client that was away, or keymgrd, has not heard yet: it may use the device still. On the way to online is no news. */

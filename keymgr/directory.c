@@ -13,7 +13,7 @@
 #include "lib/wire/msg.h"
 
 /* Raised with every change of the tables; a file of another version is refused. */
-#define SCHEMA_VERSION "6"
+#define SCHEMA_VERSION "7"
 
 /* How long SQLite waits for a lock that a reader of the file (a backup) holds. */
 enum { BUSY_MS = 2000 };
@@ -62,7 +62,10 @@ static const char schema_sql[] =
 	"  unreachable_bytes INTEGER NOT NULL DEFAULT 0, differed INTEGER NOT NULL DEFAULT 0,"
 	"  client INTEGER NOT NULL DEFAULT 0, next_epoch INTEGER NOT NULL DEFAULT 0,"
 	"  next_wrap INTEGER NOT NULL DEFAULT 0, rotate INTEGER NOT NULL DEFAULT 0,"
-	"  key_ns INTEGER NOT NULL DEFAULT 0);"
+	"  key_ns INTEGER NOT NULL DEFAULT 0, root BLOB);"
+	"CREATE UNIQUE INDEX regions_sealed ON regions(tenant, name) WHERE state = 3;"
+	"CREATE TABLE grants (region INTEGER NOT NULL REFERENCES regions(id), tenant TEXT NOT NULL,"
+	"  wrap INTEGER NOT NULL, PRIMARY KEY (region, tenant)) WITHOUT ROWID;"
 	"CREATE INDEX regions_key ON regions(key_ns);"
 	"CREATE INDEX regions_rotate ON regions(id) WHERE rotate != 0;"
 	"CREATE TABLE extents (id INTEGER PRIMARY KEY AUTOINCREMENT,"

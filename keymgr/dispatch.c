@@ -15,6 +15,7 @@
 #include "keymgr/receipts.h"
 #include "keymgr/reports.h"
 #include "keymgr/rotate.h"
+#include "keymgr/seals.h"
 #include "keymgr/session.h"
 #include "lib/base/log.h"
 
@@ -106,6 +107,9 @@ static const struct row {
 	{MSG_REGION_MOVED, CLIENT, SESSION, false, drain_handle_moved},
 	{MSG_REGION_ROTATE, CLIENT, SESSION, false, rotate_handle_begin},
 	{MSG_REGION_ROTATED, CLIENT, SESSION, false, rotate_handle_end},
+	{MSG_REGION_SEAL, CLIENT, SESSION, false, seals_handle_seal},
+	{MSG_REGION_GRANT, CLIENT, SESSION, false, seals_handle_grant},
+	{MSG_REGION_ATTACH, CLIENT, SESSION, false, seals_handle_attach},
 	{MSG_REGION_RELEASE, CLIENT, SESSION, false, handlers_release},
 	{MSG_REGION_RESUME, CLIENT, SESSION, false, handlers_resume},
 	{MSG_DEVICE_REPORT, CLIENT, SESSION, true, reports_device},

@@ -9,6 +9,7 @@
 #include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
+#include "keymgr/seals.h"
 #include "keymgr/turns.h"
 #include "keymgr/wraps.h"
 #include "lib/base/clock.h"
@@ -113,6 +114,7 @@ static enum secpool_error record(struct endings *endings)
 static enum secpool_error erase_wraps(struct endings *endings)
 {
 	uint64_t slots[2 * BATCH];
+	enum secpool_error error;
 
 	for (size_t i = 0; i < endings->count; i++) {
 		const struct row *row = &endings->rows[i];
@@ -120,7 +122,11 @@ static enum secpool_error erase_wraps(struct endings *endings)
 		slots[2 * i] = row->refused ? 0 : row->region.wrap;
 		slots[2 * i + 1] = row->refused ? 0 : row->region.next_wrap;
 	}
-	return wraps_erase_all(endings->daemon->wraps, slots, 2 * endings->count);
+	error = wraps_erase_all(endings->daemon->wraps, slots, 2 * endings->count);
+	for (size_t i = 0; i < endings->count && !error; i++)
+		if (endings->rows[i].region.state == MSG_REGION_SEALED && !endings->rows[i].refused)
+			error = seals_ended(endings->daemon, endings->rows[i].region.id);
+	return error;
 }
 
 static void take_batch(struct endings *endings)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keymgr/handlers.h"
 
+#include <string.h>
+
 #include "keymgr/devices.h"
 #include "keymgr/directory.h"
 #include "keymgr/events.h"
@@ -9,7 +11,17 @@
 #include "keymgr/regions.h"
 #include "keymgr/releases.h"
 #include "keymgr/rotate.h"
+#include "keymgr/seals.h"
 #include "keymgr/session.h"
+
+/* A live region of this process, or a sealed one that its tenant may attach. */
+static enum secpool_error readable(
+	const struct server_connection *connection, uint64_t region, struct regions_row *ret_row)
+{
+	return seals_readable(connection, region, ret_row) == SECPOOL_OK
+		       ? SECPOOL_OK
+		       : session_region(connection, region, ret_row);
+}
 
 enum secpool_error handlers_extents(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
@@ -23,7 +35,7 @@ enum secpool_error handlers_extents(
 	enum secpool_error error;
 
 	(void)extra;
-	error = session_region(connection, msg->u.extents_get.region, &region);
+	error = readable(connection, msg->u.extents_get.region, &region);
 	if (!error)
 		error = extents_list(connection->daemon->directory, region.id,
 			msg->u.extents_get.first, rows, MSG_EXTENTS_MAX, &count, &total);
@@ -155,25 +167,30 @@ enum secpool_error handlers_release(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
 	struct regions_row region;
-	enum secpool_error error =
-		session_region(connection, msg->u.region_release.region, &region);
+	enum secpool_error error = readable(connection, msg->u.region_release.region, &region);
+	bool sealed = !error && region.state == MSG_REGION_SEALED;
 
 	(void)extra;
-	if (!error)
-		releases_begin(connection->daemon, &region, MSG_CLIENT_ACKNOWLEDGED, connection,
-			msg->number);
-	return error;
+	if (sealed && strcmp(region.tenant, connection->session->tenant) != 0)
+		error = err_set(SECPOOL_E_DENIED, "only its owner ends a sealed region");
+	if (error)
+		return error;
+	releases_begin(connection->daemon, &region,
+		sealed ? MSG_CLIENT_READERS : MSG_CLIENT_ACKNOWLEDGED, connection, msg->number);
+	return SECPOOL_OK;
 }
 
 enum secpool_error handlers_resume(
 	struct server_connection *connection, struct msg *msg, struct sock_extra *extra)
 {
 	struct regions_row region;
-	enum secpool_error error = session_region(connection, msg->u.region_resume.region, &region);
+	enum secpool_error error = readable(connection, msg->u.region_resume.region, &region);
 
 	(void)extra;
-	if (!error)
+	if (!error && region.state == MSG_REGION_LIVE)
 		error = owners_may_resume(connection->daemon, &connection->session->process);
+	else if (!error)
+		error = session_attach(connection, &region);
 	if (error)
 		return error;
 	server_reply(connection, msg->number, SECPOOL_OK);

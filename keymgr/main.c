@@ -32,6 +32,7 @@
 #include "keymgr/revoke.h"
 #include "keymgr/rotate.h"
 #include "keymgr/server.h"
+#include "keymgr/seals.h"
 #include "keymgr/session.h"
 #include "keymgr/wraps.h"
 #include "lib/base/clock.h"
@@ -435,6 +436,8 @@ static enum secpool_error start_parts(struct daemon *daemon, struct parts *parts
 	if (!error)
 		error = releases_new(daemon, &daemon->releases);
 	if (!error)
+		error = seals_new(daemon, parts->arguments.state_dir, &daemon->seals);
+	if (!error)
 		error = creates_new(daemon, &daemon->creates);
 	if (!error)
 		error = server_new(daemon, parts->enclave.listener, &daemon->server);
@@ -459,6 +462,7 @@ static void stop_parts(struct daemon *daemon)
 	daemon->server = NULL;
 	rebalance_free(daemon->rebalance);
 	creates_free(daemon->creates);
+	seals_free(daemon->seals);
 	releases_free(daemon->releases);
 	devices_free(daemon->devices);
 	owners_free(daemon->owners);

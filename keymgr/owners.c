@@ -226,6 +226,8 @@ static void start_region(struct daemon *daemon, const struct regions_row *row)
 	struct owner *owner = find_owner(daemon->owners, &row->process);
 	enum secpool_error error = SECPOOL_OK;
 
+	if (row->state == MSG_REGION_SEALED)
+		return; /* nobody's end is its end */
 	if (row->state == MSG_REGION_LIVE && !owner)
 		error = add_owner(daemon, &row->process, &owner);
 	if (row->state == MSG_REGION_LIVE && !error) {

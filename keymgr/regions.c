@@ -184,6 +184,9 @@ static enum secpool_error drop_row(struct directory *directory, uint64_t region)
 	if (!error)
 		error = addresses_give(directory, row.address, row.bytes);
 	if (!error)
+		error = directory_run(directory, "DELETE FROM grants WHERE region = ?1",
+			DIRECTORY_VALUES(DIRECTORY_N(region)));
+	if (!error)
 		error = directory_run(directory, "DELETE FROM regions WHERE id = ?1",
 			DIRECTORY_VALUES(DIRECTORY_N(region)));
 	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The rows of the regions table. A region is `creating` until its wrapped key is stored, then `live`, then `releasing` until
+ * The rows of the regions table. A region is `creating` until its wrapped key is stored, then `live`, perhaps `sealed` (sealed.h), then `releasing` until
  * its space is scrubbed and its receipt stored; then the row is gone. Numbers are never used again.
  * Threads: one (the loop's).
  */

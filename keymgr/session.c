@@ -15,6 +15,7 @@
 #include "keymgr/process.h"
 #include "keymgr/releases.h"
 #include "keymgr/revoke.h"
+#include "keymgr/seals.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 
@@ -119,6 +120,8 @@ static void remove_session(struct session *session)
 	session->counted->sessions--;
 	sessions->count--;
 	free_walks(sessions, session);
+	while (session->attached)
+		session_detach(session, session->attached->region);
 }
 
 void session_free_table(struct sessions *sessions)
@@ -286,11 +289,12 @@ static void tell_not_raised(const struct server_connection *connection,
 static void raise_memlock(const struct server_connection *connection, const struct session *session)
 {
 	struct rlimit limit, wanted;
-	rlim_t need =
-		session->quota.bytes >
-				RLIM_INFINITY - MEMLOCK_EXTRA_BYTES - session->quota.local_bytes
-			? RLIM_INFINITY
-			: session->quota.bytes + session->quota.local_bytes + MEMLOCK_EXTRA_BYTES;
+	rlim_t need = session->quota.bytes, more;
+
+	if (__builtin_add_overflow(session->quota.local_bytes, MEMLOCK_EXTRA_BYTES, &more) ||
+		__builtin_add_overflow(more, session->attached_bytes, &more) ||
+		__builtin_add_overflow(need, more, &need))
+		need = RLIM_INFINITY;
 
 	limit.rlim_cur = limit.rlim_max = process_memlock(&session->process);
 	if (limit.rlim_cur >= need)
@@ -308,6 +312,41 @@ static void raise_memlock(const struct server_connection *connection, const stru
 	}
 	if (limit.rlim_cur < need)
 		tell_not_raised(connection, session, limit.rlim_cur, need);
+}
+
+enum secpool_error session_attach(
+	struct server_connection *connection, const struct regions_row *region)
+{
+	struct session *session = connection->session;
+	struct session_attached *attached;
+
+	for (attached = session->attached; attached; attached = attached->next)
+		if (attached->region == region->id)
+			return SECPOOL_OK;
+	attached = calloc(1, sizeof *attached);
+	if (!attached)
+		return err_set(SECPOOL_E_NO_MEMORY, "a session's sealed regions: out of memory");
+	*attached = (struct session_attached){.region = region->id, .next = session->attached};
+	session->attached = attached;
+	if (__builtin_add_overflow(
+		    session->attached_bytes, region->bytes, &session->attached_bytes))
+		session->attached_bytes = UINT64_MAX;
+	raise_memlock(connection, session);
+	return SECPOOL_OK;
+}
+
+bool session_detach(struct session *session, uint64_t region)
+{
+	for (struct session_attached **at = &session->attached; *at; at = &(*at)->next) {
+		struct session_attached *attached = *at;
+
+		if (attached->region != region)
+			continue;
+		*at = attached->next;
+		free(attached);
+		return true;
+	}
+	return false;
 }
 
 static void send_opened(struct server_connection *connection, uint32_t number)
@@ -329,6 +368,7 @@ static void send_opened(struct server_connection *connection, uint32_t number)
 	opened->suspect_after_ms = settings->suspect_after_ms;
 	opened->gone_after_ms = settings->gone_after_ms;
 	opened->rotate_after_bytes = settings->rotate_after_bytes;
+	opened->read_only = connection->session->read_only;
 	server_send(connection, &msg, daemon->faultfd);
 }
 
@@ -385,9 +425,12 @@ enum secpool_error session_handle_open(
 		goto out;
 	}
 	MSG_SET(session->tenant, open->tenant);
+	session->read_only = open->read_only != 0;
 	session->caused =
 		(struct log_limit){.period_ns = CLOCK_NS_PER_S, .burst = SESSION_CAUSED_PER_S};
 	error = check_quota(connection, open, &session->quota);
+	/* who may have no region writes nowhere */
+	session->read_only = session->read_only || session->quota.regions == 0;
 	by_policy = error == SECPOOL_E_UNKNOWN_TENANT || error == SECPOOL_E_DENIED;
 	if (by_policy)
 		error = revoke_of_peer(connection, open->tenant, error);
@@ -446,6 +489,7 @@ void session_end(struct server_connection *connection)
 	connection->session = NULL;
 	auditlog_forget(daemon, connection);
 	creates_forget(daemon, connection);
+	seals_forget(daemon, connection);
 	releases_forget(daemon, connection);
 	close_in_enclave(daemon, session->id);
 	if (!session_of_process(daemon->sessions, &session->process))

@@ -24,6 +24,12 @@ struct session_walk {
 	struct session_walk *next;
 };
 
+/* A sealed region that the session's program has, or had, attached. */
+struct session_attached {
+	uint64_t region;
+	struct session_attached *next;
+};
+
 struct session_tenant;
 
 struct session {
@@ -34,6 +40,9 @@ struct session {
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
+	bool read_only;          /* devices come to it for reading alone, and it creates no region */
+	uint64_t attached_bytes; /* of sealed regions that it attached, all that there were */
+	struct session_attached *attached;
 	struct log_limit caused; /* reports and losses that are taken from it */
 };
 
@@ -53,6 +62,13 @@ enum secpool_error session_note_walk(struct session *session, uint64_t region, u
 
 /* How far the walk of that kind (enum msg_progress) over a region is; zeros when none is going on. */
 void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t kind, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
+
+/*
+ * Its program attaches a sealed region, or has it attached: it is told of the region's end, and may lock as many bytes more when it was not known before. Errors: SECPOOL_E_NO_MEMORY.
+ */
+enum secpool_error session_attach(struct server_connection *connection, const struct regions_row *region) MUST_USE;
+/* Forgets that; whether it was so. */
+bool session_detach(struct session *session, uint64_t region);
 
 /* Handlers of the dispatch table: an error is answered by REPLY. */
 enum secpool_error session_handle_open(

@@ -67,7 +67,8 @@ static enum secpool_error keep_named(struct wraps *wraps, struct directory *dire
 	struct directory_rows *rows = NULL;
 	enum secpool_error error = directory_query(directory,
 		"SELECT wrap FROM regions WHERE wrap != 0 UNION ALL"
-		" SELECT next_wrap FROM regions WHERE next_wrap != 0",
+		" SELECT next_wrap FROM regions WHERE next_wrap != 0 UNION ALL"
+		" SELECT g.wrap FROM grants g JOIN regions r ON r.id = g.region AND r.state = 3",
 		DIRECTORY_VALUES(), &rows);
 
 	while (!error && directory_next(rows, &error)) {

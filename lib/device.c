@@ -55,6 +55,8 @@ enum secpool_error device_write(
 {
 	if (!device_usable(device))
 		return SECPOOL_E_DEVICE_GONE;
+	if (device->read_only)
+		return SECPOOL_E_DENIED;
 	return is_suspect(device) ? prober_write(device, offset, from, bytes)
 				  : device_backend_write(device, offset, from, bytes);
 }

@@ -32,6 +32,7 @@ struct device {
 	struct media control;
 	uint64_t canary;
 	char id[MSG_NAME_BYTES];
+	bool read_only; /* it came with a descriptor that can only be read by: its mapping can't be written to */
 	_Atomic bool gone;
 	_Atomic uint32_t cause;   /* enum msg_cause, of the first who found it gone; 0 before */
 	_Atomic bool suspect;     /* it answers late: only its own I/O thread touches it (prober.h) */
@@ -79,7 +80,8 @@ void device_give_up(struct device *device, uint32_t cause);
 
 /*
  * Loads or stores bytes at an offset; `bytes` within the device is the caller's to know (directory extents are checked when they are read). Of a device under
- * suspicion the I/O thread does it: the caller waits until the device is given up, at most. Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set; SECPOOL_E_INTEGRITY: the device is there, but not these bytes (poison).
+ * suspicion the I/O thread does it: the caller waits until the device is given up, at most. Errors: SECPOOL_E_DEVICE_GONE: `gone` is then set; SECPOOL_E_INTEGRITY: the device is there, but not these bytes (poison);
+ * SECPOOL_E_DENIED: nothing is ever written to one that came for reading alone.
  */
 enum secpool_error device_read(struct device *device, uint64_t offset, void *to, size_t bytes) MUST_USE;
 enum secpool_error device_write(struct device *device, uint64_t offset, const void *from, size_t bytes) MUST_USE;

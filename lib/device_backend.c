@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is the same for all kinds of devices: their mapping, and the canary in it. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -112,6 +113,7 @@ static enum secpool_error complete(struct device *device, void *base, struct dev
 enum secpool_error device_map(const struct msg_device *info, int fd, struct device **ret_device)
 {
 	struct device *device;
+	int mode;
 	bool emulated;
 	enum secpool_error error = media_is_emulated(fd, &emulated);
 
@@ -125,8 +127,11 @@ enum secpool_error device_map(const struct msg_device *info, int fd, struct devi
 		return error;
 	device->slot = info->slot;
 	device->media = info->media;
+	mode = fcntl(fd, F_GETFL);
+	device->read_only = mode >= 0 && (mode & O_ACCMODE) == O_RDONLY;
 	return complete(device,
-		mmap(NULL, map_bytes(device), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0),
+		mmap(NULL, map_bytes(device), PROT_READ | (device->read_only ? 0 : PROT_WRITE),
+			MAP_SHARED, fd, 0),
 		ret_device);
 }
 
@@ -140,6 +145,7 @@ enum secpool_error device_again(const struct device *old, struct device **ret_de
 		return error;
 	device->slot = old->slot;
 	device->media = old->media;
+	device->read_only = old->read_only;
 	/* an old size of 0 maps shared memory a second time: mremap(2) */
 	base = syscall(SYS_mremap, old->base, 0ul, map_bytes(old), MREMAP_MAYMOVE);
 	return complete(device, base == -1 ? MAP_FAILED : (void *)base, ret_device);

@@ -60,7 +60,10 @@ static bool take(struct evict_batch *batch, struct secpool_region *region, uint6
 		.clean = page_state(seen) == PAGE_CLEAN,
 		.stays = stays,
 	};
-	bool taken = !(stays && victim.clean) && batch->count < WRITEBACK_MOST &&
+	/* what is dirty in a sealed region has no copy any more; in one that is to be sealed it is flushed only, for what is write-protected can't be moved out */
+	bool held = !victim.clean && region_still(region) &&
+		    !(stays && atomic_load(&region->stage) == REGION_FROZEN);
+	bool taken = !(stays && victim.clean) && !held && batch->count < WRITEBACK_MOST &&
 		     page_step(page, &seen, PAGE_EVICT_BEGIN, page_copies(seen), victim.version);
 
 	victim.frame = victim.at;

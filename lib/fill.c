@@ -398,7 +398,7 @@ void fill_page(struct worker *worker, struct secpool_region *region, uint64_t pg
 		fault_wake_page(worker, region, pgno);
 		return;
 	}
-	asked.writable = writable || fills_writable(region, pgno);
+	asked.writable = (writable || fills_writable(region, pgno)) && !region_still(region);
 	count = readahead_note(&region->readahead, pgno, region->page_count, &stride);
 	if (evict_make_room(worker, region->page_bytes) != SECPOOL_OK) {
 		bar(worker, region, pgno);

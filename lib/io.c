@@ -12,6 +12,7 @@
 #include "lib/fill.h"
 #include "lib/range.h"
 #include "lib/redundancy.h"
+#include "lib/seal.h"
 #include "lib/refill.h"
 #include "lib/region.h"
 #include "lib/signals.h"
@@ -120,6 +121,8 @@ static enum secpool_error move_page(struct worker *worker, const struct transfer
 	bool fresh = page_state(seen) == PAGE_FRESH;
 
 	*ret_done = false;
+	if (transfer->writing && region_still(region))
+		return seal_refuse_write();
 	if (page_state(seen) == PAGE_LOST && !transfer->writing && refill_possible(region, seen))
 		return SECPOOL_OK; /* by the mapping: it is made again */
 	if (page_state(seen) == PAGE_LOST) {
@@ -192,6 +195,8 @@ static enum secpool_error transfer_whole_pages(
 		size_t here = (size_t)(pgno * page_bytes - offset);
 		if (!is_resident(region, pgno))
 			error = move_pages(transfer, pgno, end, transfer->buffer + here, &next);
+		if (error == SECPOOL_E_DENIED)
+			return error;
 		if (error)
 			return lost((size_t)(next * page_bytes), page_bytes);
 		if (next == pgno)
@@ -248,6 +253,8 @@ enum secpool_error secpool_write(
 		.region = region, .buffer = (uint8_t *)(uintptr_t)buffer, .writing = true};
 	enum secpool_error error = check(region, offset, buffer, bytes);
 
+	if (!error && region_still(region))
+		error = seal_refuse_write();
 	return error ? error : transfer_bytes(&transfer, offset, bytes);
 }
 
@@ -272,6 +279,8 @@ enum secpool_error secpool_flush(struct secpool_region *region)
 	uint64_t give_up = clock_now_ns() + EVICT_PATIENCE_NS;
 	enum secpool_error error = range_check(region, 0, 0);
 
+	if (!error && atomic_load(&region->stage) == REGION_SEALED)
+		return SECPOOL_OK; /* all of it was written before */
 	for (uint64_t pgno = 0; !error && pgno < region->page_count;) {
 		uint64_t end = pgno + EVICT_FLUSH_PAGES, failed = pgno;
 		if (end > region->page_count)

@@ -7,9 +7,9 @@
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 
-void keyclient_init(struct keyclient *client)
+void keyclient_init(struct keyclient *client, bool read_only)
 {
-	*client = (struct keyclient){.fd = -1};
+	*client = (struct keyclient){.fd = -1, .read_only = read_only};
 	client->kept_end = &client->kept;
 }
 
@@ -52,8 +52,9 @@ void keyclient_close(struct keyclient *client)
 	os_close(&client->fd);
 }
 
-enum secpool_error keyclient_send(
-	struct keyclient *client, struct msg *request, uint32_t *ret_number)
+/* fd: goes with it; -1: none */
+static enum secpool_error send_with(
+	struct keyclient *client, struct msg *request, int fd, uint32_t *ret_number)
 {
 	enum secpool_error error;
 
@@ -62,10 +63,17 @@ enum secpool_error keyclient_send(
 	if (++client->last_number == 0)
 		client->last_number = 1;
 	request->number = client->last_number;
-	error = sock_send(client->fd, request, NULL, 0, clock_now_ns() + KEYCLIENT_ANSWER_NS);
+	error = sock_send(
+		client->fd, request, &fd, fd >= 0 ? 1 : 0, clock_now_ns() + KEYCLIENT_ANSWER_NS);
 	if (!error && ret_number)
 		*ret_number = request->number;
 	return error;
+}
+
+enum secpool_error keyclient_send(
+	struct keyclient *client, struct msg *request, uint32_t *ret_number)
+{
+	return send_with(client, request, -1, ret_number);
 }
 
 /* The answer to a request that failed: its error, with the daemon's own words. */
@@ -86,30 +94,38 @@ static enum secpool_error error_of(const struct msg *answer, uint32_t want)
 	return SECPOOL_OK;
 }
 
-enum secpool_error keyclient_call(
-	struct keyclient *client, struct msg *request, uint32_t want, struct msg *ret_answer)
+enum secpool_error keyclient_exchange(struct keyclient *client, struct msg *request, int fd,
+	uint32_t want, struct msg *ret_answer, int *ret_fd)
 {
 	uint64_t deadline = clock_now_ns() + KEYCLIENT_ANSWER_NS;
 	struct sock_extra extra;
 	struct msg answer;
 	uint32_t number;
-	enum secpool_error error = keyclient_send(client, request, &number);
+	enum secpool_error error = send_with(client, request, fd, &number);
 
 	while (!error) {
 		error = sock_receive(client->fd, &answer, &extra, deadline);
 		if (error)
 			break;
 		if (answer.number == number) {
-			sock_close_fds(&extra);
 			error = error_of(&answer, want);
 			if (!error && ret_answer)
 				*ret_answer = answer;
+			if (!error && ret_fd)
+				*ret_fd = sock_take_fd(&extra, 0);
+			sock_close_fds(&extra);
 			return error;
 		}
 		error = keep(client, &answer, &extra);
 	}
 	os_close(&client->fd); /* half an exchange can't be gone on with */
 	return error;
+}
+
+enum secpool_error keyclient_call(
+	struct keyclient *client, struct msg *request, uint32_t want, struct msg *ret_answer)
+{
+	return keyclient_exchange(client, request, -1, want, ret_answer, NULL);
 }
 
 enum secpool_error keyclient_next(
@@ -168,6 +184,7 @@ static enum secpool_error open_session(
 
 	MSG_SET(request.u.session_open.tenant, tenant);
 	request.u.session_open.local_bytes = local_bytes;
+	request.u.session_open.read_only = client->read_only;
 	error = keyclient_send(client, &request, NULL);
 	if (!error)
 		error = sock_receive(

@@ -22,6 +22,7 @@ struct keyclient {
 	uint32_t last_number;
 	struct sock_peer enclave; /* who called listen: keys are taken from this process only */
 	struct msg_session_opened session;
+	bool read_only;
 	bool refused; /* the last session that was asked for: the policy does not let this process be the tenant */
 	struct keyclient_message *kept, **kept_end;
 };
@@ -29,7 +30,8 @@ struct keyclient {
 /* How long keymgrd may take for an answer; a release is answered when its space is scrubbed, and waited for elsewhere. */
 #define KEYCLIENT_ANSWER_NS (10ull * 1000000000ull)
 
-void keyclient_init(struct keyclient *client);
+/* read_only: its sessions are (msg_session_open). */
+void keyclient_init(struct keyclient *client, bool read_only);
 
 /*
  * Connects to socket_path and opens a session as tenant. *ret_faultfd: /dev/userfaultfd from keymgrd, or -1.
@@ -42,6 +44,9 @@ void keyclient_close(struct keyclient *client);
 
 /* One request and its answer of type `want` (or REPLY, as in sock_call). Errors: also SECPOOL_E_DAEMON_GONE and SECPOOL_E_TIMEOUT, after which the connection is closed. */
 enum secpool_error keyclient_call(struct keyclient *client, struct msg *request, uint32_t want, struct msg *ret_answer) MUST_USE;
+
+/* The same with a descriptor (borrowed; -1: none), and one that comes with the answer: *ret_fd is then the caller's, -1 when there is none. ret_fd may be NULL. */
+enum secpool_error keyclient_exchange(struct keyclient *client, struct msg *request, int fd, uint32_t want, struct msg *ret_answer, int *ret_fd) MUST_USE;
 
 /* Sends without waiting; *ret_number is what the answer will carry. */
 enum secpool_error keyclient_send(struct keyclient *client, struct msg *request, uint32_t *ret_number) MUST_USE;

@@ -136,6 +136,11 @@ void keyring_retire(struct keyring *ring)
 	ring->ciphers[old] = NULL;
 }
 
+const struct pagecipher *keyring_current(const struct keyring *ring)
+{
+	return ring->ciphers[atomic_load(&ring->current)];
+}
+
 uint64_t keyring_blocks(const struct keyring *ring)
 {
 	return pagecipher_blocks(ring->ciphers[atomic_load(&ring->current)]);

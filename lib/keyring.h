@@ -65,6 +65,9 @@ void keyring_turn(struct keyring *ring, struct pagecipher **cipher);
 /* Wipes the key that is going. No page is under it, and every stay that may have read one that was has ended. */
 void keyring_retire(struct keyring *ring);
 
+/* The key under which pages are written now; borrowed. */
+const struct pagecipher *keyring_current(const struct keyring *ring);
+
 /* Blocks of 16 bytes that were sealed under the current key, as pagecipher_blocks. */
 uint64_t keyring_blocks(const struct keyring *ring);
 

@@ -266,6 +266,8 @@ static void replace(struct secpool *pool, struct secpool_region *region, struct 
 	struct msg request = {.type = MSG_REGION_REPLACE};
 	enum secpool_error error;
 
+	if (region_still(region))
+		return; /* what is left serves */
 	request.u.region_replace.region = region->id;
 	request.u.region_replace.slot = device->slot;
 	error = keyclient_call(&pool->service->client, &request, MSG_REPLY, NULL);
@@ -296,12 +298,13 @@ uint64_t loss_fill(struct secpool *pool)
 		enum secpool_error error;
 		if (!region || atomic_load(&region->ended))
 			continue;
-		lacking = lacking || region->lacks_places || atomic_load(&region->barred_pages) > 0;
+		lacking = lacking || (region->lacks_places && !region_still(region)) ||
+			  atomic_load(&region->barred_pages) > 0;
 		if (clock_now_ns() < service->fill_ns)
 			continue;
 		if (atomic_load(&region->barred_pages) > 0)
 			fill_unbar(pool_service_worker(pool), region);
-		if (!region->lacks_places || service->client.fd < 0)
+		if (!region->lacks_places || region_still(region) || service->client.fd < 0)
 			continue;
 		request.u.region_fill.region = region->id;
 		error = keyclient_call(&service->client, &request, MSG_REPLY, NULL);
@@ -349,7 +352,8 @@ static void make_up(
 		if (affected[slot])
 			replace(pool, pool->regions[slot], device);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot] && pool->regions[slot]->lanes == 1)
+		if (affected[slot] && pool->regions[slot]->lanes == 1 &&
+			!region_still(pool->regions[slot]))
 			save_resident(pool, pool->regions[slot]);
 }
 
@@ -412,10 +416,11 @@ static void come_back(struct secpool *pool, struct device *device)
 	if (service_take_again(pool, device) != SECPOOL_OK)
 		return;
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot])
+		if (affected[slot] && !region_still(pool->regions[slot]))
 			(void)take_places(pool, pool->regions[slot]);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
-		if (affected[slot] && pool->regions[slot]->lanes == 1)
+		if (affected[slot] && pool->regions[slot]->lanes == 1 &&
+			!region_still(pool->regions[slot]))
 			save_resident(pool, pool->regions[slot]);
 }
 

@@ -86,7 +86,10 @@ static enum secpool_error read_good(struct worker *worker, struct secpool_region
 	}
 	if (found && result.other)
 		counter_add(worker, COUNTER_FAILOVERS, 1);
-	if (found && bad_copies)
+	if (found && bad_copies && region_still(region))
+		(void)page_drop_copies(&region->pages[pgno],
+			bad_copies); /* nobody writes there: it is not read again */
+	else if (found && bad_copies)
 		repair(worker, region, placement, pgno, bad_copies);
 	*ret_result = result;
 	return found ? SECPOOL_OK : SECPOOL_E_LOST;

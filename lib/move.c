@@ -178,7 +178,8 @@ uint64_t move_some(struct secpool *pool)
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
 		struct secpool_region *region = pool->regions[slot];
 		uint64_t next;
-		if (!region || atomic_load(&region->ended) || pool->service->client.fd < 0)
+		if (!region || atomic_load(&region->ended) || region_still(region) ||
+			pool->service->client.fd < 0)
 			continue;
 		next = move_region(pool, region);
 		due = due == 0 || (next != 0 && next < due) ? next : due;

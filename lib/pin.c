@@ -9,6 +9,7 @@
 #include "lib/fill.h"
 #include "lib/range.h"
 #include "lib/refill.h"
+#include "lib/seal.h"
 #include "lib/signals.h"
 
 /* At most this part of the local budget may be pinned: the rest must do for everything else. */
@@ -184,6 +185,19 @@ static void drop_pin(struct secpool_region *region, struct pin *pin)
 	free(pin);
 }
 
+bool pins_any(struct pins *pins)
+{
+	sigset_t before;
+	bool any;
+
+	signals_block(&before);
+	pthread_mutex_lock(&pins->lock);
+	any = pins->list != NULL;
+	pthread_mutex_unlock(&pins->lock);
+	signals_restore(&before);
+	return any;
+}
+
 static enum secpool_error add_pin(
 	struct secpool_region *region, uint64_t first, uint64_t end, struct pin **ret_pin)
 {
@@ -215,6 +229,8 @@ enum secpool_error secpool_pin(struct secpool_region *region, size_t offset, siz
 	uint64_t first, end;
 	struct pin *pin = NULL;
 
+	if (!error && region_still(region))
+		error = seal_refuse_write();
 	if (error)
 		return error;
 	pages_of(region, offset, bytes, &first, &end);

@@ -6,6 +6,8 @@
 #ifndef SECPOOL_PIN_H
 #define SECPOOL_PIN_H
 
+#include <stdbool.h>
+
 #include "lib/base/err.h"
 
 struct pins;
@@ -15,5 +17,8 @@ enum secpool_error pins_new(struct pins **ret_pins) MUST_USE;
 
 /* NULL is allowed. */
 void pins_free(struct pins *pins);
+
+/* Whether a pin of the region has not ended. Threads: any. */
+bool pins_any(struct pins *pins);
 
 #endif

@@ -13,7 +13,9 @@
 #include "enclave/selftest.h"
 #include "lib/base/os.h"
 #include "lib/heap.h"
+#include "lib/manifest.h"
 #include "lib/refill.h"
+#include "lib/region.h"
 #include "lib/service.h"
 #include "lib/signals.h"
 
@@ -259,6 +261,7 @@ static enum secpool_error new_pool(
 	pthread_mutex_init(&pool->heap_lock, NULL);
 	pool->uffd = pool->program_uffd = (struct uffd){.fd = -1, .empty_fd = -1};
 	pool->fault_mode = options->fault_mode;
+	pool->read_only = options->read_only != 0;
 	MSG_SET(pool->tenant, tenant);
 	pool->pid = getpid();
 	pool->fault_threads =
@@ -321,7 +324,7 @@ void secpool_close(struct secpool *pool)
 	heap_free(pool);
 	for (unsigned slot = 0; slot < POOL_REGIONS_MOST; slot++)
 		if (atomic_load(&pool->regions[slot]))
-			(void)!secpool_region_release(atomic_load(&pool->regions[slot]), NULL);
+			(void)!region_close(atomic_load(&pool->regions[slot]));
 	refill_stop(pool);
 	service_stop(pool);
 	free_pool(pool);
@@ -381,6 +384,8 @@ enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret
 			continue;
 		stats.lost_pages += atomic_load(&region->lost_pages);
 		stats.metadata_bytes += region->page_count * sizeof *region->pages;
+		if (atomic_load(&region->digests))
+			stats.metadata_bytes += region->page_count * MANIFEST_DIGEST_BYTES;
 	}
 	pthread_mutex_unlock(&pool->regions_lock);
 	*ret_stats = stats;

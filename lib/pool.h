@@ -104,6 +104,13 @@ struct placement {
 	struct placement *older;
 };
 
+/* Whether a region may change (seal.h). */
+enum region_stage {
+	REGION_OPEN = 0,
+	REGION_FROZEN = 1, /* it is being sealed, or nobody knows whether it is: nothing is written, in memory or on devices */
+	REGION_SEALED = 2, /* for ever */
+};
+
 struct secpool_region {
 	struct secpool *pool;
 	uint32_t slot; /* in pool.regions */
@@ -139,8 +146,18 @@ struct secpool_region {
 	struct shift shift;
 	struct rotation rotation;
 	struct pins *pins;     /* pin.c's */
+	_Atomic unsigned stage; /* enum region_stage; changed by the service */
+	_Atomic(const uint8_t *) digests; /* of a sealed region: SHA-256 of each page's ciphertext, zeros of one that was never written; NULL before */
+	bool owner;            /* it is sealed, and its release ends it for all */
 	bool heap; /* made by the pool's own heap */
 };
+
+/* Nothing of it may be written any more, by anybody. */
+static inline bool region_still(const struct secpool_region *region)
+{
+	/* acquire: who sees it sees the digests */
+	return atomic_load_explicit(&region->stage, memory_order_acquire) != REGION_OPEN;
+}
 
 /* The regions of a pool in the order of their addresses; immutable once published. */
 struct region_table {
@@ -172,6 +189,7 @@ struct secpool {
 	struct handlers handlers;
 	unsigned fault_threads;
 	enum secpool_fault_mode fault_mode;
+	bool read_only; /* it only attaches */
 	_Atomic bool stopping;
 	_Atomic bool measuring; /* overhead.h */
 

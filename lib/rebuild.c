@@ -193,7 +193,7 @@ uint64_t rebuild_some(struct secpool *pool)
 
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
 		struct secpool_region *region = pool->regions[slot];
-		if (!region || atomic_load(&region->ended))
+		if (!region || atomic_load(&region->ended) || region_still(region))
 			continue;
 		if (atomic_exchange(&region->check_wanted, false) && region->lanes > 1)
 			start(&region->rebuild, true);

@@ -6,6 +6,7 @@
 #include "lib/erasure.h"
 #include "lib/mirror.h"
 #include "lib/overhead.h"
+#include "lib/seal.h"
 
 enum secpool_error redundancy_read(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint8_t *plain, struct redundancy_result *ret_result)
@@ -23,6 +24,10 @@ static bool is_exposed(const struct worker *worker, const uint8_t *plain)
 enum secpool_error redundancy_open(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint64_t version, const uint8_t *ciphertext, uint8_t *plain)
 {
+	enum secpool_error error = seal_check_page(region, pgno, ciphertext);
+
+	if (error)
+		return error;
 	return (is_exposed(worker, plain) ? keyring_open_exposed : keyring_open)(&region->keys,
 		worker->index, pgno, version, ciphertext, region->pages[pgno].tag, plain);
 }
@@ -57,9 +62,17 @@ enum secpool_error redundancy_take(struct worker *worker, struct secpool_region 
 		.pgno = pgno,
 		.version = version,
 		.plain = plain};
-	enum secpool_error error =
-		device_use(device, at, region->page_bytes, worker->ciphertext, take, &taking);
+	enum secpool_error error;
 
+	/* what its SHA-256 is made of must be what is opened: a copy */
+	if (atomic_load_explicit(&region->digests, memory_order_relaxed)) {
+		error = device_read(device, at, worker->ciphertext, region->page_bytes);
+		if (!error)
+			error = take(worker->ciphertext, &taking);
+	} else {
+		error = device_use(
+			device, at, region->page_bytes, worker->ciphertext, take, &taking);
+	}
 	overhead_mark(worker, OVERHEAD_OPEN);
 	return error;
 }

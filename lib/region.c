@@ -15,6 +15,7 @@
 #include "lib/pin.h"
 #include "lib/places.h"
 #include "lib/refill.h"
+#include "lib/seal.h"
 #include "lib/service.h"
 #include "lib/signals.h"
 
@@ -33,6 +34,7 @@ struct create {
 struct release {
 	struct secpool_region *region;
 	struct secpool_receipt *receipt; /* may be NULL */
+	bool detach;			 /* the region goes on without this process */
 };
 
 /* ---- create: on the service thread ---- */
@@ -50,6 +52,7 @@ static void free_region(struct secpool_region *region)
 	places_free(atomic_load(&region->placement));
 	places_free_targets(region);
 	keyring_done(&region->keys);
+	seal_free(region);
 	free(region);
 }
 
@@ -77,11 +80,16 @@ static enum secpool_error reserve_workers(struct secpool *pool, size_t page_byte
 	return workers_grow(pool, page_bytes);
 }
 
+static int protection_of(const struct secpool_region *region)
+{
+	return PROT_READ | (region_still(region) ? 0 : PROT_WRITE);
+}
+
 static enum secpool_error map_memory(
 	struct secpool *pool, struct secpool_region *region, uint64_t address)
 {
 	void *wanted = (void *)(uintptr_t)address;
-	void *at = mmap(wanted, region->bytes, PROT_READ | PROT_WRITE,
+	void *at = mmap(wanted, region->bytes, protection_of(region),
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	enum secpool_error error;
 
@@ -100,17 +108,18 @@ static enum secpool_error map_memory(
 
 /* As map_memory does it, for a page over which nothing was mapped: where the kernel has no poison. Who touches it in between gets SIGSEGV, never zeros. */
 static enum secpool_error map_again(
-	struct worker *worker, struct secpool *pool, void *at, size_t bytes)
+	struct worker *worker, const struct secpool_region *region, void *at)
 {
+	size_t bytes = region->page_bytes;
 	enum secpool_error error;
 
 	if (mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
 		    0) == MAP_FAILED)
 		return os_error("map a page again");
-	error = pool_lock_range(pool, at, bytes);
+	error = pool_lock_range(region->pool, at, bytes);
 	if (!error)
 		error = uffd_register(worker->uffd, at, bytes);
-	if (!error && mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0)
+	if (!error && mprotect(at, bytes, protection_of(region)) != 0)
 		error = os_error("map a page again");
 	if (error)
 		(void)!uffd_poison(worker->uffd, at, bytes);
@@ -122,7 +131,7 @@ enum secpool_error region_heal(struct worker *worker, struct secpool_region *reg
 	uint8_t *at = region->address + pgno * region->page_bytes;
 
 	return worker->uffd->has_poison ? uffd_drop(at, region->page_bytes)
-					: map_again(worker, region->pool, at, region->page_bytes);
+					: map_again(worker, region, at);
 }
 
 static enum secpool_error map_pages(struct secpool_region *region)
@@ -161,54 +170,93 @@ static enum secpool_error take_first_key(struct secpool *pool, struct secpool_re
 	return error;
 }
 
-static enum secpool_error set_up(struct secpool *pool, const struct create *create,
-	const struct msg_region_created *created, struct secpool_region **ret_region)
+/* What is attached is no more than what its manifest says, whose root came with the key. */
+static enum secpool_error check_manifest(
+	struct secpool_region *region, const struct region_plan *plan)
 {
-	struct secpool_region *region = aligned_alloc(WORKER_CACHE_LINE, sizeof *region);
-	enum secpool_error error;
+	size_t bytes = (size_t)msg_manifest_bytes(region->bytes, region->page_bytes);
+	uint8_t root[PAGECIPHER_ROOT_BYTES];
+	enum secpool_error error = pagecipher_digest(plan->manifest, bytes, root);
 
-	if (!region)
-		return os_error("region");
+	/* public bytes */
+	if (!error &&
+		memcmp(root, pagecipher_root(keyring_current(&region->keys)), sizeof root) != 0)
+		error = err_set(SECPOOL_E_INTEGRITY,
+			"the manifest of region %llu is not the one that was sealed",
+			(unsigned long long)region->id);
+	return error ? error : manifest_check(plan->manifest, bytes, &plan->head);
+}
+
+/* Of a new region: a mirror or a code may begin with less, and is made whole (loss_fill). */
+static enum secpool_error check_places(struct secpool_region *region)
+{
+	region->lacks_places = !places_there(atomic_load(&region->placement));
+	if (!places_whole(region, atomic_load(&region->placement)) ||
+		(region->lacks_places && region->lanes == 1))
+		return err_set(SECPOOL_E_DEVICE_GONE,
+			"a device went while the region was made: try again");
+	return SECPOOL_OK;
+}
+
+static void init_region(
+	struct secpool *pool, const struct region_plan *plan, struct secpool_region *region)
+{
+	const struct secpool_region_options *options = plan->options;
+
 	memset(region, 0, sizeof *region);
 	region->pool = pool;
-	region->id = created->region;
-	region->epoch = created->epoch;
-	region->bytes = created->bytes;
-	region->page_bytes = create->ask.page_bytes;
+	region->id = plan->created.region;
+	region->epoch = plan->created.epoch;
+	region->bytes = plan->created.bytes;
+	region->page_bytes = plan->page_bytes;
 	region->page_count = region->bytes / region->page_bytes;
 	readahead_init(&region->readahead,
 		(uint32_t)(pool->local_bytes / READAHEAD_SHARE / region->page_bytes));
-	region->data = create->ask.data;
-	region->lanes = create->ask.lanes;
-	region->refill = create->options->refill;
-	region->refill_arg = create->options->refill_arg;
+	region->data = plan->data;
+	region->lanes = plan->lanes;
+	region->stage = plan->manifest ? REGION_SEALED : REGION_OPEN;
+	if (!options)
+		return;
+	region->refill = options->refill;
+	region->refill_arg = options->refill_arg;
 	region->refill_ns =
-		(create->options->refill_ms ? create->options->refill_ms : REFILL_MS_DEFAULT) *
-		CLOCK_NS_PER_MS;
-	if (created->address == 0 || created->address % PAGECIPHER_PAGE_BYTES_MOST ||
-		!signals_in_window((const void *)(uintptr_t)created->address, created->bytes))
+		(options->refill_ms ? options->refill_ms : REFILL_MS_DEFAULT) * CLOCK_NS_PER_MS;
+}
+
+enum secpool_error region_set_up(
+	struct secpool *pool, const struct region_plan *plan, struct secpool_region **ret_region)
+{
+	uint64_t address = plan->created.address;
+	struct secpool_region *region;
+	enum secpool_error error = reserve_workers(pool, plan->page_bytes);
+
+	if (error)
+		return error;
+	region = aligned_alloc(WORKER_CACHE_LINE, sizeof *region);
+	if (!region)
+		return os_error("region");
+	init_region(pool, plan, region);
+	if (address == 0 || address % PAGECIPHER_PAGE_BYTES_MOST ||
+		!signals_in_window((const void *)(uintptr_t)address, plan->created.bytes))
 		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd named an address outside its window");
-	else if (created->bytes < create->ask.bytes || created->bytes % create->ask.page_bytes)
-		error = err_set(SECPOOL_E_PROTOCOL, "keymgrd made a region of %llu bytes",
-			(unsigned long long)created->bytes);
 	else
 		error = take_first_key(pool, region);
+	if (!error && plan->manifest)
+		error = check_manifest(region, plan);
 	if (!error)
 		error = region_read_places(pool, region);
 	if (!error)
 		error = pins_new(&region->pins);
-	if (!error) /* a mirror or a code may begin with less, and is made whole: loss_fill */
-		region->lacks_places = !places_there(atomic_load(&region->placement));
-	if (!error && (!places_whole(region, atomic_load(&region->placement)) ||
-			      (region->lacks_places && region->lanes == 1)))
-		error = err_set(SECPOOL_E_DEVICE_GONE,
-			"a device went while the region was made: try again");
+	if (!error && !plan->manifest)
+		error = check_places(region);
 	if (!error)
 		error = map_pages(region);
 	if (!error && region->data > 1)
 		error = erasure_init(region);
+	if (!error && plan->manifest)
+		error = seal_take_pages(region, plan->manifest);
 	if (!error)
-		error = map_memory(pool, region, created->address);
+		error = map_memory(pool, region, address);
 	if (!error)
 		error = pool_add_region(pool, region);
 	if (error)
@@ -229,7 +277,12 @@ static void run_create(struct secpool *pool, struct service_call *call)
 		error = keyclient_call(
 			&pool->service->client, &request, MSG_REGION_CREATED, &answer);
 	if (!error) {
-		error = set_up(pool, create, &answer.u.region_created, &create->region);
+		const struct region_plan plan = {.created = answer.u.region_created,
+			.page_bytes = create->ask.page_bytes,
+			.data = create->ask.data,
+			.lanes = create->ask.lanes,
+			.options = create->options};
+		error = region_set_up(pool, &plan, &create->region);
 		if (error) { /* give it back; its receipt is nobody's */
 			char why[ERR_DETAIL_BYTES];
 			struct msg release = {.type = MSG_REGION_RELEASE};
@@ -436,6 +489,11 @@ static void run_release(struct secpool *pool, struct service_call *call)
 	region->address = NULL;
 	cache_return(&pool->cache, pool_service_worker(pool)->index, resident);
 	keyring_done(&region->keys);
+	if (release->detach) {
+		free_region(region);
+		call->error = SECPOOL_OK;
+		return;
+	}
 	request.u.region_release.region = region->id;
 	call->error = keyclient_send(&pool->service->client, &request, &call->number);
 	if (call->error)
@@ -470,6 +528,17 @@ enum secpool_error secpool_region_release(
 	if (!region || (ret_receipt && ret_receipt->size != sizeof *ret_receipt))
 		return err_set(SECPOOL_E_INVALID,
 			"secpool_region_release: a region, and a receipt with size set");
+	/* who only reads it does not end it */
+	release.detach = atomic_load(&region->stage) == REGION_SEALED && !region->owner;
+	if (release.detach && ret_receipt)
+		memset(ret_receipt->text, 0, sizeof ret_receipt->text);
+	return service_call(region->pool, run_release, &release);
+}
+
+enum secpool_error region_close(struct secpool_region *region)
+{
+	struct release release = {.region = region, .detach = region_still(region)};
+
 	return service_call(region->pool, run_release, &release);
 }
 

@@ -277,7 +277,7 @@ uint64_t rotate_some(struct secpool *pool)
 	for (unsigned slot = 0; slot < pool->region_slots; slot++) {
 		struct secpool_region *region = pool->regions[slot];
 		uint64_t next;
-		if (!region || atomic_load(&region->ended))
+		if (!region || atomic_load(&region->ended) || region_still(region))
 			continue;
 		next = rotate_region(pool, region);
 		due = due == 0 || (next != 0 && next < due) ? next : due;

@@ -74,6 +74,7 @@ struct secpool_options {
 	 * the rest zero. Copied. NULL: one copy, pages of 4 KiB, on_loss sigbus.
 	 */
 	const struct secpool_region_options *heap;
+	int read_only;                    /* not 0: it attaches sealed regions alone, and gets devices by descriptors that can't be written by */
 };
 
 struct secpool_region_options {
@@ -197,6 +198,40 @@ uint64_t secpool_region_number(const struct secpool_region *region);
  */
 SECPOOL_MUST_USE enum secpool_error secpool_region_lost(struct secpool_region *region,
 	struct secpool_range *ranges, size_t count, size_t *ret_count);
+
+/*
+ * Sealed regions: immutable, and read by many programs at the same address, so that pointers inside them are valid in each. A sealed region outlives its program; it is its tenant's until
+ * secpool_region_release by an owner: the program that sealed it, or one that attached it with SECPOOL_ATTACH_OWNER. secpool_close leaves it.
+ */
+
+/* For secpool_region_attach. */
+enum secpool_attach {
+	SECPOOL_ATTACH_OWNER = 1, /* as the tenant that it is: it may grant, and releasing the region ends it for all */
+};
+
+/*
+ * Freezes a region for ever, under a name that no other sealed region of the tenant has: writes all of it to the devices, reads it back for its manifest, and has that sealed with its key. From then on a store to it is SIGSEGV, and
+ * secpool_write and secpool_pin are refused. No other thread may write to the region meanwhile. name: 1 to SECPOOL_NAME_BYTES - 1 bytes without a slash.
+ * Errors: SECPOOL_E_EXISTS (the name is taken, or it is sealed), SECPOOL_E_BUSY (pages are pinned; it is being moved, rebuilt or renewed: try again), SECPOOL_E_LOST, SECPOOL_E_NO_SPACE, SECPOOL_E_INVALID,
+ * SECPOOL_E_UNSUPPORTED (a heap's, erasure-coded or refilled): it is as it was. SECPOOL_E_DAEMON_GONE, SECPOOL_E_TIMEOUT and others: nobody knows whether it is sealed; it can only be read, and be sealed again or released.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_seal(struct secpool_region *region, const char *name);
+
+/*
+ * Lets programs of another tenant attach a sealed region, where the policy allows (share_with); told twice is no error. Or not any more: a program that has attached it keeps it as long as keymgrd runs.
+ * Errors: SECPOOL_E_INVALID (not sealed), SECPOOL_E_DENIED (policy, or not an owner), SECPOOL_E_UNKNOWN_TENANT, SECPOOL_E_NOT_FOUND (revoke: there is no such grant), SECPOOL_E_LIMIT (64 tenants), SECPOOL_E_DAEMON_GONE.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_grant(struct secpool_region *region, const char *tenant);
+SECPOOL_MUST_USE enum secpool_error secpool_region_revoke(struct secpool_region *region, const char *tenant);
+
+/*
+ * Maps a sealed region at its address, to be read alone. name: NAME of this pool's tenant, or TENANT/NAME. flags: of enum secpool_attach. Each page is checked against the manifest when it is brought in. Releasing it ends it for this program alone, without a receipt, unless it was
+ * attached with SECPOOL_ATTACH_OWNER. When its owner ends it there is SECPOOL_EVENT_REGION_ENDED.
+ * Errors: SECPOOL_E_NOT_FOUND (no such region, or no grant), SECPOOL_E_DENIED, SECPOOL_E_EXISTS (something else of this program is at its address), SECPOOL_E_INTEGRITY (the manifest is not the one that was sealed),
+ * SECPOOL_E_NOT_ATTESTED (a device is not back yet: try again), SECPOOL_E_DEVICE_GONE, SECPOOL_E_LIMIT, SECPOOL_E_INVALID, SECPOOL_E_DAEMON_GONE. Nothing is left behind.
+ */
+SECPOOL_MUST_USE enum secpool_error secpool_region_attach(
+	struct secpool *pool, const char *name, unsigned flags, struct secpool_region **ret_region);
 
 /*
  * Copies between a region and a buffer, with errors instead of signals. Writing whole pages that are lost makes them good again, if there is a device to write them to; a part of a lost page can't be written. Whole pages that are not in local memory are read and written where they are, and stay there.

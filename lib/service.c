@@ -19,6 +19,7 @@
 #include "lib/refill.h"
 #include "lib/region.h"
 #include "lib/rotate.h"
+#include "lib/seal.h"
 #include "lib/signals.h"
 
 /* How often a lost connection is tried again. */
@@ -255,6 +256,8 @@ void service_take_messages(struct service *service)
 			take_device(service->pool, &msg.u.device, &extra);
 		else if (msg.type == MSG_REGION_RENEW)
 			rotate_want(service->pool, &msg.u.region_renew);
+		else if (msg.type == MSG_REGION_ENDED)
+			seal_ended(service->pool, msg.u.region_ended.region);
 		else if (msg.type == MSG_REGION_SHIFT)
 			move_want(service->pool, &msg.u.region_shift);
 		else if (msg.number != 0)
@@ -512,7 +515,7 @@ enum secpool_error service_start(struct secpool *pool, const char *socket_path)
 		return os_error("service");
 	service->pool = pool;
 	service->faultfd = service->wake_fd = service->program_end = service->end = -1;
-	keyclient_init(&service->client);
+	keyclient_init(&service->client, pool->read_only);
 	snprintf(service->socket_path, sizeof service->socket_path, "%s", socket_path);
 	pthread_mutex_init(&service->lock, NULL);
 	pthread_cond_init(&service->begun, NULL);

@@ -203,6 +203,40 @@ static enum secpool_error build_modes(const struct value_source *source, size_t 
 	return SECPOOL_OK;
 }
 
+/* The tenants that it may share with; whether there are such is looked at when all are known (check_shares). */
+static enum secpool_error build_shares(const struct value_source *source, size_t index,
+	const struct schema_tenant *from, struct model_tenant *to)
+{
+	enum secpool_error error = SECPOOL_OK;
+	char path[VALUE_PATH_BYTES];
+
+	to->share_with = calloc(from->share_with_count + 1u, sizeof *to->share_with);
+	if (!to->share_with)
+		return err_set(SECPOOL_E_NO_MEMORY, "%s: no memory for its tenants", source->name);
+	for (unsigned i = 0; i < from->share_with_count && !error; i++) {
+		error = value_name(source,
+			value_path(path, "tenants[%zu].share_with[%u]", index, i),
+			from->share_with[i], to->share_with[i]);
+		to->share_count = i + 1u;
+	}
+	return error;
+}
+
+static enum secpool_error check_shares(
+	const struct value_source *source, const struct policy *policy)
+{
+	char path[VALUE_PATH_BYTES];
+
+	for (size_t i = 0; i < policy->tenant_count; i++)
+		for (size_t j = 0; j < policy->tenants[i].share_count; j++)
+			if (!model_tenant(policy, policy->tenants[i].share_with[j]))
+				return value_refuse(source,
+					value_path(path, "tenants[%zu].share_with[%zu]", i, j),
+					"there is no tenant '%s'",
+					policy->tenants[i].share_with[j]);
+	return SECPOOL_OK;
+}
+
 /* Where the tenant's rules are, for explanations. */
 static void note_lines(const struct lines *lines, size_t index, struct model_tenant *to)
 {
@@ -238,6 +272,8 @@ static enum secpool_error build_tenant(const struct value_source *source, size_t
 		error = build_quota(source, index, &from->quota, &to->quota);
 	if (!error)
 		error = build_modes(source, index, from, to);
+	if (!error)
+		error = build_shares(source, index, from, to);
 	return error;
 }
 
@@ -255,6 +291,8 @@ enum secpool_error build_policy(const struct schema_file *file, const struct lin
 	policy->tenants_line = lines_of_key(lines, "", "tenants");
 	for (unsigned i = 0; i < file->tenants_count && !error; i++)
 		error = build_tenant(&source, i, &file->tenants[i], policy);
+	if (!error)
+		error = check_shares(&source, policy);
 	if (!error)
 		error = devices_build(&source, file->devices, policy);
 	return error;

@@ -112,6 +112,23 @@ enum secpool_error policy_may_create(const struct policy *policy, const char *te
 	return SECPOOL_OK;
 }
 
+enum secpool_error policy_may_share(
+	const struct policy *policy, const char *owner, const char *with)
+{
+	const struct model_tenant *t = model_tenant(policy, owner);
+
+	if (!t || !model_tenant(policy, with))
+		return unknown_tenant(t ? with : owner);
+	for (size_t i = 0; i < t->share_count; i++)
+		if (strcmp(t->share_with[i], with) == 0)
+			return SECPOOL_OK;
+	if (strcmp(owner, with) == 0)
+		return SECPOOL_OK;
+	return err_set(SECPOOL_E_DENIED,
+		"tenant '%s' may not share with tenant '%.63s': see its share_with in the policy",
+		t->name, with);
+}
+
 static bool firmware_allowed(const struct policy *policy, const char *firmware)
 {
 	for (size_t i = 0; i < policy->firmware_count; i++)

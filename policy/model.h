@@ -19,6 +19,8 @@ struct model_tenant {
 	uint32_t copies_allowed; /* bit n: regions of n copies */
 	uint32_t coded_allowed[MSG_PARITY_MAX + 1]; /* [m], bit k: regions of k data lanes and m of parity */
 	uint32_t on_loss_allowed; /* bit n: enum msg_on_loss n */
+	char (*share_with)[MODEL_NAME_BYTES]; /* tenants that may read its sealed regions, where it grants that */
+	size_t share_count;
 	size_t uids_named; /* so many of uids, the first ones, are users that the file names */
 	unsigned lines[POLICY_RULES]; /* where the file has each rule; the tenant's line where it leaves one out */
 };

@@ -65,6 +65,7 @@ void policy_free(struct policy *policy)
 		free(policy->tenants[i].users_text);
 		free(policy->tenants[i].uids);
 		free(policy->tenants[i].gids);
+		free(policy->tenants[i].share_with);
 	}
 	free(policy->tenants);
 	free(policy->known);

@@ -112,6 +112,12 @@ enum secpool_error policy_may_be_tenant(const struct policy *policy, const char 
 enum secpool_error policy_may_create(const struct policy *policy, const char *tenant, uint64_t bytes, uint32_t data, uint32_t lanes, uint32_t on_loss) MUST_USE;
 
 /*
+ * Whether a tenant may read what `owner` has sealed, where the owner grants it: itself, or one of its share_with.
+ * Errors: SECPOOL_E_UNKNOWN_TENANT (either), SECPOOL_E_DENIED, naming them.
+ */
+enum secpool_error policy_may_share(const struct policy *policy, const char *owner, const char *with) MUST_USE;
+
+/*
  * Whether a device that proved this EK (TPM name, 34 bytes) and this firmware may be used under this id. An id that is not listed may come with any EK where the policy has
  * enrol: first-use (the caller remembers the first one it saw for an id) or enrol: operator (the caller remembers those that an operator took in).
  * Errors: SECPOOL_E_ATTESTATION naming what differs.

@@ -49,6 +49,7 @@ static const cyaml_schema_field_t tenant_fields[] = {NEEDED_TEXT(struct schema_t
 	TEXTS(struct schema_tenant, protection, CYAML_FLAG_OPTIONAL, 1, 8),
 	TEXTS(struct schema_tenant, redundancy, CYAML_FLAG_OPTIONAL, 1, 64),
 	TEXTS(struct schema_tenant, on_loss, CYAML_FLAG_OPTIONAL, 1, 8),
+	TEXTS(struct schema_tenant, share_with, CYAML_FLAG_OPTIONAL, 0, SCHEMA_TENANTS_MOST),
 	CYAML_FIELD_MAPPING("quota", 0, struct schema_tenant, quota, quota_fields),
 	CYAML_FIELD_END};
 static const cyaml_schema_value_t tenant_value = {

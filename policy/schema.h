@@ -36,8 +36,8 @@ struct schema_quota {
 
 struct schema_tenant {
 	char *name;
-	char **users, **groups, **protection, **redundancy, **on_loss;
-	unsigned users_count, groups_count, protection_count, redundancy_count, on_loss_count;
+	char **users, **groups, **protection, **redundancy, **on_loss, **share_with;
+	unsigned users_count, groups_count, protection_count, redundancy_count, on_loss_count, share_with_count;
 	struct schema_quota quota;
 };
 

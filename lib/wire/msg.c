@@ -288,6 +288,11 @@ bool msg_redundancy_read(const char *text, uint32_t *ret_data, uint32_t *ret_lan
 	return false;
 }
 
+uint64_t msg_manifest_bytes(uint64_t bytes, uint64_t page_bytes)
+{
+	return MSG_MANIFEST_HEAD_BYTES + bytes / page_bytes * MSG_MANIFEST_PAGE_BYTES;
+}
+
 uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data)
 {
 	uint64_t pages = bytes / page_bytes;

@@ -18,7 +18,7 @@
 #include "lib/base/err.h"
 
 /* Raised with every change of msg.def; both ends must have the same. */
-enum { MSG_VERSION = 11 };
+enum { MSG_VERSION = 12 };
 
 /* Longest encoded message with its header, in bytes, and the most descriptors beside one. */
 enum { MSG_BYTES_MAX = 8192, MSG_FDS_MAX = 4 };
@@ -92,7 +92,8 @@ enum msg_device_kind { MSG_KIND_EMULATED = 1, MSG_KIND_CXL = 2 };
 enum msg_health { MSG_HEALTH_MAINTENANCE = 1, MSG_HEALTH_DEGRADED = 2, MSG_HEALTH_REPLACE = 4, MSG_HEALTH_MEDIA = 8 };
 /* A card's sanitising of itself. NONE: it, or the kernel, has no such command; DONE and FAILED: since hotplugd's start */
 enum msg_sanitise { MSG_SANITISE_NONE = 0, MSG_SANITISE_POSSIBLE = 1, MSG_SANITISE_RUNNING = 2, MSG_SANITISE_DONE = 3, MSG_SANITISE_FAILED = 4 };
-enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2 };
+/* SEALED: immutable, and no process's any more */
+enum msg_region_state { MSG_REGION_LIVE = 1, MSG_REGION_RELEASING = 2, MSG_REGION_SEALED = 3 };
 /* of a region's keys: its client is to ask for a new one; it has one, and moves its pages to it */
 enum msg_rotation { MSG_ROTATION_NONE = 0, MSG_ROTATION_WANTED = 1, MSG_ROTATION_RUNNING = 2 };
 /* REBUILD: also a move off a draining device */
@@ -104,7 +105,8 @@ enum msg_readback {
 	MSG_READBACK_UNREACHABLE = 3,
 	MSG_READBACK_NOT_OVERWRITTEN = 4, /* there, but the scrub failed: never in a receipt, which counts it as unreachable */
 };
-enum msg_client_end { MSG_CLIENT_ACKNOWLEDGED = 1, MSG_CLIENT_DEAD = 2 };
+/* READERS: of a sealed region: its owner ended it, programs that had attached it may have its key until they end */
+enum msg_client_end { MSG_CLIENT_ACKNOWLEDGED = 1, MSG_CLIENT_DEAD = 2, MSG_CLIENT_READERS = 3 };
 
 /* What the front has recorded in the audit by its own word. */
 enum msg_note {
@@ -179,6 +181,11 @@ bool msg_redundancy_read(const char *text, uint32_t *ret_data, uint32_t *ret_lan
 
 /* Whether a region can have this shape: one lane; a mirror of up to MSG_COPIES_MAX; 2 or more data lanes, 1 to MSG_PARITY_MAX of parity, MSG_LANES_MAX in all. */
 bool msg_redundancy_valid(uint32_t data, uint32_t lanes);
+
+/* A sealed region's manifest (docs/sealed.md): its head, and for each page. */
+enum { MSG_MANIFEST_HEAD_BYTES = 256, MSG_MANIFEST_PAGE_BYTES = 56 };
+/* Bytes of the manifest of a region, which fits for all that there can be. */
+uint64_t msg_manifest_bytes(uint64_t bytes, uint64_t page_bytes);
 
 /* Bytes of one lane of a region, in whole pages. */
 uint64_t msg_lane_bytes(uint64_t bytes, uint64_t page_bytes, uint32_t data);

@@ -17,6 +17,7 @@
 #include "keymgr/events.h"
 #include "keymgr/owners.h"
 #include "keymgr/releases.h"
+#include "keymgr/seals.h"
 #include "keymgr/session.h"
 #include "keymgr/wraps.h"
 #include "lib/base/clock.h"
@@ -117,6 +118,7 @@ static void start(void)
 	require(devices_new(&front, &front.devices) == SECPOOL_OK);
 	require(anchor_new(&front, folder, &front.anchor) == SECPOOL_OK);
 	require(releases_new(&front, &front.releases) == SECPOOL_OK);
+	require(seals_new(&front, folder, &front.seals) == SECPOOL_OK);
 	require(creates_new(&front, &front.creates) == SECPOOL_OK);
 	snprintf(path, sizeof path, "%s/s", folder);
 	require(sock_listen(path, 0600, &listener) == SECPOOL_OK);

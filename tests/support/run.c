@@ -208,8 +208,9 @@ const char *support_policy(unsigned session_seconds)
 		fprintf(file,
 			"  - name: %s\n    users: [\"%s\"]\n    quota: {%s}\n"
 			"    protection: [xts-gmac]\n    redundancy: [none, \"mirror:2\", ec]\n"
-			"    on_loss: [sigbus, failover, refill, signal, kill]\n",
-			tenants[i][0], tenants[i][1], tenants[i][2]);
+			"    on_loss: [sigbus, failover, refill, signal, kill]\n%s",
+			tenants[i][0], tenants[i][1], tenants[i][2],
+			i == 0 ? "    share_with: [alpha2]\n" : "");
 	fprintf(file, "devices:\n  enrol: first-use\n  max_age_seconds: 3600\n"
 		      "  firmware: [secpool-emulated-1.0]\n");
 	SUPPORT_CHECK(fclose(file) == 0);

@@ -38,7 +38,7 @@ const char *support_runtime_dir(void);
 const char *support_path(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /*
- * Writes the tests' policy into the temporary folder and returns its path. Tenants: alpha and alpha2 (the caller), beta (user nobody), small (the
+ * Writes the tests' policy into the temporary folder and returns its path. Tenants: alpha and alpha2 (the caller; alpha may share with alpha2), beta (user nobody), small (the
  * caller; 8 MiB, 1 region, 1 session), brief (the caller). session_seconds: 0 for sessions without end. Under TSan the window is one that TSan leaves free.
  */
 const char *support_policy(unsigned session_seconds);

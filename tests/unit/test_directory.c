@@ -102,9 +102,9 @@ static void test_another_version_is_refused(void **state)
 
 	(void)state;
 	assert_int_equal(
-		directory_run(directory, "PRAGMA user_version = 7", DIRECTORY_VALUES()), 0);
+		directory_run(directory, "PRAGMA user_version = 8", DIRECTORY_VALUES()), 0);
 	assert_int_equal(directory_open(path, &other), SECPOOL_E_STORE);
-	assert_non_null(strstr(err_detail(), "version 7"));
+	assert_non_null(strstr(err_detail(), "version 8"));
 	assert_null(other);
 }
 

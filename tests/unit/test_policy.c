@@ -43,6 +43,28 @@ static void expect_refused_(const char *text, unsigned line, const char *words, 
 }
 #define expect_refused(text, line, words) expect_refused_(text, line, words, __LINE__)
 
+/* Who may read what a tenant seals: itself, and those that it names; all of them must be tenants. */
+static void test_shares(void **state)
+{
+	struct policy *policy = NULL;
+
+	(void)state;
+	assert_int_equal(load("version: 1\n" TENANT "    share_with: [b]\n"
+			      "  - name: b\n    users: [root]\n"
+			      "    quota: {bytes: 0, regions: 0, sessions: 3, local_bytes: 64M}\n",
+				 &policy),
+		SECPOOL_OK);
+	assert_int_equal(policy_may_share(policy, "a", "b"), SECPOOL_OK);
+	assert_int_equal(policy_may_share(policy, "a", "a"), SECPOOL_OK);
+	assert_int_equal(policy_may_share(policy, "b", "b"), SECPOOL_OK);
+	assert_int_equal(policy_may_share(policy, "b", "a"), SECPOOL_E_DENIED);
+	assert_int_equal(policy_may_share(policy, "a", "c"), SECPOOL_E_UNKNOWN_TENANT);
+	assert_int_equal(policy_may_share(policy, "c", "a"), SECPOOL_E_UNKNOWN_TENANT);
+	policy_free(policy);
+	expect_refused("version: 1\n" TENANT "    share_with: [b]\n", 6, "no tenant 'b'");
+	expect_refused("version: 1\n" TENANT "    share_with: [a, \"b/c\"]\n", 6, "share_with[1]");
+}
+
 static void test_minimal(void **state)
 {
 	struct policy *policy = NULL;
@@ -553,6 +575,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_minimal),
+		cmocka_unit_test(test_shares),
 		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_recovery),
 		cmocka_unit_test(test_cipher),

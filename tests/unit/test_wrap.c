@@ -21,7 +21,7 @@ static const struct wrap_label label = {.purpose = WRAP_REGION_KEYS,
 
 static void round_trip(size_t bytes)
 {
-	uint8_t secret[128], got[128] = {0}, blob[WRAP_BLOB_BYTES_MOST];
+	uint8_t secret[160], got[160] = {0}, blob[WRAP_BLOB_BYTES_MOST];
 	size_t blob_bytes = 0;
 
 	memset(secret, 0xa5, sizeof secret);
@@ -34,7 +34,7 @@ static void round_trip(size_t bytes)
 static void test_round_trip(void **state)
 {
 	(void)state;
-	for (size_t bytes = 1; bytes <= 128; bytes++)
+	for (size_t bytes = 1; bytes <= 160; bytes++)
 		round_trip(bytes);
 }
 
@@ -53,7 +53,7 @@ static void test_label_ends_with_its_name(void **state)
 static void refused(const uint8_t *with, const struct wrap_label *as, const uint8_t *blob,
 	size_t blob_bytes, size_t secret_bytes, enum secpool_error error)
 {
-	uint8_t got[160], before[160];
+	uint8_t got[192], before[192];
 
 	memset(got, 0x3c, sizeof got);
 	memcpy(before, got, sizeof got);
@@ -75,7 +75,7 @@ static void test_open_refuses(void **state)
 	refused(other_key, &label, blob, bytes, 32, SECPOOL_E_KEY_GONE);
 	refused(key, &label, blob, bytes, 31, SECPOOL_E_KEY_GONE);
 	refused(key, &label, blob, bytes, 33, SECPOOL_E_KEY_GONE);
-	refused(key, &label, blob, bytes, 129, SECPOOL_E_INVALID);
+	refused(key, &label, blob, bytes, 161, SECPOOL_E_INVALID);
 	refused(key, &label, blob, bytes, 0, SECPOOL_E_INVALID);
 	for (size_t shorter = 0; shorter < bytes; shorter++)
 		refused(key, &label, blob, shorter, 32, SECPOOL_E_KEY_GONE);
@@ -102,14 +102,14 @@ static void test_open_refuses(void **state)
 
 static void test_seal_refuses(void **state)
 {
-	uint8_t secret[160] = {0}, blob[WRAP_BLOB_BYTES_MOST];
+	uint8_t secret[192] = {0}, blob[WRAP_BLOB_BYTES_MOST];
 	struct wrap_label endless = label;
 	size_t bytes = 77;
 
 	(void)state;
 	memset(endless.tenant, 'x', sizeof endless.tenant);
 	assert_int_equal(wrap_seal(key, &label, secret, 0, blob, &bytes), SECPOOL_E_INVALID);
-	assert_int_equal(wrap_seal(key, &label, secret, 129, blob, &bytes), SECPOOL_E_INVALID);
+	assert_int_equal(wrap_seal(key, &label, secret, 161, blob, &bytes), SECPOOL_E_INVALID);
 	assert_int_equal(wrap_seal(key, &endless, secret, 32, blob, &bytes), SECPOOL_E_INVALID);
 	assert_int_equal(bytes, 77);
 }
