@@ -337,6 +337,11 @@ static void run_end(struct secpool *pool, struct service_call *call)
 	struct secpool_region *region = sealing->region;
 	char reason[ERR_DETAIL_BYTES];
 
+	if (atomic_load(&region->stage) == REGION_SEALED) { /* by another thread, meanwhile */
+		free_sealing(sealing);
+		call->error = err_set(SECPOOL_E_EXISTS, "the region is sealed already");
+		return;
+	}
 	call->error = sealing->error ? sealing->error : hand_over(pool, sealing);
 	if (!call->error) {
 		/* release: what it points to */

@@ -8,7 +8,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 B=$(cd "${B:-build}" && pwd)
 [ -x "$B/bin/secpool-bench" ] || { echo "bench: $B/bin/secpool-bench is missing, run make" >&2; exit 1; }
-names=${BENCHES:-cipher fault scan random stride threads pagesize heap scrub extents keymgr audit readwrite metadata overhead evict program redundancy failover rebuild}
+names=${BENCHES:-cipher fault scan random stride threads pagesize heap scrub extents keymgr audit readwrite metadata overhead evict program share redundancy failover rebuild}
 out=$B/bench
 mkdir -p "$out"
 work=$(mktemp -d /dev/shm/spb.XXXXXX)

@@ -32,6 +32,8 @@ static const struct {
 	{"readwrite", bench_readwrite, "secpool_read and secpool_write against the page cipher"},
 	{"heap", bench_heap, "secpool_malloc against jemalloc and glibc"},
 	{"program", bench_program, "SQLite in pool memory against memory and kernel swap on zram"},
+	{"share", bench_share,
+		"ten programs that search a sealed tree, or load its file themselves"},
 	{"overhead", bench_overhead, "where the time of a miss goes"},
 	{"redundancy", bench_redundancy, "what mirrors and erasure codes cost, against none"},
 	{"failover", bench_failover,

@@ -81,6 +81,7 @@ int bench_overhead(struct bench *bench);
 int bench_readwrite(struct bench *bench);
 int bench_heap(struct bench *bench);
 int bench_program(struct bench *bench);
+int bench_share(struct bench *bench);
 int bench_failover(struct bench *bench);
 int bench_rebuild(struct bench *bench);
 int bench_redundancy(struct bench *bench);
