@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -110,27 +109,10 @@ static inline void play_end(void)
 		fprintf(stderr, "%s: %s\n", play.folder, err_detail());
 }
 
-/* A child of a killed daemon that had not become its program yet holds the daemon's lock for a moment. */
-static inline void play_wait_lock(void)
-{
-	int fd = open(play_path("devices"), O_RDONLY | O_DIRECTORY | O_CLOEXEC), busy = -1;
-
-	PLAY_CHECK(fd >= 0);
-	for (unsigned i = 0; i < PLAY_WAIT_MS && busy != 0; i++) {
-		busy = flock(fd, LOCK_EX | LOCK_NB);
-		if (busy != 0)
-			clock_sleep_ns(CLOCK_NS_PER_MS);
-	}
-	close(fd);
-	PLAY_CHECK(busy == 0);
-}
-
 static inline void play_start_daemon(void)
 {
 	char program[PATH_MAX], *slash;
 	ssize_t length = readlink("/proc/self/exe", program, sizeof program - 64);
-
-	play_wait_lock();
 
 	PLAY_CHECK(length > 0);
 	program[length] = '\0';
