@@ -124,7 +124,7 @@ help:
 	@echo 'make check         unit, integration, security and fault tests [SAN=asan|tsan] [TESTS="name ..."]'
 	@echo 'make check-all     the same, then with both sanitizers, then models and lint'
 	@echo 'make check-vm      secpool on CXL devices, in QEMU, on Debian 12'"'"'s kernel'
-	@echo 'make check-vm-unit some unit tests on Debian 12'"'"'s kernel in QEMU'
+	@echo 'make check-vm-tests unit and integration tests on Debian 12'"'"'s kernel in QEMU'
 	@echo 'make models        the models of docs/models, by Spin'
 	@echo 'make lint          format, layering, banned calls, static checks'
 	@echo 'make fuzz          each fuzz target for FUZZ_SECONDS (60)'

@@ -86,7 +86,7 @@ static enum secpool_error keep_private(void *at, size_t bytes)
 }
 
 /*
- * Has the kernel make the pages now. Linux 6.1.192 holds memfd_secret against RLIMIT_MEMLOCK when a page is made, not when it is mapped (make check-vm-unit): a store would raise SIGBUS where a system call
+ * Has the kernel make the pages now. Linux 6.1.192 holds memfd_secret against RLIMIT_MEMLOCK when a page is made, not when it is mapped (make check-vm-tests): a store would raise SIGBUS where a system call
  * that stores says EFAULT.
  */
 static enum secpool_error make_pages(uint8_t *pages, size_t bytes)

@@ -121,10 +121,11 @@ check-all:
 models:
 	$(Q)B=$(B) tests/models.sh
 
-# those unit tests that ask the kernel for something, on Debian 12's kernel in QEMU
-VM_UNIT_TESTS := $(addprefix $(B)/tests/unit/test_,uffd guarded_copy os sandbox page pagecipher selftest keypage secmem)
-check-vm-unit: $(VM_UNIT_TESTS)
-	$(Q)tests/vm/run_unit.sh $(B)/vm $(VM_UNIT_TESTS)
+# those unit tests that ask the kernel for something, and those integration tests that emulation is fast enough for, on Debian 12's kernel in QEMU
+VM_TESTS := $(addprefix $(B)/tests/unit/test_,uffd guarded_copy os sandbox page pagecipher selftest keypage secmem) \
+	$(addprefix $(B)/tests/integration/test_,hotplug misbehave tiers)
+check-vm-tests: all $(VM_TESTS)
+	$(Q)tests/vm/run_tests.sh $(B)/vm $(B) $(VM_TESTS)
 
 # CXL devices of QEMU's under Debian 12's kernel: docs/testing.md
 VM_PROGRAMS := $(addprefix $(B)/tests/vm/,program busy neighbour)
@@ -132,7 +133,7 @@ $(VM_PROGRAMS): $(B)/tests/vm/%: tests/vm/%.c $(B)/lib/libsecpool.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) -D_GNU_SOURCE $(CFLAGS) $(SANFLAGS) -Ilib -Ilib/base -o $@ $< $(B)/lib/libsecpool.a $(CODE_LIBS) -ldl -lm -pthread
 VM_FILES := $(addprefix $(B)/bin/,secpool secpool-keymgrd secpool-hotplugd secpool-vtpm) $(VM_PROGRAMS) policy/default.yaml
-check-vm: all $(VM_PROGRAMS) check-vm-unit
+check-vm: all $(VM_PROGRAMS) check-vm-tests
 	$(Q)tests/vm/image.sh $(B)/vm linux-image-amd64 $(B)/vm/guest $(VM_FILES)
 	$(Q)tests/vm/check_vm.py $(B)/vm/guest $(B)/vm/run removal poison shared
 	$(Q)tests/vm/newer.sh $(B)/vm/newer $(VM_FILES) || [ $$? = 77 ]
@@ -165,4 +166,4 @@ fuzz: $(FUZZ_TARGETS)
 bench: all
 	$(Q)B=$(B) tests/bench.sh
 
-.PHONY: check check-all check-vm check-vm-unit models lint fuzz bench demo
+.PHONY: check check-all check-vm check-vm-tests models lint fuzz bench demo
