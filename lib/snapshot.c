@@ -29,9 +29,7 @@ enum kind {
 
 /* Both ends are the same program: no encoding. */
 struct header {
-	uint64_t address;
-	uint32_t bytes;
-	uint32_t kind;
+	uint64_t address, bytes, kind;
 };
 
 /* ---- the stop: on the service thread ---- */
@@ -164,8 +162,7 @@ static enum secpool_error send_all(int fd, const void *bytes, size_t count)
 static enum secpool_error send_header(
 	const struct snapshot *snapshot, enum kind kind, const void *address, size_t bytes)
 {
-	struct header header = {
-		.address = (uintptr_t)address, .bytes = (uint32_t)bytes, .kind = kind};
+	struct header header = {.address = (uintptr_t)address, .bytes = bytes, .kind = kind};
 
 	return send_all(snapshot->parent_end, &header, sizeof header);
 }
@@ -214,7 +211,7 @@ static enum secpool_error send_region(
 	enum secpool_error error = SECPOOL_OK;
 
 	if (atomic_load(&region->ended)) /* all of it is lost */
-		return SECPOOL_E_LOST;
+		return send_header(snapshot, KIND_LOST, region->address, region->bytes);
 	while (!error && pgno < region->page_count) {
 		uint64_t end = pgno;
 		while (end < region->page_count && end - pgno < most && was_written(region, end))

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 static _Thread_local char detail[ERR_DETAIL_BYTES];
+static _Thread_local enum secpool_error last;
 
 const char *err_text(enum secpool_error error)
 {
@@ -52,6 +53,7 @@ enum secpool_error err_set(enum secpool_error error, const char *format, ...)
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
 	snprintf(detail, sizeof detail, "%s", text);
+	last = error;
 	return error;
 }
 
@@ -60,7 +62,13 @@ const char *err_detail(void)
 	return detail;
 }
 
+enum secpool_error err_last(void)
+{
+	return last;
+}
+
 void err_clear(void)
 {
 	detail[0] = '\0';
+	last = SECPOOL_OK;
 }

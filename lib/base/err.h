@@ -36,4 +36,7 @@ enum secpool_error err_set(enum secpool_error error, const char *format, ...) PR
 const char *err_detail(void);
 void err_clear(void);
 
+/* The code of that sentence; SECPOOL_OK when there is none. */
+enum secpool_error err_last(void);
+
 #endif

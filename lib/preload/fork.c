@@ -11,6 +11,7 @@
 
 #include "lib/base/err.h"
 #include "lib/base/os.h"
+#include "lib/signals.h"
 #include "lib/snapshot.h"
 
 static struct secpool *pool;
@@ -18,9 +19,11 @@ static enum runopts_fork mode;
 static _Atomic bool is_child;
 
 static pthread_mutex_t lock =
-	PTHREAD_MUTEX_INITIALIZER; /* Protects: snapshot, begun; held from before a fork until after it */
+	PTHREAD_MUTEX_INITIALIZER; /* Protects: snapshot, begun, blocked; held from before a fork until after it */
 static struct snapshot snapshot;
 static bool begun;
+static sigset_t
+	blocked; /* what the forking thread had: no handler of the program's runs in it while the pool is stopped, for that might wait for a page */
 
 static _Thread_local bool failed; /* the fork that this thread makes: the child has no copy */
 
@@ -35,6 +38,7 @@ static void before(void)
 	if (!copies())
 		return;
 	pthread_mutex_lock(&lock);
+	signals_block(&blocked);
 	begun = snapshot_begin(pool, &snapshot) == SECPOOL_OK;
 }
 
@@ -43,6 +47,7 @@ static void in_parent(void)
 	if (!copies())
 		return;
 	failed = !begun || snapshot_send(&snapshot) != SECPOOL_OK;
+	signals_restore(&blocked);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -55,6 +60,7 @@ static void in_child(void)
 		return;
 	if (!begun || snapshot_receive(&snapshot) != SECPOOL_OK)
 		_exit(FORK_FAILED_STATUS); /* lint: _exit: a child with less than its parent had must not run */
+	signals_restore(&blocked);
 }
 
 static enum secpool_error add(void (*prepare)(void), void (*parent)(void), void (*child)(void))

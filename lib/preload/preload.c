@@ -311,6 +311,10 @@ __attribute__((constructor(101))) static void begin(void)
 		refuse(SECPOOL_E_UNSUPPORTED,
 			"the program has an allocator of its own: its memory would not be in the "
 			"pool");
+	if (dlsym(RTLD_DEFAULT, "secpool_open"))
+		refuse(SECPOOL_E_UNSUPPORTED,
+			"the program uses libsecpool itself, and two of it can't share SIGBUS: run "
+			"it as it is");
 	error = fork_prepare_first();
 	if (!error)
 		error = open_pool(&options, &pool);
@@ -322,7 +326,7 @@ __attribute__((constructor(101))) static void begin(void)
 	/* the first region: what the policy and the devices refuse is known before the program begins */
 	first = secpool_malloc(pool, 1);
 	if (!first)
-		refuse(SECPOOL_E_NO_SPACE, "the pool gives no memory");
+		refuse(err_last(), "the pool gives no memory");
 	secpool_free(pool, first);
 	ordinary_find_callers();
 	/* release: all of the above is before the first use by another thread */

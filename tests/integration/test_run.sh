@@ -26,7 +26,7 @@ run() { timeout 60 "$S" run --local-bytes 8M "$@"; }
 [ "$("$P" where)" = ordinary ] || fail "memory is in the pool without secpool run"
 [ "$(run -- "$P" where)" = pool ] || fail "memory is not in the pool"
 [ "$(run --redundancy mirror:2 --on-loss failover -- "$P" where)" = pool ] || fail "mirror:2"
-for what in family threads calls signals spawn forked forks; do
+for what in family threads calls signals spawn forked forks no-room; do
 	[ "$(run -- "$P" $what)" = ok ] || fail "$what"
 done
 [ "$(run --fork deny -- "$P" denied)" = ok ] || fail "denied"
@@ -66,6 +66,7 @@ void free(void *at) { (void)at; }
 TXT
 cc -rdynamic -o "$work/own" "$work/own.c"
 refused 1 'allocator of its own' "$S" run -- "$work/own"
+refused 1 'uses libsecpool itself' "$S" run -- "$B/tests/examples/vault"
 echo text >"$work/text"
 chmod +x "$work/text"
 refused 1 'neither' "$S" run -- "$work/text"
@@ -76,4 +77,10 @@ if [ "$(id -u)" = 0 ]; then
 	refused 1 setuid "$S" run -- "$work/setuid" where
 fi
 
+"$S" down >/dev/null
+
+# what the policy refuses is 3
+sed 's/^    redundancy: .*/    redundancy: [none]/' policy/default.yaml >"$work/policy.yaml"
+"$S" up --devices 3 --device-bytes 128M --policy "$work/policy.yaml" >/dev/null
+refused 3 mirror:2 "$S" run --redundancy mirror:2 -- "$P" where
 "$S" down >/dev/null

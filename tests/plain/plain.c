@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -368,6 +370,31 @@ static void check_forked(void)
 	free(memory);
 }
 
+/* A fork that can't have its copy fails, and nothing else changes. */
+static void check_forked_without_room(void)
+{
+	uint64_t *memory = malloc(LARGE);
+	struct rlimit before, little;
+	pid_t pid;
+
+	fill(memory, LARGE, 3);
+	expect(getrlimit(RLIMIT_AS, &before) == 0);
+	little = (struct rlimit){.rlim_cur = MIB, .rlim_max = before.rlim_max};
+	expect(setrlimit(RLIMIT_AS, &little) == 0);
+	errno = 0;
+	pid = fork();
+	if (pid == 0)
+		_exit(1);
+	expect(pid == -1 && errno == ENOMEM);
+	expect(setrlimit(RLIMIT_AS, &before) == 0);
+	expect(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+	expect(holds(memory, LARGE, 3));
+	pid = fork();
+	if (pid == 0)
+		_exit(holds(memory, LARGE, 3) ? 9 : 1);
+	expect(status_of(pid) == 9 << 8);
+}
+
 static sigjmp_buf after_bus;
 
 static void on_bus(int number)
@@ -428,16 +455,31 @@ static void *change(void *arg)
 	return NULL;
 }
 
+static void look(int number)
+{
+	static uint64_t sum;
+
+	(void)number;
+	for (size_t i = 0; i < LARGE / sizeof *touched; i += 16 * PAGE / sizeof *touched)
+		sum += touched[i];
+}
+
 /* Forks beside threads that store and allocate: the child sees one moment. */
 static void check_forks(void)
 {
 	char *memory = calloc(1, LARGE);
 	pthread_t threads[THREADS];
+	struct sigaction alarmed = {.sa_handler = look, .sa_flags = SA_RESTART};
+	struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
 
 	for (unsigned i = 0; i < THREADS; i++)
 		expect(pthread_create(&threads[i], NULL, change, memory + i * (LARGE / THREADS)) ==
 			0);
-	for (unsigned round = 0; round < 5; round++) {
+	/* a handler that touches all of it runs all the time */
+	touched = (uint64_t *)memory;
+	sigaction(SIGALRM, &alarmed, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	for (unsigned round = 0; round < 4; round++) {
 		pid_t pid = fork();
 		if (pid == 0) {
 			for (unsigned i = 0; i < THREADS; i++) {
@@ -451,6 +493,7 @@ static void check_forks(void)
 		expect(status_of(pid) == 9 << 8);
 		push_out();
 	}
+	setitimer(ITIMER_REAL, &never, NULL);
 	stop = true;
 	for (unsigned i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
@@ -528,6 +571,8 @@ int main(int argc, char **argv)
 		check_forked();
 	} else if (strcmp(what, "lost") == 0) {
 		check_lost();
+	} else if (strcmp(what, "no-room") == 0) {
+		check_forked_without_room();
 	} else if (strcmp(what, "forks") == 0) {
 		check_forks();
 	} else if (strcmp(what, "denied") == 0) {

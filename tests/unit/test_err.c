@@ -51,6 +51,7 @@ static void test_detail(void **state)
 	assert_string_equal(err_detail(), "");
 	assert_int_equal(err_set(SECPOOL_E_LOST, "page %d of %s", 7, "x"), SECPOOL_E_LOST);
 	assert_string_equal(err_detail(), "page 7 of x");
+	assert_int_equal(err_last(), SECPOOL_E_LOST);
 	/* its own text as an argument */
 	assert_int_equal(err_set(SECPOOL_E_TPM, "start: %s", err_detail()), SECPOOL_E_TPM);
 	assert_string_equal(err_detail(), "start: page 7 of x");
@@ -60,6 +61,7 @@ static void test_detail(void **state)
 	assert_int_equal(strlen(err_detail()), ERR_DETAIL_BYTES - 1);
 	err_clear();
 	assert_string_equal(err_detail(), "");
+	assert_int_equal(err_last(), SECPOOL_OK);
 }
 
 static void *other_thread(void *arg)
