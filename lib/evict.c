@@ -17,8 +17,9 @@
 /* Pages that the cleaner takes out together, and that a fault takes out which found no room and waits for them. */
 enum { CLEANER_PAGES = 256, DIRECT_PAGES = 32 };
 
-/* Dirty pages are written along with a victim when they lie in the same piece of this size. */
-enum { NEAR_BYTES = 1 << 20 };
+/* From this part of its victims on the cleaner leaves scattered dirty pages to who faults, and looks again, at so few, after a rest. */
+enum { SCATTERED_PART = 4, PROBE_PAGES = 16 };
+#define REST_NS (20ull * 1000 * 1000)
 
 _Static_assert(
 	(int)CLEANER_PAGES <= (int)WRITEBACK_MOST && (int)EVICT_FLUSH_PAGES <= (int)WRITEBACK_MOST,
@@ -28,6 +29,7 @@ struct evict_batch {
 	struct cache_entry entries[CLEANER_PAGES];
 	struct victim victims[WRITEBACK_MOST];
 	unsigned count;
+	bool scattered; /* is_scattered, the last time */
 	struct iovec drops[WRITEBACK_MOST + 1];
 };
 
@@ -131,39 +133,20 @@ static unsigned dirty_run(const struct evict_batch *batch, unsigned i, unsigned 
 	return length;
 }
 
-/* Dirty pages near a victim are written with it: the flush of the TLBs that its protection costs is theirs too. */
-static void take_near(struct evict_batch *batch, const struct victim *victim)
+/*
+ * Whether many dirty victims lie alone, each protected by a call, and a flush of the TLBs, of its own. Done by the cleaner, every flush interrupts the CPU on which the program runs, 10 us each in a virtual machine; who faults
+ * does it on its own CPU, alone, in less than 1 us.
+ */
+static bool is_scattered(const struct evict_batch *batch)
 {
-	struct secpool_region *region = victim->region;
-	uint64_t pages = NEAR_BYTES / region->page_bytes;
-	uint64_t first, end, seen;
+	unsigned alone = 0, length;
 
-	if (pages < 2)
-		return;
-	first = victim->pgno / pages * pages;
-	end = first + pages < region->page_count ? first + pages : region->page_count;
-	for (uint64_t pgno = first; pgno < end && batch->count < WRITEBACK_MOST; pgno++) {
-		seen = atomic_load_explicit(&region->pages[pgno].word, memory_order_relaxed);
-		if (page_state(seen) == PAGE_DIRTY && !(seen & PAGE_REWRITTEN))
-			take(batch, region, pgno, true, &seen);
+	for (unsigned i = 0; i<batch->count; i += length> 0 ? length : 1) {
+		length = dirty_run(batch, i, batch->count);
+		if (length < WRITEBACK_RUN_PAGES)
+			alone += length;
 	}
-}
-
-/* For the victims that are not in a run that will be moved. */
-static void add_near(struct evict_batch *batch)
-{
-	unsigned queued = batch->count, length;
-
-	for (unsigned i = 0; i < queued && batch->count < WRITEBACK_MOST; i += length) {
-		struct victim victim = batch->victims[i];
-		length = dirty_run(batch, i, queued);
-		if (length > 0 && length < WRITEBACK_RUN_PAGES)
-			take_near(batch, &victim);
-		else if (length == 0)
-			length = 1;
-	}
-	if (batch->count > queued)
-		sort(batch);
+	return alone > batch->count / SCATTERED_PART;
 }
 
 /* Drops what is clean or written, and frees moved frames, with one flush of the TLBs. */
@@ -240,7 +223,7 @@ enum secpool_error evict_some(struct worker *worker, unsigned most)
 	batch->count = 0;
 	take_queued(worker, batch, most);
 	sort(batch);
-	add_near(batch);
+	batch->scattered = is_scattered(batch);
 	writeback_hold(worker, batch->victims, batch->count, &moved_bytes);
 	overhead_mark(worker, OVERHEAD_HOLD);
 	writeback_write(worker, batch->victims, batch->count);
@@ -284,9 +267,11 @@ void evict_clean_ahead(struct worker *worker)
 		enum secpool_error error;
 		worker_enter(worker);
 		overhead_begin(worker);
-		error = evict_some(worker, CLEANER_PAGES);
+		error = evict_some(worker, worker->batch->scattered ? PROBE_PAGES : CLEANER_PAGES);
 		worker_leave(worker);
-		if (error)
+		if (worker->batch->scattered)
+			clock_sleep_ns(REST_NS);
+		else if (error)
 			clock_sleep_ns(RETRY_NS); /* nothing could go now */
 	}
 }

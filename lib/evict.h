@@ -3,7 +3,7 @@
  * Taking pages out: no write is lost and nobody sees a page half-way. Threads: workers that are inside.
  *
  * Victims come in batches, in the order of the cache (cache.h). Clean ones are dropped as they are. Dirty ones are held, encrypted and written first (writeback.h): moved out
- * where they lie side by side; else write-protected, and then other dirty pages near by are written in the same go, so that they will be clean when their turn comes.
+ * where they lie side by side; else write-protected, each at the price of a flush of the TLBs, which the cleaner leaves to who faults (is_scattered).
  * All that was not moved is dropped by one call. A frame is never filled again: the kernel may still hold a reference to it.
  */
 #ifndef SECPOOL_EVICT_H

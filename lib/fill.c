@@ -99,7 +99,6 @@ void fill_end_protection(struct worker *worker, struct secpool_region *region, u
 
 	if (failed && worker->guest)
 		atomic_store(&worker->pool->program_broken, true);
-	page_note_rewritten(page);
 	seen = atomic_load(&page->word);
 	while (!page_step(page, &seen, PAGE_WRITE_END, 0, page_version(seen)))
 		;

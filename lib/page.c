@@ -90,11 +90,6 @@ void page_note_era(struct page *page, unsigned era)
 		;
 }
 
-void page_note_rewritten(struct page *page)
-{
-	atomic_fetch_or_explicit(&page->word, PAGE_REWRITTEN, memory_order_relaxed);
-}
-
 bool page_pin(struct page *page)
 {
 	uint64_t seen = atomic_load(&page->word);

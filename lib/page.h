@@ -67,7 +67,7 @@ struct page {
 
 /*
  * The word: bits 0-2 state, 3 waiters, 4-7 copies (bit c: copy c holds this version), 8-22 era (cache.h: when it was evicted; of a resident
- * page: PAGE_REWRITTEN, PAGE_UNQUEUED), 23 pinned or barred,
+ * page: PAGE_UNQUEUED), 23 pinned or barred,
  * 24-63 version: 39 bits of a number, and the bit that says under which of the region's two keys it was written (keyring.h). They are enough: a key seals 2^44 blocks at most, which are
  * 2^36 of the smallest pages.
  */
@@ -118,18 +118,11 @@ static inline bool page_busy(uint64_t word)
  */
 bool page_step(struct page *page, uint64_t *seen, enum page_event event, unsigned copies, uint64_t version);
 
-/*
- * Two bits of the era, while the page is resident: it was written to after it had been cleaned, so that cleaning it ahead is not worth while; it is pinned and
- * was taken out of the cache's queues.
- */
-#define PAGE_REWRITTEN (1ull << PAGE_ERA_SHIFT)
-#define PAGE_UNQUEUED  (2ull << PAGE_ERA_SHIFT)
+/* A bit of the era, while the page is resident: it is pinned and was taken out of the cache's queues. */
+#define PAGE_UNQUEUED (1ull << PAGE_ERA_SHIFT)
 
 /* Notes in a busy page, the caller's, when it was evicted; 0 in one that becomes resident. */
 void page_note_era(struct page *page, unsigned era);
-
-/* Notes in a busy page, the caller's, that it was written to again. */
-void page_note_rewritten(struct page *page);
 
 /* Pins a page. It must be DIRTY: false if it is not. A clean one would be made writable under the pin, and be dropped after it with what was stored there. */
 bool page_pin(struct page *page);
