@@ -40,11 +40,11 @@ struct engine {
 	/* to: private memory that nobody else looks at before this returns. Errors: SECPOOL_E_INTEGRITY: to is wiped. SECPOOL_E_CRYPTO. */
 	enum secpool_error (*page_open)(struct engine_key *key, unsigned worker, const uint8_t tweak[16], const void *from, void *to, size_t bytes, const uint8_t tag[16]);
 	/*
-	 * page_open and tag of a page that others may change meanwhile, or that may vanish (lib/base/guarded_run.h): each byte of from is loaded once, and kept in `taken` (bytes of private memory), which is what was
-	 * checked and decrypted. No two of from, taken and to overlap. Errors: as page_open and tag.
+	 * page_open and tag of a page that others may change meanwhile, or that may vanish (lib/base/guarded_run.h): each byte of from is loaded once, and kept in `kept` (bytes of private memory), which is what was
+	 * checked and decrypted. from and kept: the same or not overlapping; to overlaps neither. What kept holds is what was judged; OpenSSL has it by memcpy, which may load some bytes twice before. Errors: as page_open and tag.
 	 */
-	enum secpool_error (*page_take)(struct engine_key *key, unsigned worker, const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes, const uint8_t tag[16]);
-	enum secpool_error (*tag_take)(struct engine_key *key, unsigned worker, const uint8_t nonce[12], const void *from, void *taken, size_t bytes, uint8_t ret_tag[16]);
+	enum secpool_error (*page_open_live)(struct engine_key *key, unsigned worker, const uint8_t tweak[16], const void *from, void *kept, void *to, size_t bytes, const uint8_t tag[16]);
+	enum secpool_error (*tag_live)(struct engine_key *key, unsigned worker, const uint8_t nonce[12], const void *from, void *kept, size_t bytes, uint8_t ret_tag[16]);
 };
 
 extern const struct engine engine_openssl;

@@ -9,7 +9,7 @@
 
 enum { MAP_BYTES = PAGECIPHER_PAGE_BYTES_MOST + 64, ROUNDS = 8, REFUSED_BYTES_MOST = 65536 };
 
-/* The data, the work, and what is taken and opened. */
+/* The data, the work, and what is kept and opened. */
 enum { ALL_BYTES = 2 * MAP_BYTES + 2 * REFUSED_BYTES_MOST };
 
 /* Bytes of each round's pages: the smallest and the largest, between them both ways of opening, and the common size more often. */
@@ -22,7 +22,7 @@ struct round {
 	struct engine_key *mine, *theirs;
 	size_t bytes;
 	uint8_t *plain, *work;
-	uint8_t *taken; /* room for twice REFUSED_BYTES_MOST */
+	uint8_t *kept; /* room for twice REFUSED_BYTES_MOST */
 	uint8_t tweak[16], tag[16];
 };
 
@@ -55,18 +55,18 @@ static bool agrees(struct round *r)
 }
 
 /* What is opened where it lies: the same, and kept as it was. */
-static bool takes(struct round *r)
+static bool opens_live(struct round *r)
 {
 	const struct engine *mine = r->engine;
-	uint8_t *opened = r->taken + r->bytes, tag[sizeof r->tag];
+	uint8_t *opened = r->kept + r->bytes, tag[sizeof r->tag];
 
 	if (r->bytes > REFUSED_BYTES_MOST)
 		return true;
 	return !mine->page_seal(r->mine, 0, r->tweak, r->plain, r->work, r->bytes, r->tag) &&
-	       !mine->page_take(
-		       r->mine, 0, r->tweak, r->work, r->taken, opened, r->bytes, r->tag) &&
-	       equal(opened, r->plain, r->bytes) && equal(r->taken, r->work, r->bytes) &&
-	       !mine->tag_take(r->mine, 0, r->tweak, r->work, opened, r->bytes, tag) &&
+	       !mine->page_open_live(
+		       r->mine, 0, r->tweak, r->work, r->kept, opened, r->bytes, r->tag) &&
+	       equal(opened, r->plain, r->bytes) && equal(r->kept, r->work, r->bytes) &&
+	       !mine->tag_live(r->mine, 0, r->tweak, r->work, opened, r->bytes, tag) &&
 	       equal(opened, r->work, r->bytes) && equal(tag, r->tag, sizeof tag);
 }
 
@@ -91,9 +91,9 @@ static bool refuses(struct round *r, uint8_t where)
 }
 
 static enum secpool_error compare_round(
-	const struct engine *engine, size_t bytes, uint8_t *plain, uint8_t *work, uint8_t *taken)
+	const struct engine *engine, size_t bytes, uint8_t *plain, uint8_t *work, uint8_t *kept)
 {
-	struct round r = {.engine = engine, .bytes = bytes, .taken = taken};
+	struct round r = {.engine = engine, .bytes = bytes, .kept = kept};
 	struct region_keys *keys = secmem_new(sizeof *keys);
 	enum secpool_error error;
 	uint8_t odd[3];
@@ -108,7 +108,7 @@ static enum secpool_error compare_round(
 	error = engine_key_new(engine, keys, bytes, 1, &r.mine);
 	if (!error)
 		error = engine_key_new(&engine_openssl, keys, bytes, 1, &r.theirs);
-	if (!error && (!agrees(&r) || !takes(&r) || !refuses(&r, odd[2])))
+	if (!error && (!agrees(&r) || !opens_live(&r) || !refuses(&r, odd[2])))
 		error = err_set(SECPOOL_E_SELFTEST,
 			"%s and OpenSSL differ at pages of %zu bytes: this CPU can't be trusted "
 			"with keys",

@@ -93,20 +93,26 @@ static enum secpool_error page_open(struct engine_key *key, unsigned worker,
 	return error ? error : open(key, worker, tweak, from, to, bytes);
 }
 
-/* memcpy into a buffer that is then read by functions of another library: nothing is loaded again from where it was. */
-static enum secpool_error page_take(struct engine_key *key, unsigned worker,
-	const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes,
-	const uint8_t tag[16])
+/* Into a buffer that is then read by functions of another library: nothing is loaded again from where it was. */
+static void keep(void *kept, const void *from, size_t bytes)
 {
-	memcpy(taken, from, bytes);
-	return page_open(key, worker, tweak, taken, to, bytes, tag);
+	if (kept != from)
+		memcpy(kept, from, bytes);
 }
 
-static enum secpool_error tag_take(struct engine_key *key, unsigned worker, const uint8_t nonce[12],
-	const void *from, void *taken, size_t bytes, uint8_t ret_tag[16])
+static enum secpool_error page_open_live(struct engine_key *key, unsigned worker,
+	const uint8_t tweak[16], const void *from, void *kept, void *to, size_t bytes,
+	const uint8_t tag[16])
 {
-	memcpy(taken, from, bytes);
-	return tag_of(key, worker, nonce, taken, bytes, ret_tag);
+	keep(kept, from, bytes);
+	return page_open(key, worker, tweak, kept, to, bytes, tag);
+}
+
+static enum secpool_error tag_live(struct engine_key *key, unsigned worker, const uint8_t nonce[12],
+	const void *from, void *kept, size_t bytes, uint8_t ret_tag[16])
+{
+	keep(kept, from, bytes);
+	return tag_of(key, worker, nonce, kept, bytes, ret_tag);
 }
 
 const struct engine engine_openssl = {
@@ -119,6 +125,6 @@ const struct engine engine_openssl = {
 	.tag = tag_of,
 	.page_seal = page_seal,
 	.page_open = page_open,
-	.page_take = page_take,
-	.tag_take = tag_take,
+	.page_open_live = page_open_live,
+	.tag_live = tag_live,
 };

@@ -316,9 +316,9 @@ enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned w
 		cipher->key, worker, nonce.bytes, ciphertext, plain, cipher->page_bytes);
 }
 
-enum secpool_error pagecipher_take(struct pagecipher *cipher, unsigned worker,
+enum secpool_error pagecipher_open_live(struct pagecipher *cipher, unsigned worker,
 	enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
-	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *taken, void *plain)
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *kept, void *plain)
 {
 	const size_t bytes = cipher->page_bytes;
 	uint8_t right[PAGECIPHER_TAG_BYTES];
@@ -330,15 +330,15 @@ enum secpool_error pagecipher_take(struct pagecipher *cipher, unsigned worker,
 	if (error)
 		return error;
 	if (!exposed) {
-		error = cipher->engine->page_take(
-			cipher->key, worker, nonce.bytes, ciphertext, taken, plain, bytes, tag);
+		error = cipher->engine->page_open_live(
+			cipher->key, worker, nonce.bytes, ciphertext, kept, plain, bytes, tag);
 		return error == SECPOOL_E_INTEGRITY ? bad_page(pgno, version) : error;
 	}
-	error = cipher->engine->tag_take(
-		cipher->key, worker, nonce.bytes, ciphertext, taken, bytes, right);
+	error = cipher->engine->tag_live(
+		cipher->key, worker, nonce.bytes, ciphertext, kept, bytes, right);
 	if (error)
 		return error;
 	if (!is_right(right, tag))
 		return bad_page(pgno, version);
-	return cipher->engine->xts_open(cipher->key, worker, nonce.bytes, taken, plain, bytes);
+	return cipher->engine->xts_open(cipher->key, worker, nonce.bytes, kept, plain, bytes);
 }

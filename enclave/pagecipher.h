@@ -79,12 +79,15 @@ enum secpool_error pagecipher_open(struct pagecipher *cipher, unsigned worker, e
 enum secpool_error pagecipher_open_exposed(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
 
+/* How far ahead pagecipher_open_live asks the CPU for ciphertext: what comes before that is the caller's to ask for. */
+enum { PAGECIPHER_AHEAD_BYTES = 2048 };
+
 /*
- * pagecipher_open, or where exposed pagecipher_open_exposed, of ciphertext in memory that others may change meanwhile, a device's: each byte is loaded once and kept in `taken` (a page of private memory), which is what was checked and
- * decrypted. It holds nothing but the key's places and may be left in the middle: guarded_run(). No two of ciphertext, taken and plain may overlap. Errors: as those.
+ * pagecipher_open, or where exposed pagecipher_open_exposed, of ciphertext in memory that others may change meanwhile, a device's: each byte is loaded once and kept in `kept` (a page of private memory), which is what was checked and
+ * decrypted. It holds nothing but the key's places and may be left in the middle: guarded_run(). ciphertext and kept: the same or not overlapping; plain overlaps neither. Errors: as those.
  */
-enum secpool_error pagecipher_take(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
-	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *taken, void *plain) MUST_USE;
+enum secpool_error pagecipher_open_live(struct pagecipher *cipher, unsigned worker, enum pagecipher_type type, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *kept, void *plain) MUST_USE;
 
 /*
  * Checks the tag of a page's ciphertext, in constant time, without decrypting it. ciphertext as for pagecipher_open.

@@ -109,14 +109,14 @@ VAES_ENTRY enum secpool_error tag_of(struct engine_key *key, unsigned worker,
 }
 
 VAES_WIDE void page_pass(const struct vaes_key *key, bool opening, enum hashed hashed,
-	const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes,
+	const uint8_t tweak[16], const void *from, void *kept, void *to, size_t bytes,
 	uint8_t ret_tag[TAG_BYTES])
 {
 	/* side by side: the CPU runs both chains of rounds at once */
 	const __m128i stream = vaes_nonce_stream(key, tweak);
 	const __m128i start = vaes_encrypt(key->tweak, vaes_load_fresh(tweak));
 	struct pass pass =
-		cipher_groups(key, opening, hashed, start, from, taken, to, bytes / GROUP_BYTES);
+		cipher_groups(key, opening, hashed, start, from, kept, to, bytes / GROUP_BYTES);
 
 	_mm_storeu_si128((void *)ret_tag, vaes_tag(key, pass.sum, stream, bytes));
 }
@@ -183,46 +183,46 @@ VAES_ENTRY enum secpool_error page_open(struct engine_key *key, unsigned worker,
 	return leave(page_open_inside(key, tweak, from, to, bytes, tag));
 }
 
-VAES_INSIDE enum secpool_error page_take_inside(const struct engine_key *key,
-	const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes,
+VAES_INSIDE enum secpool_error page_open_live_inside(const struct engine_key *key,
+	const uint8_t tweak[16], const void *from, void *kept, void *to, size_t bytes,
 	const uint8_t tag[TAG_BYTES])
 {
 	uint8_t right[TAG_BYTES];
 
 	if (!is_page(bytes))
 		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	page_pass(&key->key, true, HASH_TAKEN, tweak, from, taken, to, bytes, right);
+	page_pass(&key->key, true, HASH_KEPT, tweak, from, kept, to, bytes, right);
 	return judge(right, tag, to, bytes);
 }
 
-VAES_ENTRY enum secpool_error page_take(struct engine_key *key, unsigned worker,
-	const uint8_t tweak[16], const void *from, void *taken, void *to, size_t bytes,
+VAES_ENTRY enum secpool_error page_open_live(struct engine_key *key, unsigned worker,
+	const uint8_t tweak[16], const void *from, void *kept, void *to, size_t bytes,
 	const uint8_t tag[TAG_BYTES])
 {
 	(void)worker;
-	return leave(page_take_inside(key, tweak, from, taken, to, bytes, tag));
+	return leave(page_open_live_inside(key, tweak, from, kept, to, bytes, tag));
 }
 
-VAES_INSIDE enum secpool_error tag_take_inside(const struct engine_key *key,
-	const uint8_t nonce[12], const void *from, void *taken, size_t bytes,
+VAES_INSIDE enum secpool_error tag_live_inside(const struct engine_key *key,
+	const uint8_t nonce[12], const void *from, void *kept, size_t bytes,
 	uint8_t ret_tag[TAG_BYTES])
 {
 	__m128i sum;
 
 	if (!is_page(bytes))
 		return err_set(SECPOOL_E_INVALID, "a page of %zu bytes", bytes);
-	sum = hash_taken(&key->key, from, taken, bytes / GROUP_BYTES);
+	sum = hash_live(&key->key, from, kept, bytes / GROUP_BYTES);
 	sum = vaes_tag(&key->key, sum, vaes_nonce_stream(&key->key, nonce), bytes);
 	_mm_storeu_si128((void *)ret_tag, sum);
 	return SECPOOL_OK;
 }
 
-VAES_ENTRY enum secpool_error tag_take(struct engine_key *key, unsigned worker,
-	const uint8_t nonce[12], const void *from, void *taken, size_t bytes,
+VAES_ENTRY enum secpool_error tag_live(struct engine_key *key, unsigned worker,
+	const uint8_t nonce[12], const void *from, void *kept, size_t bytes,
 	uint8_t ret_tag[TAG_BYTES])
 {
 	(void)worker;
-	return leave(tag_take_inside(key, nonce, from, taken, bytes, ret_tag));
+	return leave(tag_live_inside(key, nonce, from, kept, bytes, ret_tag));
 }
 
 #define VAES_ENGINE(engine_name, engine_shown, engine_usable)                                      \
@@ -230,7 +230,7 @@ VAES_ENTRY enum secpool_error tag_take(struct engine_key *key, unsigned worker,
 		.name = engine_name, .shown = engine_shown, .usable = engine_usable,               \
 		.key_new = key_new, .key_free = key_free, .xts_seal = seal, .xts_open = open,      \
 		.tag = tag_of, .page_seal = page_seal, .page_open = page_open,                     \
-		.page_take = page_take, .tag_take = tag_take,                                      \
+		.page_open_live = page_open_live, .tag_live = tag_live,                                      \
 	}
 
 #endif

@@ -34,7 +34,7 @@ _Static_assert(HASH_FROM + VAES_VECTORS < (int)VAES_ROUNDS, "rounds are left for
 _Static_assert(VAES_VECTORS % 2 == 0, "products are added in pairs");
 
 /* What is hashed beside the cipher. */
-enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT, HASH_TAKEN /* the input, as it was taken (take) */ };
+enum hashed { HASH_NOTHING, HASH_OUTPUT, HASH_INPUT, HASH_KEPT /* the input, as it was kept (load_live) */ };
 
 /* A pass over whole groups, and what it leaves for the next bytes. */
 struct pass {
@@ -146,25 +146,25 @@ VAES_WIDE void add_product(
 }
 
 /* Loads a vector from memory that others may change, once: the compiler can't know it again, and keeps a copy. */
-VAES_WIDE VAES_vector take(const uint8_t *from, uint8_t *taken)
+VAES_WIDE VAES_vector load_live(const uint8_t *from, uint8_t *kept)
 {
 	VAES_vector v = load(from);
 
 	VAES_HOLD(v);
-	VAES_SI(storeu)((void *)taken, v);
+	VAES_SI(storeu)((void *)kept, v);
 	return v;
 }
 
-/* Vector i of a group: each block times the power that it meets. waiting: what an even i leaves for the next one. taking: from memory that others may change, and kept in taken. */
+/* Vector i of a group: each block times the power that it meets. waiting: what an even i leaves for the next one. live: from memory that others may change, and kept in kept. */
 VAES_WIDE void multiply(const struct vaes_key *key, struct hash *hash, const uint8_t *group,
-	bool taking, uint8_t *taken, int i, struct products *waiting)
+	bool live, uint8_t *kept, int i, struct products *waiting)
 {
 	const VAES_vector order =
 		every(_mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
 	const int at = hash->group * GROUP_BLOCKS + i * LANES;
 	VAES_vector h = load(key->power + at), h_sum = load(key->power_sum + at);
 	const uint8_t *from = group + i * VECTOR_BYTES;
-	VAES_vector a = taking ? take(from, taken + i * VECTOR_BYTES) : load(from), a_sum;
+	VAES_vector a = live ? load_live(from, kept + i * VECTOR_BYTES) : load(from), a_sum;
 	struct products one;
 
 	a = VAES_V(shuffle_epi8)(a, order);
@@ -197,12 +197,12 @@ VAES_WIDE void end_group(struct hash *hash)
 }
 
 VAES_WIDE void hash_group(
-	const struct vaes_key *key, struct hash *hash, const uint8_t *group, bool taking, uint8_t *taken)
+	const struct vaes_key *key, struct hash *hash, const uint8_t *group, bool live, uint8_t *kept)
 {
 	struct products waiting;
 
 	VAES_EACH(i)
-	multiply(key, hash, group, taking, taken, i, &waiting);
+	multiply(key, hash, group, live, kept, i, &waiting);
 	end_group(hash);
 }
 
@@ -219,11 +219,11 @@ VAES_WIDE void step_tweaks(
 }
 
 /*
- * One group through the cipher and, if hashing, another (`hashed`) through the hash: a vector of it beside each of the first rounds, the tweaks beside the others. taking: what is loaded from
- * `from` is kept in taken (take).
+ * One group through the cipher and, if hashing, another (`hashed`) through the hash: a vector of it beside each of the first rounds, the tweaks beside the others. live: what is loaded from
+ * `from` is kept in kept (load_live).
  */
 VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *t, bool hashing,
-	struct hash *hash, const uint8_t *hashed, const uint8_t *from, bool taking, uint8_t *taken,
+	struct hash *hash, const uint8_t *hashed, const uint8_t *from, bool live, uint8_t *kept,
 	uint8_t *to)
 {
 	const __m128i(*keys)[VAES_LANES] = key->xts[opening];
@@ -233,7 +233,7 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 
 	VAES_EACH(i)
 	{
-		x[i] = taking ? take(from + i * VECTOR_BYTES, taken + i * VECTOR_BYTES)
+		x[i] = live ? load_live(from + i * VECTOR_BYTES, kept + i * VECTOR_BYTES)
 			     : load(from + i * VECTOR_BYTES);
 		x[i] = sum3(x[i], t[i], load(keys[0]));
 		VAES_HOLD(x[i]);
@@ -267,20 +267,22 @@ VAES_WIDE void one_group(const struct vaes_key *key, bool opening, VAES_vector *
 	}
 }
 
-/* Asks for what comes some groups later: a CPU looks too few instructions ahead to have it in time. Beyond the end it does no harm. */
-VAES_WIDE void fetch(const uint8_t *from)
+/* Asks for what comes some groups later, of so many that are left: a CPU looks too few instructions ahead to have it in time. */
+VAES_WIDE void fetch(const uint8_t *from, size_t groups)
 {
-	enum { LINE_BYTES = 64, AHEAD_BYTES = 2048 };
+	enum { LINE_BYTES = 64 };
 
+	if (groups * GROUP_BYTES <= PAGECIPHER_AHEAD_BYTES)
+		return;
 	_Pragma("GCC unroll 16") for (int at = 0; at < GROUP_BYTES; at += LINE_BYTES)
-		_mm_prefetch((const char *)from + AHEAD_BYTES + at, _MM_HINT_T0);
+		_mm_prefetch((const char *)from + PAGECIPHER_AHEAD_BYTES + at, _MM_HINT_T0);
 }
 
-/* Whole groups. from and to: the same or not overlapping. taken: for HASH_TAKEN, where `from` is kept. */
+/* Whole groups. from and to: the same or not overlapping. kept: for HASH_KEPT, where `from` is kept. */
 VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, enum hashed hashed,
-	__m128i tweak, const uint8_t *from, uint8_t *taken, uint8_t *to, size_t groups)
+	__m128i tweak, const uint8_t *from, uint8_t *kept, uint8_t *to, size_t groups)
 {
-	const bool taking = hashed == HASH_TAKEN;
+	const bool live = hashed == HASH_KEPT;
 	VAES_vector t[VAES_VECTORS];
 	struct hash hash;
 
@@ -293,32 +295,32 @@ VAES_WIDE struct pass cipher_groups(const struct vaes_key *key, bool opening, en
 	}
 	for (; groups > 0; groups--, from += GROUP_BYTES, to += GROUP_BYTES) {
 		VAES_RELOAD(key);
-		if (taking)
-			fetch(from);
+		if (live)
+			fetch(from, groups);
 		one_group(key, opening, t, hashed != HASH_NOTHING, &hash,
 			hashed == HASH_OUTPUT ? to - GROUP_BYTES
-			: taking	      ? taken
+			: live	      ? kept
 					      : from,
-			from, taking, taken, to);
-		if (taking)
-			taken += GROUP_BYTES;
+			from, live, kept, to);
+		if (live)
+			kept += GROUP_BYTES;
 	}
 	if (hashed == HASH_OUTPUT)
 		hash_group(key, &hash, to - GROUP_BYTES, false, NULL);
 	return (struct pass){.tweak = first_of(t[0]), .sum = hash.sum};
 }
 
-/* The hash of whole groups, which others may change: kept in taken. */
-VAES_WIDE __m128i hash_taken(
-	const struct vaes_key *key, const uint8_t *from, uint8_t *taken, size_t groups)
+/* The hash of whole groups, which others may change: kept in kept. */
+VAES_WIDE __m128i hash_live(
+	const struct vaes_key *key, const uint8_t *from, uint8_t *kept, size_t groups)
 {
 	struct hash hash;
 
 	start_hash(&hash, groups);
-	for (; groups > 0; groups--, from += GROUP_BYTES, taken += GROUP_BYTES) {
+	for (; groups > 0; groups--, from += GROUP_BYTES, kept += GROUP_BYTES) {
 		VAES_RELOAD(key);
-		fetch(from);
-		hash_group(key, &hash, from, true, taken);
+		fetch(from, groups);
+		hash_group(key, &hash, from, true, kept);
 	}
 	return hash.sum;
 }

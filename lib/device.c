@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/device.h"
 
+#include "enclave/pagecipher.h"
 #include "lib/prober.h"
 
 bool device_usable(const struct device *device)
@@ -70,8 +71,8 @@ bool device_seen_alive(struct device *device)
 
 void device_prefetch(const struct device *device, uint64_t offset, size_t bytes)
 {
-	/* what follows is asked for while this is decrypted: vaes_kernel.h */
-	enum { LINE_BYTES = 64, MOST_BYTES = 2 << 10 };
+	/* what follows is asked for while this is decrypted */
+	enum { LINE_BYTES = 64, MOST_BYTES = PAGECIPHER_AHEAD_BYTES };
 
 	if (is_suspect(device))
 		return;

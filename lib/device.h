@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pool device as this process uses it: its media, mapped once, reached by guarded copies only.
+ * A pool device as this process uses it: its media, mapped once, reached by guarded copies and guarded runs only (lib/base).
  *
  * A struct device is one incarnation of a device's media. When a device is lost its `gone` is set for ever; when it returns it is a new
  * incarnation. Incarnations live until the pool is closed, so that a worker may hold one without a count; an I/O thread that a device never answered keeps its device

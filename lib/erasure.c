@@ -180,7 +180,7 @@ static enum secpool_error read_cell(struct worker *worker, struct secpool_region
 		return SECPOOL_E_DEVICE_GONE;
 	if (device_doubtful(device))
 		return SECPOOL_E_TIMEOUT; /* from the others, if that can be */
-	error = redundancy_take(
+	error = redundancy_open_live(
 		worker, region, pgno, page_version(atomic_load(&page->word)), device, at, plain);
 	if (error == SECPOOL_E_DEVICE_GONE) {
 		loss_noticed(worker);

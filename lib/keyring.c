@@ -94,16 +94,16 @@ enum secpool_error keyring_open_exposed(struct keyring *ring, unsigned worker, u
 			       version & ~PAGE_KEY_BIT, ciphertext, tag, plain);
 }
 
-enum secpool_error keyring_take(struct keyring *ring, unsigned worker, uint64_t pgno,
+enum secpool_error keyring_open_live(struct keyring *ring, unsigned worker, uint64_t pgno,
 	uint64_t version, const void *ciphertext, const uint8_t tag[PAGECIPHER_TAG_BYTES],
-	bool exposed, void *taken, void *plain)
+	bool exposed, void *kept, void *plain)
 {
 	struct pagecipher *cipher = NULL;
 	enum secpool_error error = find(ring, version, &cipher);
 
 	return error ? error
-		     : pagecipher_take(cipher, worker, PAGECIPHER_DATA, pgno,
-			       version & ~PAGE_KEY_BIT, ciphertext, tag, exposed, taken, plain);
+		     : pagecipher_open_live(cipher, worker, PAGECIPHER_DATA, pgno,
+			       version & ~PAGE_KEY_BIT, ciphertext, tag, exposed, kept, plain);
 }
 
 enum secpool_error keyring_check(struct keyring *ring, unsigned worker, uint64_t pgno,

@@ -45,15 +45,15 @@ bool keyring_is_old(const struct keyring *ring, uint64_t version);
 /* Whether there is a key that is going. Threads: the service. */
 bool keyring_is_turning(const struct keyring *ring);
 
-/* As pagecipher_seal, _open, _open_exposed, _take and _check, for a page of data: under the version's key. Errors: also SECPOOL_E_LIMIT for a version that keyring_next could not make. */
+/* As pagecipher_seal, _open, _open_exposed, _open_live and _check, for a page of data: under the version's key. Errors: also SECPOOL_E_LIMIT for a version that keyring_next could not make. */
 enum secpool_error keyring_seal(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *plain, void *ciphertext,
 	uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
 enum secpool_error keyring_open(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
 enum secpool_error keyring_open_exposed(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES], void *plain) MUST_USE;
-enum secpool_error keyring_take(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *ciphertext,
-	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *taken, void *plain) MUST_USE;
+enum secpool_error keyring_open_live(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *ciphertext,
+	const uint8_t tag[PAGECIPHER_TAG_BYTES], bool exposed, void *kept, void *plain) MUST_USE;
 enum secpool_error keyring_check(struct keyring *ring, unsigned worker, uint64_t pgno, uint64_t version, const void *ciphertext,
 	const uint8_t tag[PAGECIPHER_TAG_BYTES]) MUST_USE;
 

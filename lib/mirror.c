@@ -62,7 +62,7 @@ static enum secpool_error read_good(struct worker *worker, struct secpool_region
 		uint64_t at;
 		if (page_copies(word) & 1u << copy &&
 			places_find(placement, copy, pgno * region->page_bytes, &device, &at))
-			error = redundancy_take(
+			error = redundancy_open_live(
 				worker, region, pgno, page_version(word), device, at, plain);
 		found = !error;
 		if (found) {

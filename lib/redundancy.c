@@ -33,31 +33,29 @@ enum secpool_error redundancy_open(struct worker *worker, struct secpool_region 
 }
 
 /* A page that is opened where it lies. */
-struct taking {
+struct opening {
 	struct worker *worker;
 	struct secpool_region *region;
 	uint64_t pgno, version;
 	uint8_t *plain;
 };
 
-/* For device_use. A copy of it is in the worker's memory already. */
-static enum secpool_error take(const uint8_t *at, void *arg)
+/* For device_use. */
+static enum secpool_error open_live(const uint8_t *at, void *arg)
 {
-	const struct taking *taking = arg;
-	struct worker *worker = taking->worker;
+	const struct opening *opening = arg;
+	struct worker *worker = opening->worker;
+	struct secpool_region *region = opening->region;
 
-	if (at == worker->ciphertext)
-		return redundancy_open(
-			worker, taking->region, taking->pgno, taking->version, at, taking->plain);
-	return keyring_take(&taking->region->keys, worker->index, taking->pgno, taking->version, at,
-		taking->region->pages[taking->pgno].tag, is_exposed(worker, taking->plain),
-		worker->ciphertext, taking->plain);
+	return keyring_open_live(&region->keys, worker->index, opening->pgno, opening->version, at,
+		region->pages[opening->pgno].tag, is_exposed(worker, opening->plain),
+		worker->ciphertext, opening->plain);
 }
 
-enum secpool_error redundancy_take(struct worker *worker, struct secpool_region *region,
+enum secpool_error redundancy_open_live(struct worker *worker, struct secpool_region *region,
 	uint64_t pgno, uint64_t version, struct device *device, uint64_t at, uint8_t *plain)
 {
-	struct taking taking = {.worker = worker,
+	struct opening opening = {.worker = worker,
 		.region = region,
 		.pgno = pgno,
 		.version = version,
@@ -68,10 +66,11 @@ enum secpool_error redundancy_take(struct worker *worker, struct secpool_region 
 	if (atomic_load_explicit(&region->digests, memory_order_relaxed)) {
 		error = device_read(device, at, worker->ciphertext, region->page_bytes);
 		if (!error)
-			error = take(worker->ciphertext, &taking);
+			error = redundancy_open(
+				worker, region, pgno, version, worker->ciphertext, plain);
 	} else {
 		error = device_use(
-			device, at, region->page_bytes, worker->ciphertext, take, &taking);
+			device, at, region->page_bytes, worker->ciphertext, open_live, &opening);
 	}
 	overhead_mark(worker, OVERHEAD_OPEN);
 	return error;

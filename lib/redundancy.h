@@ -38,7 +38,7 @@ enum secpool_error redundancy_open(struct worker *worker, struct secpool_region 
 /*
  * The same for ciphertext on a device, which is opened where it lies; worker->ciphertext has a copy of it afterwards. Errors: as device_read and pagecipher_open: SECPOOL_E_INTEGRITY (poison, or a tag that is wrong), SECPOOL_E_DEVICE_GONE.
  */
-enum secpool_error redundancy_take(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version, struct device *device, uint64_t at, uint8_t *plain) MUST_USE;
+enum secpool_error redundancy_open_live(struct worker *worker, struct secpool_region *region, uint64_t pgno, uint64_t version, struct device *device, uint64_t at, uint8_t *plain) MUST_USE;
 
 /* Asks the CPU to bring near what redundancy_read would read first for a page that will be filled next; does nothing else, and can't fail. */
 void redundancy_prefetch(const struct secpool_region *region, uint64_t pgno);

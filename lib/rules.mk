@@ -2,6 +2,8 @@
 # base and wire: what every process uses. lib: libsecpool.
 BASE_SRCS := $(sort $(wildcard lib/base/*.c lib/wire/*.c))
 LIB_SRCS  := $(sort $(wildcard lib/*.c))
+# it leaves frames without returning from them, which a shadow stack (CET) does not allow
+CFLAGS_guarded_run := $(if $(findstring cf-protection,$(HARDENING)),-fcf-protection=branch)
 $(eval $(call archive,base,$(BASE_SRCS)))
 $(eval $(call archive,secpool,$(LIB_SRCS)))
 

@@ -56,7 +56,7 @@ enum { UFFD_READ_MOST = 16 };
 enum secpool_error uffd_read_many(const struct uffd *uffd, struct uffd_fault *ret_faults, unsigned most, unsigned *ret_count) MUST_USE;
 
 /*
- * Maps a copy of `from` at the missing range and wakes who waits for it. protect: write-protected. An existing page is left as it is.
+ * Maps a copy of `from` at the missing range and wakes who waits for it (in fault mode inline nobody can). protect: write-protected. An existing page is left as it is.
  * Errors: SECPOOL_E_SYSTEM, SECPOOL_E_NO_MEMORY; part of the range may be mapped then.
  */
 enum secpool_error uffd_copy(const struct uffd *uffd, void *to, const void *from, size_t bytes, bool protect) MUST_USE;

@@ -20,7 +20,7 @@ typedef enum secpool_error guarded_work(const uint8_t *at, void *arg);
 
 /*
  * Runs work(at, arg), which loads from the count bytes at `at` and from nothing else that may vanish. Returns what it returns.
- * Errors: SECPOOL_E_DEVICE_GONE when a load in the range took SIGBUS (or SIGSEGV): work was left where it was; the stack that it used and the vector registers are wiped, what it stored elsewhere stays.
+ * Errors: SECPOOL_E_DEVICE_GONE when a load in the range took SIGBUS: work was left where it was; the stack that it used and the vector registers are wiped, what it stored elsewhere stays.
  */
 enum secpool_error guarded_run(const uint8_t *at, size_t count, guarded_work *work, void *arg) MUST_USE;
 

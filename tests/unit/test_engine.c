@@ -28,7 +28,7 @@ enum { ROOM = PAGECIPHER_PAGE_BYTES_MOST + 4096, FENCE = 0x5c };
 /* The engine under test, and everything's room. */
 static const struct engine *engine;
 static struct region_keys keys;
-static uint8_t plain_room[ROOM], mine_room[ROOM], theirs_room[ROOM], taken_room[ROOM];
+static uint8_t plain_room[ROOM], mine_room[ROOM], theirs_room[ROOM], kept_room[ROOM];
 static uint8_t tweak[16], tag[16], right[16];
 
 static void keys_for(
@@ -64,20 +64,20 @@ static void one_page(
 		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE);
 	/* with the ciphertext kept */
 	memset(sealed, FENCE, bytes);
-	memset(taken_room, FENCE, bytes + 64 + to);
-	assert_int_equal(engine->page_take(mine, 0, tweak, theirs_room, taken_room + to, sealed,
-				 bytes, right),
+	memset(kept_room, FENCE, bytes + 64 + to);
+	assert_int_equal(engine->page_open_live(
+				 mine, 0, tweak, theirs_room, kept_room + to, sealed, bytes, right),
 		SECPOOL_OK);
 	assert_memory_equal(sealed, plain, bytes);
-	assert_memory_equal(taken_room + to, theirs_room, bytes);
+	assert_memory_equal(kept_room + to, theirs_room, bytes);
 	for (size_t i = 0; i < 64; i++)
 		assert_true(sealed[-1 - (ptrdiff_t)i] == FENCE && sealed[bytes + i] == FENCE &&
-			    taken_room[to + bytes + i] == FENCE);
-	memset(taken_room, FENCE, bytes + 64);
+			    kept_room[to + bytes + i] == FENCE);
+	memset(kept_room, FENCE, bytes + 64);
 	assert_int_equal(
-		engine->tag_take(mine, 1, tweak, theirs_room, taken_room, bytes, tag), SECPOOL_OK);
+		engine->tag_live(mine, 1, tweak, theirs_room, kept_room, bytes, tag), SECPOOL_OK);
 	assert_memory_equal(tag, right, sizeof tag);
-	assert_memory_equal(taken_room, theirs_room, bytes);
+	assert_memory_equal(kept_room, theirs_room, bytes);
 	/* in place */
 	assert_int_equal(engine->page_seal(mine, 0, tweak, sealed, sealed, bytes, tag), SECPOOL_OK);
 	assert_memory_equal(sealed, theirs_room, bytes);
@@ -176,7 +176,7 @@ static void refuses(size_t bytes)
 			SECPOOL_E_INTEGRITY);
 		if (i % 32 == 0)
 			memset(mine_room, FENCE, bytes);
-		assert_int_equal(engine->page_take(mine, 0, tweak, theirs_room, taken_room,
+		assert_int_equal(engine->page_open_live(mine, 0, tweak, theirs_room, kept_room,
 					 mine_room, bytes, tag),
 			SECPOOL_E_INTEGRITY);
 		*byte ^= (uint8_t)(1u << (i % 8));
@@ -214,7 +214,7 @@ static void *change(void *arg)
 }
 
 /* Either it is refused or it is right, and what was kept is what was judged: had a byte been loaded twice, once good for the tag and once bad for the cipher, it would be neither. */
-static void test_takes_once(void **state)
+static void test_loads_once(void **state)
 {
 	enum { BYTES = 4096, ROUNDS = 20000 };
 	struct changer changer = {.byte = theirs_room + BYTES / 2 + 3};
@@ -230,16 +230,16 @@ static void test_takes_once(void **state)
 		engine->page_seal(mine, 0, tweak, plain_room, theirs_room, BYTES, tag), SECPOOL_OK);
 	assert_int_equal(pthread_create(&thread, NULL, change, &changer), 0);
 	for (unsigned i = 0; i < ROUNDS && consistent; i++) {
-		enum secpool_error error = engine->page_take(
-			mine, 0, tweak, theirs_room, taken_room, mine_room, BYTES, tag);
+		enum secpool_error error = engine->page_open_live(
+			mine, 0, tweak, theirs_room, kept_room, mine_room, BYTES, tag);
 		bool good = memcmp(mine_room, plain_room, BYTES) == 0;
 
 		consistent = error ? error == SECPOOL_E_INTEGRITY && !good : good;
-		if (engine->tag(mine, 0, tweak, taken_room, BYTES, last_tag) != SECPOOL_OK ||
+		if (engine->tag(mine, 0, tweak, kept_room, BYTES, last_tag) != SECPOOL_OK ||
 			(memcmp(last_tag, tag, sizeof tag) == 0) != (error == SECPOOL_OK))
 			consistent = false;
-		if (engine->tag_take(mine, 0, tweak, theirs_room, taken_room, BYTES, right) ||
-			engine->tag(mine, 0, tweak, taken_room, BYTES, last_tag) ||
+		if (engine->tag_live(mine, 0, tweak, theirs_room, kept_room, BYTES, right) ||
+			engine->tag(mine, 0, tweak, kept_room, BYTES, last_tag) ||
 			memcmp(right, last_tag, sizeof right) != 0)
 			consistent = false;
 	}
@@ -267,10 +267,10 @@ static void test_limits(void **state)
 			SECPOOL_E_INVALID);
 		assert_int_equal(engine->page_open(mine, 0, tweak, plain_room, mine_room, 0, tag),
 			SECPOOL_E_INVALID);
-		assert_int_equal(engine->page_take(mine, 0, tweak, plain_room, taken_room,
+		assert_int_equal(engine->page_open_live(mine, 0, tweak, plain_room, kept_room,
 					 mine_room, 511, tag),
 			SECPOOL_E_INVALID);
-		assert_int_equal(engine->tag_take(mine, 0, tweak, plain_room, taken_room, 513, tag),
+		assert_int_equal(engine->tag_live(mine, 0, tweak, plain_room, kept_room, 513, tag),
 			SECPOOL_E_INVALID);
 	}
 	memcpy(keys.xts + 32, keys.xts, 32);
@@ -349,10 +349,10 @@ static void test_registers_are_cleared(void **state)
 	registers_are_clear();
 	errors[5] = engine->tag(mine, 0, tweak, plain_room, 4099, tag);
 	registers_are_clear();
-	errors[6] = engine->tag_take(mine, 0, tweak, mine_room, taken_room, 4096, tag);
+	errors[6] = engine->tag_live(mine, 0, tweak, mine_room, kept_room, 4096, tag);
 	registers_are_clear();
-	errors[7] =
-		engine->page_take(mine, 0, tweak, mine_room, taken_room, theirs_room, 4096, tag);
+	errors[7] = engine->page_open_live(
+		mine, 0, tweak, mine_room, kept_room, theirs_room, 4096, tag);
 	registers_are_clear();
 	for (size_t i = 0; i < 8; i++)
 		assert_int_equal(errors[i], i == 2 ? SECPOOL_E_INTEGRITY : SECPOOL_OK);
@@ -369,8 +369,8 @@ struct call {
 		CALL_XTS_SEAL,
 		CALL_XTS_OPEN,
 		CALL_TAG,
-		CALL_TAKE,
-		CALL_TAG_TAKE,
+		CALL_OPEN_LIVE,
+		CALL_TAG_LIVE,
 		CALLS
 	} which;
 	enum secpool_error error;
@@ -402,13 +402,13 @@ static void *call_one(void *arg)
 	case CALL_TAG:
 		call->error = engine->tag(call->key, 0, tweak, plain_room, 8191, right);
 		break;
-	case CALL_TAKE:
-		call->error = engine->page_take(
-			call->key, 0, tweak, mine_room, taken_room, theirs_room, 8192, tag);
+	case CALL_OPEN_LIVE:
+		call->error = engine->page_open_live(
+			call->key, 0, tweak, mine_room, kept_room, theirs_room, 8192, tag);
 		break;
-	case CALL_TAG_TAKE:
+	case CALL_TAG_LIVE:
 		call->error =
-			engine->tag_take(call->key, 0, tweak, plain_room, taken_room, 8192, right);
+			engine->tag_live(call->key, 0, tweak, plain_room, kept_room, 8192, right);
 		break;
 	case CALLS:
 	default:
@@ -500,7 +500,7 @@ int main(void)
 		cmocka_unit_test(test_alignments),
 		cmocka_unit_test(test_lengths),
 		cmocka_unit_test(test_refuses),
-		cmocka_unit_test(test_takes_once),
+		cmocka_unit_test(test_loads_once),
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_compare),
 		cmocka_unit_test(test_registers_are_cleared),

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +39,11 @@ static int end(void **state)
 	(void)state;
 	munmap(map, 2 * PAGE);
 	return close(media);
+}
+
+static void ignore(int number)
+{
+	(void)number;
 }
 
 static enum secpool_error add_up(const uint8_t *at, void *arg)
@@ -157,6 +163,40 @@ static void test_nested(void **state)
 }
 
 #endif
+
+/* A machine check, as the kernel tells of it: a process may send itself what the kernel alone sends others (rt_sigqueueinfo(2)). Nothing of it is real but the signal. */
+static enum secpool_error meet_poison(const uint8_t *at, void *arg)
+{
+	(void)at;
+	syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS, arg);
+	return SECPOOL_OK;
+}
+
+static void test_machine_check(void **state)
+{
+	/* devdax: the unit of 2 MiB in which the poison is, by its start */
+	siginfo_t unit = {.si_signo = SIGBUS, .si_code = BUS_MCEERR_AR};
+	siginfo_t other = unit, page = unit;
+	siginfo_t nowhere = {.si_signo = SIGBUS, .si_code = SI_KERNEL};
+
+	(void)state;
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	unit.si_addr = (void *)((uintptr_t)map & -(2ul << 20));
+	unit.si_addr_lsb = 21;
+	page.si_addr = map + PAGE;
+	page.si_addr_lsb = 12;
+	assert_int_equal(guarded_run(map, 2 * PAGE, meet_poison, &unit), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(guarded_run(map, 2 * PAGE, meet_poison, &page), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(guarded_run(map, 2 * PAGE, meet_poison, &nowhere), SECPOOL_E_DEVICE_GONE);
+	signal(SIGBUS, ignore);
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	assert_int_equal(guarded_run(map, PAGE, meet_poison, &page), SECPOOL_OK);
+	other.si_addr = (uint8_t *)unit.si_addr + (2ul << 20);
+	other.si_addr_lsb = 21;
+	if ((uintptr_t)map % (2ul << 20) < (2ul << 20) - 2 * PAGE)
+		assert_int_equal(guarded_run(map, 2 * PAGE, meet_poison, &other), SECPOOL_OK);
+	assert_int_equal(meet_poison(map, &nowhere), SECPOOL_OK); /* nothing runs */
+}
 
 /* A fault elsewhere, and one after the run, are not its own. */
 static enum secpool_error touch_other(const uint8_t *at, void *arg)
@@ -305,6 +345,7 @@ int main(void)
 #ifndef __SANITIZE_THREAD__
 		cmocka_unit_test_setup_teardown(test_nested, begin, end),
 #endif
+		cmocka_unit_test_setup_teardown(test_machine_check, begin, end),
 		cmocka_unit_test_setup_teardown(test_elsewhere, begin, end),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 		cmocka_unit_test_setup_teardown(test_nothing_is_left, begin, end),
