@@ -116,6 +116,7 @@ static void start(const struct job *job, bool may_provision, struct keytree *tre
 	struct audit_entry entry = {.kind = AUDIT_UNSEALED};
 
 	need(hostkeys_open(&options, tree, keys));
+	keys->anchor.skipped_most = 1;
 	audit_init(audit, &keys->signer);
 	need(audit_resume(audit, state_dir, may_provision));
 	snprintf(path, sizeof path, "%s/audit", state_dir);
@@ -252,6 +253,16 @@ static void do_recover(const struct job *job)
 	claim.key_fd = ends[0];
 	need(recover_run(&options, &claim, &tree));
 	do_open(job);
+}
+
+/* As a firmware update does it. */
+static void do_measure(const struct job *job)
+{
+	struct tpm *tpm = NULL;
+
+	need(tpm_open(vtpms[job->tpm]->where, &tpm));
+	need(tpm_extend(tpm, 7, "another firmware"));
+	tpm_close(tpm);
 }
 
 /* ---- the store ---- */
@@ -400,6 +411,26 @@ static void refuses(void **state)
 		SECPOOL_E_DENIED, "newer backup");
 }
 
+/* Other firmware, and the same TPM: shut until the recovery key has sealed it anew, and then only as it is now. */
+static void other_firmware(void **state)
+{
+	char first[KEY_BYTES];
+	uint64_t g;
+
+	(void)state;
+	make_store(first);
+	g = shared->generation;
+	keep_as("before");
+	must(run(do_measure, (struct job){.tpm = 0}));
+	must_not(run(do_open, (struct job){.tpm = 0}), SECPOOL_E_TPM, "PCRs changed");
+	must(run(do_recover, (struct job){0, false, false, first, g, g + 1, 0}));
+	must(run(do_advance, (struct job){.tpm = 0}));
+	must(run(do_open, (struct job){.tpm = 0}));
+	/* the counter of before is gone from this TPM, so that not even the firmware of before opens a copy */
+	put_back("before");
+	must_not(run(do_open, (struct job){.tpm = 0}), SECPOOL_E_TPM, "cleared, or is another");
+}
+
 /* recovery: none makes a store that nothing but its TPM opens, also of one that had a key. */
 static void does_without(void **state)
 {
@@ -489,6 +520,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(moves_twice),
 		TEST(refuses),
+		TEST(other_firmware),
 		TEST(does_without),
 		TEST(is_typed_by_hand),
 		TEST(killed_anywhere),

@@ -27,6 +27,7 @@ struct rig {
 	const char *enrol; /* of the policy's devices; NULL: first-use */
 	char audit[RIG_PATH_BYTES + 16]; /* the file that its records are kept in */
 	bool audit_full;            /* every record is refused */
+	bool recovery;              /* the store gets a recovery key, which nobody sees */
 	const char *more;  /* more lines of them, each with two blanks and its end; NULL: none */
 };
 
@@ -87,7 +88,7 @@ static inline enum secpool_error rig_start_with(
 {
 	char text[4096];
 	int count = snprintf(text, sizeof text,
-		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\nrecovery: none\n"
+		"version: 1\ngrace_seconds: 60\nsession_seconds: %u\nhost_pcrs: [0, 2, 4, 7]\nrecovery: %s\n"
 		"allow: {memfd_without_secret: true}\n"
 		"tenants:\n"
 		"  - name: mine\n    users: [\"%%self\"]\n"
@@ -97,19 +98,22 @@ static inline enum secpool_error rig_start_with(
 		"  - name: third\n    users: [\"65532\"]\n"
 		"    quota: {bytes: 1G, regions: 64, sessions: 64, local_bytes: 64M}\n"
 		"devices:\n  enrol: %s\n  max_age_seconds: 600\n  firmware: [" RIG_FIRMWARE "]\n%s",
-		session_seconds, rig->enrol ? rig->enrol : "first-use", rig->more ? rig->more : "");
+		session_seconds, rig->recovery ? "key" : "none", rig->enrol ? rig->enrol : "first-use", rig->more ? rig->more : "");
 	struct enclave_options options = {.policy_fd = memfd_create("policy", MFD_CLOEXEC),
 		.policy_name = "rig.yaml",
 		.tpm = tpm,
 		.state_dir = rig->state_dir,
 		.socket_path = rig->socket_path,
 		.audit = {.keep = rig_keep, .arg = rig},
+		.recovery_fd = rig->recovery ? open("/dev/null", O_WRONLY | O_CLOEXEC) : 0,
 		.store_exists = store_exists};
 	enum secpool_error error;
 
 	rig_ok(os_write_all(options.policy_fd, text, (size_t)count), "policy");
 	error = enclave_start(&options, &rig->enclave);
 	os_close(&options.policy_fd);
+	if (rig->recovery)
+		os_close(&options.recovery_fd);
 	return error;
 }
 

@@ -370,6 +370,8 @@ static int start(void **state)
 {
 	(void)state;
 	rig_init(&rig);
+	rig.recovery =
+		true; /* its key is drawn, shown and wiped, and each generation has one of its own */
 	rig_ok(rig_start(&rig), "start");
 	rig_device_init(&device, "d0", RIG_FIRMWARE, RIG_FIRMWARE);
 	return 0;
