@@ -270,7 +270,7 @@ static void empty_slot(uint64_t slot)
 {
 	uint8_t bytes[256];
 	struct buf_writer w = {.bytes = bytes, .capacity = sizeof bytes};
-	const struct keyfile_record record = {.place = (uint32_t)slot - 1};
+	const struct keyfile_record record = {.place = (uint32_t)slot - 1, .bytes = bytes};
 	struct keyfile_root root = {.first = 1, .last = 1, .blob = bytes, .blob_bytes = 1};
 
 	keyfile_begin_root(&w, &root);
