@@ -26,7 +26,7 @@ struct node {
 /* What the processes share. */
 static struct board {
 	atomic_uintptr_t address;
-	atomic_uint walks[READERS], attached, ended;
+	atomic_uint walks[READERS], attached, stopped;
 	atomic_bool stop;
 } * board;
 
@@ -186,6 +186,7 @@ static int read_list(void *arg)
 		walk(first);
 		atomic_fetch_add(&board->walks[number], 1);
 	}
+	atomic_fetch_add(&board->stopped, 1);
 	SUPPORT_CHECK(support_event(pool, SECPOOL_EVENT_REGION_ENDED, WAIT_MS, &event));
 	SUPPORT_CHECK(touch(&first->value, false) == SIGBUS);
 	SUPPORT_OK(secpool_region_release(region, NULL));
@@ -193,10 +194,9 @@ static int read_list(void *arg)
 	return 0;
 }
 
-static bool all_attached(void *arg)
+static bool all_there(void *arg)
 {
-	(void)arg;
-	return atomic_load(&board->attached) == READERS;
+	return atomic_load((atomic_uint *)arg) == READERS;
 }
 
 static bool all_walked(void *arg)
@@ -312,7 +312,7 @@ int main(void)
 		numbers[i] = i;
 		readers[i] = support_fork(read_list, &numbers[i]);
 	}
-	SUPPORT_CHECK(support_wait(all_attached, NULL, WAIT_MS));
+	SUPPORT_CHECK(support_wait(all_there, &board->attached, WAIT_MS));
 	await_walks();
 	puts("ten readers walk the list");
 	SUPPORT_CHECK(support_cli(NULL, 0, "device", "pull", "dev1", NULL) == 0);
@@ -322,6 +322,8 @@ int main(void)
 	run(attach_none, "alpha2");
 	await_walks();
 	atomic_store(&board->stop, true);
+	/* none is in the middle of the list when it ends */
+	SUPPORT_CHECK(support_wait(all_there, &board->stopped, WAIT_MS));
 	run(end_it, NULL);
 	for (unsigned i = 0; i < READERS; i++)
 		SUPPORT_CHECK(support_join(readers[i], WAIT_MS) == 0);
