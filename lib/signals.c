@@ -91,6 +91,9 @@ static void pass_on(int number, siginfo_t *info, ucontext_t *context)
 	for (int other = 1; other < NSIG; other++)
 		if (other != SIGBUS && sigismember(&action.sa_mask, other) == 1)
 			sigaddset(&mask, other);
+	/* for this time only: a crash handler that meets the next one ends the process, and does not wait for itself */
+	if (action.sa_flags & (int)SA_RESETHAND)
+		__atomic_store_n(&program_action.sa_handler, SIG_DFL, __ATOMIC_RELAXED);
 	real_sigmask(SIG_SETMASK, &mask, NULL);
 	if (action.sa_flags & SA_SIGINFO)
 		action.sa_sigaction(number, info, context);

@@ -282,6 +282,14 @@ static void check_signals(void)
 	sigaction(SIGBUS, &action, NULL);
 	raise(SIGBUS);
 	expect(handled == SIGBUS);
+	/* one that is for one time only, as crash handlers are */
+	action.sa_flags |= (int)SA_RESETHAND;
+	sigaction(SIGBUS, &action, NULL);
+	handled = 0;
+	raise(SIGBUS);
+	expect(handled == SIGBUS);
+	sigaction(SIGBUS, NULL, &action);
+	expect(action.sa_handler == SIG_DFL);
 }
 
 /* ---- new programs, with arguments that lie in the pool ---- */
