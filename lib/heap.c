@@ -9,7 +9,7 @@
 
 /* Debian's jemalloc under the names that lib/jemalloc.syms gives it. */
 #define mallocx secpool_je_mallocx
-#define rallocx secpool_je_rallocx
+#define xallocx secpool_je_xallocx
 #define dallocx secpool_je_dallocx
 #define sallocx secpool_je_sallocx
 #define nallocx secpool_je_nallocx
@@ -18,6 +18,8 @@
 
 #include "lib/base/os.h"
 #include "lib/heapcache.h"
+#include "lib/heapcheck.h"
+#include "lib/misuse.h"
 #include "lib/region.h"
 #include "lib/signals.h"
 
@@ -35,25 +37,37 @@ struct heap {
 	struct secpool *pool;
 	unsigned arena;
 	struct heapcaches caches; /* of objects up to KEPT_BYTES_MOST */
+	struct heapcheck check;
 };
 
 /*
  * jemalloc's size classes up to KEPT_BYTES_MOST; a thread keeps so many objects of a class as have KEPT_CLASS_BYTES, but KEPT_LEAST at the least: under 1 MiB in all.
  * Immutable once made.
  */
-enum { KEPT_BYTES_MOST = 4096, KEPT_CLASS_BYTES = 32 << 10, KEPT_LEAST = 16, CLASS_STEP = 8 };
+enum {
+	KEPT_BYTES_MOST = HEAPCHECK_SMALL_MOST,
+	KEPT_CLASS_BYTES = 32 << 10,
+	KEPT_LEAST = 16,
+	CLASS_STEP = 8
+};
 
 static pthread_once_t classes_once = PTHREAD_ONCE_INIT;
 static uint8_t
 	class_of_step[KEPT_BYTES_MOST / CLASS_STEP + 1]; /* by size / CLASS_STEP, rounded up */
 static size_t class_bytes[HEAPCACHE_CLASSES];
 
+static size_t at_least(size_t bytes)
+{
+	return bytes < HEAPCHECK_SMALL_LEAST ? HEAPCHECK_SMALL_LEAST : bytes;
+}
+
 static void make_classes(void)
 {
 	unsigned count = 0;
 
 	for (size_t step = 1; step <= KEPT_BYTES_MOST / CLASS_STEP; step++) {
-		size_t bytes = nallocx(step * CLASS_STEP, 0);
+		size_t wanted = step * CLASS_STEP;
+		size_t bytes = nallocx(at_least(wanted), 0);
 		if (count == 0 || class_bytes[count - 1] != bytes) {
 			assert(count < HEAPCACHE_CLASSES);
 			class_bytes[count++] = bytes;
@@ -82,6 +96,10 @@ static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size
 	}
 	if (region_create_heap(heap->pool, size, &region) != SECPOOL_OK)
 		return NULL;
+	if (heapcheck_add(&heap->check, region) != SECPOOL_OK) {
+		(void)!secpool_region_release(region, NULL);
+		return NULL;
+	}
 	*zero = true;
 	*commit = true;
 	return secpool_region_address(region);
@@ -208,6 +226,7 @@ static enum secpool_error new_heap(struct secpool *pool, struct heap **ret_heap)
 		free(heap);
 		return err_set(SECPOOL_E_NO_MEMORY, "jemalloc made no arena for the pool's heap");
 	}
+	heapcheck_init(&heap->check, pool->tenant);
 	pthread_once(&classes_once, make_classes);
 	set_caches(heap);
 	*ret_heap = heap;
@@ -218,6 +237,8 @@ static struct heap *make_heap(struct secpool *pool)
 {
 	struct heap *heap;
 
+	if (pool_check(pool) != SECPOOL_OK)
+		return NULL;
 	pthread_mutex_lock(&pool->heap_lock);
 	heap = atomic_load(&pool->heap);
 	if (!heap && new_heap(pool, &heap) == SECPOOL_OK)
@@ -252,6 +273,7 @@ void heap_free(struct secpool *pool)
 	heap->hooks.alloc = NULL;
 	snprintf(name, sizeof name, "arena.%u.destroy", heap->arena);
 	mallctl(name, NULL, NULL, NULL, 0);
+	heapcheck_done(&heap->check);
 	free(heap);
 }
 
@@ -275,16 +297,29 @@ static bool is_child(const struct heap *heap)
 /* From the heap itself: what no thread keeps. */
 static void *allocate_large(struct heap *heap, size_t bytes, int more_flags)
 {
+	size_t wanted = at_least(bytes);
+	void *memory;
+
 	if (is_child(heap))
 		return NULL;
 	err_clear();
-	return told(allocate(heap, bytes ? bytes : 1, more_flags), bytes);
+	memory = allocate(heap, wanted, more_flags);
+	if (memory && nallocx(wanted, flags_of(heap) | more_flags) > HEAPCHECK_SMALL_MOST)
+		heapcheck_give_large(&heap->check, memory);
+	else if (memory)
+		heapcheck_give_small(memory);
+	return told(memory, bytes);
 }
 
 static void *allocate_small(struct heap *heap, size_t bytes)
 {
-	return bytes <= KEPT_BYTES_MOST ? heapcache_take(&heap->caches, class_of(bytes ? bytes : 1))
-					: NULL;
+	void *memory = bytes <= KEPT_BYTES_MOST
+			       ? heapcache_take(&heap->caches, class_of(bytes ? bytes : 1))
+			       : NULL;
+
+	if (memory)
+		heapcheck_give_small(memory);
+	return memory;
 }
 
 void *secpool_malloc(struct secpool *pool, size_t bytes)
@@ -326,31 +361,81 @@ void *secpool_aligned_alloc(struct secpool *pool, size_t alignment, size_t bytes
 	return allocate_large(heap, bytes, MALLOCX_ALIGN(alignment));
 }
 
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+/* The chunk of a live object, and its size. Ends the program where there is none. */
+static inline struct heapcheck_chunk *find_object(
+	struct heap *heap, const void *memory, size_t *ret_bytes)
+{
+	struct heapcheck_chunk *chunk = heapcheck_find(&heap->check, memory);
+	size_t bytes;
+
+	if (UNLIKELY(!chunk))
+		heapcheck_misuse(&heap->check, memory,
+			"it is not of this heap (another pool's, a region's, or ordinary memory)");
+	/* of what is in the middle of a large object jemalloc says 8 bytes, of what was one, a very large number */
+	*ret_bytes = bytes = sallocx(memory, 0);
+	if (UNLIKELY(bytes < HEAPCHECK_SMALL_LEAST ||
+		     (bytes <= HEAPCHECK_SMALL_MOST ? (uintptr_t)memory & ((bytes & -bytes) - 1)
+						    : !heapcheck_is_large(chunk, memory))))
+		heapcheck_misuse(&heap->check, memory,
+			"no object begins there (it was freed already, or it is the middle of "
+			"one)");
+	return chunk;
+}
+
 void *secpool_realloc(struct secpool *pool, void *memory, size_t bytes)
 {
 	struct heap *heap = get_heap(pool);
+	size_t has, wanted;
+	void *moved;
 
 	if (!memory)
 		return secpool_malloc(pool, bytes);
 	if (!heap || is_child(heap))
 		return NULL;
-	err_clear();
-	return told(rallocx(memory, bytes ? bytes : 1, flags_of(heap)), bytes);
+	find_object(heap, memory, &has);
+	wanted = nallocx(at_least(bytes), flags_of(heap));
+	if (wanted == has || (has > HEAPCHECK_SMALL_MOST && wanted > HEAPCHECK_SMALL_MOST &&
+				     xallocx(memory, wanted, 0, flags_of(heap)) == wanted))
+		return memory;
+	moved = secpool_malloc(pool, bytes);
+	if (moved) {
+		memcpy(moved, memory, has < bytes ? has : bytes);
+		secpool_free(pool, memory);
+	}
+	return moved;
 }
 
 void secpool_free(struct secpool *pool, void *memory)
 {
 	struct heap *heap = memory ? get_heap(pool) : NULL;
+	struct heapcheck_chunk *chunk;
 	size_t bytes;
 
-	if (!heap)
+	if (UNLIKELY(!heap || signals_in_child())) {
+		if (memory && pool && pool->pid == 0)
+			misuse_end("secpool_free of object %p in a pool that was closed", memory);
 		return;
-	bytes = sallocx(memory, 0);
-	if (bytes > KEPT_BYTES_MOST || !heapcache_keep(&heap->caches, class_of(bytes), memory))
+	}
+	chunk = find_object(heap, memory, &bytes);
+	if (UNLIKELY(bytes > HEAPCHECK_SMALL_MOST)) {
+		heapcheck_take_large(chunk, memory);
+		dallocx(memory, flags_of(heap));
+		return;
+	}
+	heapcheck_take_small(&heap->check, chunk, memory);
+	if (!heapcache_keep(&heap->caches, class_of(bytes), memory))
 		dallocx(memory, flags_of(heap));
 }
 
 size_t secpool_usable_size(struct secpool *pool, const void *memory)
 {
-	return pool && memory ? sallocx(memory, 0) : 0;
+	struct heap *heap = memory ? get_heap(pool) : NULL;
+	size_t bytes;
+
+	if (!heap)
+		return 0;
+	find_object(heap, memory, &bytes);
+	return bytes;
 }

@@ -14,6 +14,7 @@
 #include "lib/base/os.h"
 #include "lib/heap.h"
 #include "lib/manifest.h"
+#include "lib/misuse.h"
 #include "lib/refill.h"
 #include "lib/region.h"
 #include "lib/service.h"
@@ -244,7 +245,7 @@ static void free_pool(struct secpool *pool)
 	free(atomic_load(&pool->table));
 	pthread_mutex_destroy(&pool->regions_lock);
 	pthread_mutex_destroy(&pool->heap_lock);
-	free(pool);
+	misuse_retire(pool, sizeof *pool);
 }
 
 static enum secpool_error new_pool(
@@ -319,6 +320,8 @@ enum secpool_error secpool_open(
 
 void secpool_close(struct secpool *pool)
 {
+	if (pool && pool->pid == 0)
+		misuse_end("secpool_close of a pool that was closed already");
 	if (!pool || pool->pid != getpid()) /* a child has neither its threads nor its regions */
 		return;
 	heap_free(pool);
@@ -332,6 +335,15 @@ void secpool_close(struct secpool *pool)
 
 /* ---- small questions ---- */
 
+enum secpool_error pool_check(const struct secpool *pool)
+{
+	if (pool->pid == 0)
+		return err_set(SECPOOL_E_CLOSED, "the pool was closed (secpool_close)");
+	if (pool->pid != getpid())
+		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	return SECPOOL_OK;
+}
+
 uint64_t pool_counter(const struct secpool *pool, enum counter counter)
 {
 	uint64_t sum = 0;
@@ -344,16 +356,19 @@ uint64_t pool_counter(const struct secpool *pool, enum counter counter)
 
 int secpool_event_fd(struct secpool *pool)
 {
-	return pool ? pool->events.program_fd : -1;
+	return pool && pool->pid != 0 ? pool->events.program_fd : -1;
 }
 
 enum secpool_error secpool_event_next(struct secpool *pool, struct secpool_event *ret_event)
 {
+	enum secpool_error error;
+
 	if (!pool || !ret_event || ret_event->size != sizeof *ret_event)
 		return err_set(SECPOOL_E_INVALID,
 			"secpool_event_next: a pool, and an event with size set");
-	if (pool->pid != getpid())
-		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	error = pool_check(pool);
+	if (error)
+		return error;
 	if (atomic_load(&pool->program_broken))
 		events_abandon(&pool->events);
 	return events_take(&pool->events, ret_event);
@@ -365,6 +380,8 @@ enum secpool_error secpool_stats(struct secpool *pool, struct secpool_stats *ret
 
 	if (!pool || !ret_stats || ret_stats->size != sizeof *ret_stats)
 		return err_set(SECPOOL_E_INVALID, "secpool_stats: a pool, and stats with size set");
+	if (pool->pid == 0)
+		return pool_check(pool);
 	stats.local_bytes_limit = pool->local_bytes;
 	stats.resident_bytes = cache_used_bytes(&pool->cache);
 	stats.faults = pool_counter(pool, COUNTER_FAULTS);

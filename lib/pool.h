@@ -112,7 +112,7 @@ enum region_stage {
 };
 
 struct secpool_region {
-	struct secpool *pool;
+	struct secpool *pool; /* NULL: released (misuse.h) */
 	uint32_t slot; /* in pool.regions */
 	uint64_t id, epoch;
 	uint8_t *address;
@@ -171,7 +171,7 @@ struct refiller;
 
 struct secpool {
 	char tenant[MSG_NAME_BYTES];
-	int pid; /* of the process that opened it; a child made by fork has neither threads nor regions */
+	int pid; /* of the process that opened it; a child made by fork has neither threads nor regions. 0: closed (misuse.h) */
 	struct uffd uffd;         /* by the library's descriptor */
 	struct uffd program_uffd; /* by the program's own, which it may close */
 	_Atomic bool program_broken; /* it did: guests leave it to the handlers */
@@ -228,6 +228,9 @@ static inline struct worker *pool_service_worker(struct secpool *pool)
 {
 	return &pool->workers.all[pool->fault_threads];
 }
+
+/* Whether the program may use the pool. Errors: SECPOOL_E_CLOSED (it was closed; a child made by fork). */
+enum secpool_error pool_check(const struct secpool *pool) MUST_USE;
 
 /* What all workers counted. Threads: any. */
 uint64_t pool_counter(const struct secpool *pool, enum counter counter);

@@ -12,6 +12,7 @@
 #include "lib/erasure.h"
 #include "lib/evict.h"
 #include "lib/loss.h"
+#include "lib/misuse.h"
 #include "lib/pin.h"
 #include "lib/places.h"
 #include "lib/refill.h"
@@ -53,7 +54,7 @@ static void free_region(struct secpool_region *region)
 	places_free_targets(region);
 	keyring_done(&region->keys);
 	seal_free(region);
-	free(region);
+	misuse_retire(region, sizeof *region);
 }
 
 /* The workers' own pages count too: the first region, and the first of a larger page size, take them from the budget. */
@@ -119,7 +120,8 @@ static enum secpool_error map_again(
 	error = pool_lock_range(region->pool, at, bytes);
 	if (!error)
 		error = uffd_register(worker->uffd, at, bytes);
-	if (!error && mprotect(at, bytes, protection_of(region)) != 0)
+	/* the raw call: the library's own mprotect keeps the program away from these addresses */
+	if (!error && syscall(SYS_mprotect, at, bytes, protection_of(region)) != 0)
 		error = os_error("map a page again");
 	if (error)
 		(void)!uffd_poison(worker->uffd, at, bytes);
@@ -427,7 +429,9 @@ static enum secpool_error create_region(struct secpool *pool,
 	if (!pool || !options || !ret_region || options->size != sizeof *options)
 		return err_set(SECPOOL_E_INVALID, "secpool_region_create: pool, options with size "
 						  "set, and a place for the result");
-	error = check_sizes(options, &create);
+	error = pool_check(pool);
+	if (!error)
+		error = check_sizes(options, &create);
 	if (!error)
 		error = check_redundancy(options, &create);
 	if (!error)
@@ -528,6 +532,8 @@ enum secpool_error secpool_region_release(
 	if (!region || (ret_receipt && ret_receipt->size != sizeof *ret_receipt))
 		return err_set(SECPOOL_E_INVALID,
 			"secpool_region_release: a region, and a receipt with size set");
+	if (!region->pool)
+		return err_set(SECPOOL_E_CLOSED, "the region was released already");
 	/* who only reads it does not end it */
 	release.detach = atomic_load(&region->stage) == REGION_SEALED && !region->owner;
 	if (release.detach && ret_receipt)
@@ -568,6 +574,8 @@ enum secpool_error secpool_region_lost(struct secpool_region *region, struct sec
 	if (!region || !ret_count || (count > 0 && !ranges))
 		return err_set(SECPOOL_E_INVALID, "secpool_region_lost: a region, room for ranges, "
 						  "and a place for their number");
+	if (!region->pool)
+		return err_set(SECPOOL_E_CLOSED, "the region was released");
 	for (uint64_t pgno = 0; atomic_load(&region->lost_pages) > 0 && pgno < region->page_count;
 		pgno++) {
 		bool lost = page_state(atomic_load(&region->pages[pgno].word)) == PAGE_LOST;

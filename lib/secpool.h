@@ -13,6 +13,8 @@
  * - munmap, mremap and madvise on a region are refused (EINVAL) by the library's own versions of these functions.
  * - SIGBUS is the library's: it interposes sigaction, signal and the functions that block signals, and hands the program what is its own.
  *
+ * mprotect on a region is refused too. A handle that has ended (a region that was released, a pool that was closed) gives SECPOOL_E_CLOSED for a while, then it is undefined what happens. secpool_free with a closed pool and a second secpool_close end the program with a sentence.
+ *
  * Functions return 0 (SECPOOL_OK) or an error; results come last and are written only on success. secpool_error_detail()
  * says in words what failed and what to do.
  *
@@ -266,7 +268,8 @@ SECPOOL_MUST_USE enum secpool_error secpool_flush(struct secpool_region *region)
 
 /*
  * Memory from a heap in the pool: jemalloc arenas over regions that the heap creates as it grows. Never ordinary memory.
- * NULL on exhaustion, with the reason in secpool_error_detail(). An object goes back to the pool it came from. Each thread keeps some of the objects up to 4 KiB that it freed
+ * NULL on exhaustion, with the reason in secpool_error_detail(). An object goes back to the pool it came from: what is not a live object of that pool's heap ends the program with a sentence on standard error and SIGABRT (a small
+ * object that was freed before is recognised while its page is in local memory, and until it is handed out again). Each thread keeps some of the objects up to 4 KiB that it freed
  * for itself, below 1 MiB of them, until it ends; other threads don't get those.
  */
 void *secpool_malloc(struct secpool *pool, size_t bytes);

@@ -556,12 +556,14 @@ enum secpool_error service_call(
 	struct secpool *pool, void (*run)(struct secpool *, struct service_call *), void *arg)
 {
 	struct service *service = pool->service;
+	enum secpool_error error;
 	struct service_call call = {.run = run, .arg = arg, .error = SECPOOL_E_INTERNAL};
 	struct service_call **end;
 	sigset_t before;
 
-	if (pool->pid != getpid())
-		return err_set(SECPOOL_E_CLOSED, "a child made by fork has no pool");
+	error = pool_check(pool);
+	if (error)
+		return error;
 	signals_block(&before);
 	pthread_mutex_lock(&service->lock);
 	for (end = &service->calls; *end; end = &(*end)->next)

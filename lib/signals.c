@@ -33,7 +33,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* Protects: program_ac
 static struct sigaction program_action; /* what the program wants for SIGBUS; read by the handler */
 static _Atomic bool installed;
 static _Atomic uint64_t window_start, window_end;
-static _Atomic bool is_child; /* made by fork, and without the regions */
+_Atomic bool signals_is_child;
 
 /* of the library's own threads: where a wake-up goes; -1: nowhere, the interruption is enough */
 enum { NOT_OURS = -2 };
@@ -110,8 +110,9 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 	if (info->si_code == BUS_MCEERR_AO && device_covers(info->si_addr))
 		return;
 	/* a signal that was sent, also in the middle of a guarded copy, says nothing of a device */
-	if (info->si_code > 0 && ((!atomic_load(&is_child) && fault_signal(info, context)) ||
-					 guarded_copy_fixup(info, context))) {
+	if (info->si_code > 0 &&
+		((!atomic_load(&signals_is_child) && fault_signal(info, context)) ||
+			guarded_copy_fixup(info, context))) {
 		errno = saved; /* lint: errno as above */
 		return;
 	}
@@ -133,7 +134,7 @@ static void after_fork(void)
 	uint64_t start = atomic_load(&window_start);
 	int fd = (int)syscall(SYS_memfd_create, "secpool-gone", MFD_CLOEXEC);
 
-	atomic_store(&is_child, true);
+	atomic_store(&signals_is_child, true);
 	if (fd < 0)
 		return;
 	(void)!mmap((void *)(uintptr_t)start, atomic_load(&window_end) - start,
@@ -320,6 +321,13 @@ PUBLIC EARLY int madvise(void *start, size_t bytes, int advice)
 	if (signals_touch_window(start, bytes))
 		return fail_with(EINVAL);
 	return (int)syscall(SYS_madvise, start, bytes, advice);
+}
+
+PUBLIC EARLY int mprotect(void *start, size_t bytes, int protection)
+{
+	if (signals_touch_window(start, bytes))
+		return fail_with(EINVAL);
+	return (int)syscall(SYS_mprotect, start, bytes, protection);
 }
 
 PUBLIC EARLY void *mremap(void *start, size_t bytes, size_t new_bytes, int flags, ...)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SIGBUS, which belongs to the library, and the functions of libc that it interposes for the program: sigaction, signal,
- * sigprocmask, pthread_sigmask (SIGBUS stays ours and unblocked; the program's own action is kept and called for what is its own) and munmap, mremap, madvise (refused on pool memory).
+ * sigprocmask, pthread_sigmask (SIGBUS stays ours and unblocked; the program's own action is kept and called for what is its own) and munmap, mremap, madvise, mprotect (refused on pool memory).
  *
  * The handler: a fault on a pool in fault mode inline is served (fault.h); a guarded access is sent to its end with an error; a wake-up sent to one of the library's threads writes to its eventfd; everything
  * else, a touch of a lost page included, goes to the program's action.
@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,7 +22,14 @@
  */
 enum secpool_error signals_install(void) MUST_USE;
 
-/* Address space that munmap, mremap and madvise of the program are kept from. */
+/* Whether this is a child, made by fork, of a process that had the handler: it has no regions. */
+extern _Atomic bool signals_is_child;
+static inline bool signals_in_child(void)
+{
+	return atomic_load_explicit(&signals_is_child, memory_order_relaxed);
+}
+
+/* Address space that munmap, mremap, madvise and mprotect of the program are kept from. */
 void signals_set_window(uint64_t base, uint64_t bytes);
 
 /* Whether the range lies inside that space. */
