@@ -141,11 +141,14 @@ static void end_deferred(struct service *service, const struct msg *msg)
 /* Keymgrd is gone: what it was asked for will not come. */
 static void fail_deferred(struct service *service)
 {
+	struct msg gone = {.type = MSG_REPLY};
+
+	gone.u.reply.error = SECPOOL_E_DAEMON_GONE;
+	MSG_SET(gone.u.reply.detail, "keymgrd went away before it answered");
 	while (service->waiting) {
 		struct service_call *call = service->waiting;
 		service->waiting = call->next;
-		complete(call,
-			err_set(SECPOOL_E_DAEMON_GONE, "keymgrd went away before it answered"));
+		complete(call, region_released(call, &gone));
 	}
 }
 

@@ -3,10 +3,13 @@
  * Both daemons killed with -9 while a program writes, then started again: the program goes on meanwhile, loses nothing, takes its region
  * over again, and every later step (failover, release, receipt) works as before. timeout: 180
  */
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
@@ -136,11 +139,51 @@ static void end_and_verify(void)
 	support_wait_regions(0, WAIT_MS);
 }
 
+static bool is_unmapped(void *arg)
+{
+	unsigned char there;
+
+	return mincore(arg, PAGE, &there) == -1 && errno == ENOMEM;
+}
+
+static void *release_it(void *arg)
+{
+	static enum secpool_error error;
+
+	error = secpool_region_release(arg, NULL);
+	return &error;
+}
+
+/* A keymgrd that does not answer a release, and then ends: an error, and the handle is gone with all that was behind it. */
+static int release_in_vain(void *arg)
+{
+	struct secpool *own = support_open("alpha", LOCAL_BYTES);
+	struct secpool_region *doomed = support_region(own, 1 << 20, 1);
+	void *at = secpool_region_address(doomed), *error;
+	pthread_t thread;
+	char byte;
+
+	(void)arg;
+	SUPPORT_CHECK(kill(support_daemon("keymgrd"), SIGSTOP) == 0);
+	SUPPORT_CHECK(pthread_create(&thread, NULL, release_it, doomed) == 0);
+	SUPPORT_CHECK(support_wait(is_unmapped, at, WAIT_MS));
+	support_kill_daemon("keymgrd");
+	SUPPORT_CHECK(pthread_join(thread, &error) == 0);
+	SUPPORT_CHECK(*(enum secpool_error *)error == SECPOOL_E_DAEMON_GONE);
+	SUPPORT_CHECK(secpool_read(doomed, 0, &byte, 1) == SECPOOL_E_CLOSED);
+	SUPPORT_CHECK(secpool_region_release(doomed, NULL) == SECPOOL_E_CLOSED);
+	secpool_close(own);
+	return 0;
+}
+
 int main(void)
 {
 	pthread_t writer;
 
 	support_up(3, "64M", NULL);
+	SUPPORT_CHECK(support_join(support_fork(release_in_vain, NULL), WAIT_MS) == 0);
+	bring_back();
+	support_wait_regions(0, WAIT_MS);
 	pool = support_open("alpha", LOCAL_BYTES);
 	region = support_region(pool, (size_t)PAGES * PAGE, 2);
 	memory = secpool_region_address(region);
