@@ -110,11 +110,11 @@ static inline void heapcheck_give_small(void *memory)
 static inline void heapcheck_take_small(struct heapcheck *check, struct heapcheck_chunk *chunk, void *memory)
 {
 	const struct page *page = &chunk->pages[(uintptr_t)memory % (1u << HEAPCHECK_CHUNK_SHIFT) >> chunk->page_shift];
-	/* relaxed: a hint; a page that goes meanwhile comes back */
+	/* relaxed: a hint; a page that goes meanwhile comes back, and one that comes is waited for (its first touch may be over before its state says so) */
 	enum page_state state = page_state(atomic_load_explicit(&page->word, memory_order_relaxed));
 	uint64_t mark = check->secret ^ (uintptr_t)memory;
 
-	if (state != PAGE_CLEAN && state != PAGE_DIRTY)
+	if (state == PAGE_ABSENT || state == PAGE_FRESH || state == PAGE_LOST)
 		return;
 	if (*(uint64_t *)memory == mark)
 		heapcheck_misuse(check, memory, "it was freed already (double free)");

@@ -131,7 +131,9 @@ static void test_small_objects(void **state)
 		assert_int_equal(absent[i], 7);
 	set_page(pgno, PAGE_CLEAN);
 	assert_int_equal(status_of(take, object), SIGABRT);
-	set_page(pgno, PAGE_EVICTING);
+	set_page(pgno, PAGE_FILLING);
+	assert_int_equal(status_of(take, object), SIGABRT);
+	set_page(pgno, PAGE_LOST);
 	assert_int_equal(status_of(take, object), 0);
 }
 
