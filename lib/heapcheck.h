@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/guarded_copy.h"
 #include "lib/page.h"
 
 enum {
@@ -100,10 +101,12 @@ static inline void heapcheck_take_large(struct heapcheck_chunk *chunk, const voi
 	atomic_store_explicit(heapcheck_begin(chunk, memory), 0, memory_order_relaxed);
 }
 
-/* A small object is handed out. */
+/* A small object is handed out. Where its page is lost there is no mark to clear, and nothing is raised: the program's own touch tells. */
 static inline void heapcheck_give_small(void *memory)
 {
-	*(uint64_t *)memory = 0;
+	uint64_t before;
+
+	(void)!guarded_swap(memory, 0, &before);
 }
 
 /* A small object comes back. */
@@ -112,13 +115,12 @@ static inline void heapcheck_take_small(struct heapcheck *check, struct heapchec
 	const struct page *page = &chunk->pages[(uintptr_t)memory % (1u << HEAPCHECK_CHUNK_SHIFT) >> chunk->page_shift];
 	/* relaxed: a hint; a page that goes meanwhile comes back, and one that comes is waited for (its first touch may be over before its state says so) */
 	enum page_state state = page_state(atomic_load_explicit(&page->word, memory_order_relaxed));
-	uint64_t mark = check->secret ^ (uintptr_t)memory;
+	uint64_t mark = check->secret ^ (uintptr_t)memory, before;
 
 	if (state == PAGE_ABSENT || state == PAGE_FRESH || state == PAGE_LOST)
 		return;
-	if (*(uint64_t *)memory == mark)
+	if (guarded_swap(memory, mark, &before) == SECPOOL_OK && before == mark)
 		heapcheck_misuse(check, memory, "it was freed already (double free)");
-	*(uint64_t *)memory = mark;
 }
 
 #endif

@@ -22,6 +22,7 @@ int guarded_differs_asm(const void *at, size_t stride, const void *from,
 	const uint8_t (*masks)[GUARDED_MASK_BYTES], size_t count);
 int guarded_flush_asm(const void *at, size_t count);
 int guarded_load_asm(const void *at, uint64_t *to);
+int guarded_swap_asm(void *at, uint64_t value, uint64_t *before);
 extern const char guarded_begin[], guarded_end[], guarded_gone[];
 
 /* 16 bytes of a range (rdi + at) against xmm0, the base's, and the mask's (rcx + mask): differing bits are gathered in `into`. */
@@ -40,14 +41,15 @@ extern const char guarded_begin[], guarded_end[], guarded_gone[];
 
 __asm__(".pushsection .text\n"
 	".hidden guarded_begin, guarded_end, guarded_gone, guarded_copy_asm, guarded_flush_asm\n"
-	".hidden guarded_store_asm, guarded_differs_asm, guarded_load_asm\n"
+	".hidden guarded_store_asm, guarded_differs_asm, guarded_load_asm, guarded_swap_asm\n"
 	".globl guarded_begin, guarded_end, guarded_gone, guarded_copy_asm, guarded_flush_asm\n"
-	".globl guarded_store_asm, guarded_differs_asm, guarded_load_asm\n"
+	".globl guarded_store_asm, guarded_differs_asm, guarded_load_asm, guarded_swap_asm\n"
 	".type guarded_copy_asm, @function\n"
 	".type guarded_store_asm, @function\n"
 	".type guarded_differs_asm, @function\n"
 	".type guarded_flush_asm, @function\n"
 	".type guarded_load_asm, @function\n"
+	".type guarded_swap_asm, @function\n"
 	"guarded_copy_asm:\n"
 	"	mov %rdx, %rcx\n"
 	"guarded_begin:\n"
@@ -61,6 +63,13 @@ __asm__(".pushsection .text\n"
 	"	xor %eax, %eax\n"
 	"	ret\n"
 	".size guarded_load_asm, . - guarded_load_asm\n"
+	"guarded_swap_asm:\n" /* rdi: at, rsi: value, rdx: before */
+	"	mov (%rdi), %rax\n"
+	"	mov %rsi, (%rdi)\n"
+	"	mov %rax, (%rdx)\n"
+	"	xor %eax, %eax\n"
+	"	ret\n"
+	".size guarded_swap_asm, . - guarded_swap_asm\n"
 	"guarded_store_asm:\n" /* rdi: to, rsi: from, rdx: mask, rcx: count */
 	"	add %rdi, %rcx\n"
 	"	movdqu (%rdx), %xmm4\n"
@@ -141,6 +150,13 @@ enum secpool_error guarded_copy(void *to, const void *from, size_t count)
 enum secpool_error guarded_load(const void *at, uint64_t *ret_value)
 {
 	if (guarded_load_asm(at, ret_value) != 0)
+		return SECPOOL_E_DEVICE_GONE;
+	return SECPOOL_OK;
+}
+
+enum secpool_error guarded_swap(void *at, uint64_t value, uint64_t *ret_before)
+{
+	if (guarded_swap_asm(at, value, ret_before) != 0)
 		return SECPOOL_E_DEVICE_GONE;
 	return SECPOOL_OK;
 }

@@ -26,6 +26,9 @@ enum secpool_error guarded_copy(void *to, const void *from, size_t count) MUST_U
 /* Loads the eight bytes at `at` (a multiple of 8) by one instruction, in this machine's order. Errors: SECPOOL_E_DEVICE_GONE as guarded_copy: *ret_value is untouched. */
 enum secpool_error guarded_load(const void *at, uint64_t *ret_value) MUST_USE;
 
+/* Stores eight bytes at `at` and tells what was there before, by two instructions. Errors: SECPOOL_E_DEVICE_GONE as guarded_copy: *ret_before is untouched. */
+enum secpool_error guarded_swap(void *at, uint64_t value, uint64_t *ret_before) MUST_USE;
+
 enum { GUARDED_RANGES = 4, GUARDED_MASK_BYTES = 64 };
 
 /*

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "tests/torture/client.h"
@@ -17,13 +18,17 @@ static _Thread_local void *volatile bus_address;
 
 static void on_bus(int number, siginfo_t *info, void *context)
 {
-	static const char text[] = "secpool-torture: a client got SIGBUS outside of its touches\n";
+	const ucontext_t *at = context;
 
 	(void)number;
-	(void)context;
 	if (!guarded) {
-		if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-			_exit(CLIENT_EXIT_CRASH);
+		/* not async-signal-safe, and the process ends anyway */
+		fprintf(stderr,
+			"secpool-torture: a client got SIGBUS outside of its touches: code %d, "
+			"address %p, instruction %p in %p, stack %p\n",
+			info->si_code, info->si_addr,
+			(void *)(uintptr_t)at->uc_mcontext.gregs[REG_RIP], (void *)on_bus,
+			(void *)(uintptr_t)at->uc_mcontext.gregs[REG_RSP]);
 		_exit(CLIENT_EXIT_CRASH);
 	}
 	bus_address = info->si_addr;

@@ -180,6 +180,21 @@ static void test_streams_gone(void **state)
 	}
 }
 
+static void test_swap(void **state)
+{
+	uint64_t before = 1, *at = (uint64_t *)(void *)(map + PAGE);
+
+	(void)state;
+	assert_int_equal(guarded_copy_install(), SECPOOL_OK);
+	assert_int_equal(guarded_swap(at, 7, &before), SECPOOL_OK);
+	assert_int_equal(before, 0x5a5a5a5a5a5a5a5a);
+	assert_int_equal(guarded_swap(at, 8, &before), SECPOOL_OK);
+	assert_true(before == 7 && *at == 8 && at[1] == 0x5a5a5a5a5a5a5a5a);
+	assert_int_equal(ftruncate(media, PAGE), 0);
+	assert_int_equal(guarded_swap(at, 9, &before), SECPOOL_E_DEVICE_GONE);
+	assert_int_equal(before, 7);
+}
+
 static void test_fixup_elsewhere(void **state)
 {
 	siginfo_t info = {.si_signo = SIGBUS, .si_addr = map};
@@ -242,6 +257,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_store_masked, begin, end),
 		cmocka_unit_test_setup_teardown(test_differs, begin, end),
 		cmocka_unit_test_setup_teardown(test_streams_gone, begin, end),
+		cmocka_unit_test_setup_teardown(test_swap, begin, end),
 		cmocka_unit_test(test_fixup_elsewhere),
 		cmocka_unit_test_setup_teardown(test_chain, begin, end),
 	};
