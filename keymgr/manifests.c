@@ -37,18 +37,19 @@ static enum secpool_error store_error(const char *what)
 		SECPOOL_E_STORE, "%s: see the state folder's disk", error ? err_detail() : what);
 }
 
-/* Whether a file is a sealed region's. */
-static bool is_wanted(struct directory *directory, const char *name)
+/* Whether a file is no sealed region's. Where the directory can't say, it is not: another start looks again. */
+static bool is_left_over(struct directory *directory, const char *name)
 {
 	char *end = NULL;
 	uint64_t region = strtoull(name, &end, 10), count = 0;
 
-	return *end == '\0' && region != 0 &&
-	       directory_number(directory,
+	if (*end != '\0' || region == 0)
+		return true;
+	return directory_number(directory,
 		       "SELECT COUNT(*) FROM regions WHERE id = ?1 AND state = ?2",
 		       DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(MSG_REGION_SEALED)),
 		       &count) == SECPOOL_OK &&
-	       count > 0;
+	       count == 0;
 }
 
 /* What a crash left behind. */
@@ -62,7 +63,7 @@ static enum secpool_error sweep(const struct manifests *manifests, struct direct
 		return store_error("look for");
 	}
 	for (struct dirent *entry; (entry = readdir(folder));)
-		if (entry->d_name[0] != '.' && !is_wanted(directory, entry->d_name))
+		if (entry->d_name[0] != '.' && is_left_over(directory, entry->d_name))
 			unlinkat(manifests->folder, entry->d_name, 0);
 	closedir(folder);
 	return SECPOOL_OK;
@@ -131,21 +132,7 @@ enum secpool_error manifests_begin(struct manifests *manifests, uint64_t region,
 	return SECPOOL_OK;
 }
 
-/* It has its name on the disk when this returns. */
-static enum secpool_error name_it(const struct manifests *manifests, uint64_t region, int fd)
-{
-	char name[NAME_BYTES];
-
-	name_of(region, name);
-	if (fsync(fd) != 0 ||
-		renameat(manifests->folder, UNFINISHED, manifests->folder, name) != 0 ||
-		fsync(manifests->folder) != 0)
-		return store_error("keep");
-	return SECPOOL_OK;
-}
-
-enum secpool_error manifests_go_on(
-	struct manifests *manifests, struct manifests_copy *copy, bool *ret_done)
+enum secpool_error manifests_go_on(struct manifests_copy *copy, bool *ret_done)
 {
 	uint64_t left = copy->bytes - copy->done;
 	off_t at = (off_t)copy->done;
@@ -159,12 +146,24 @@ enum secpool_error manifests_go_on(
 	if (copy->done < copy->bytes)
 		return count > 0 ? SECPOOL_OK : store_error("read");
 	*ret_done = true;
-	return name_it(manifests, copy->region, copy->to);
+	return SECPOOL_OK;
+}
+
+enum secpool_error manifests_keep(struct manifests *manifests, struct manifests_copy *copy)
+{
+	char name[NAME_BYTES];
+
+	name_of(copy->region, name);
+	if (fsync(copy->to) != 0 ||
+		renameat(manifests->folder, UNFINISHED, manifests->folder, name) != 0)
+		return store_error("keep");
+	os_close(&copy->to);
+	return fsync(manifests->folder) == 0 ? SECPOOL_OK : store_error("keep");
 }
 
 void manifests_end(struct manifests *manifests, struct manifests_copy *copy)
 {
-	if (copy->to >= 0 && copy->done < copy->bytes)
+	if (copy->to >= 0)
 		unlinkat(manifests->folder, UNFINISHED, 0);
 	os_close(&copy->from);
 	os_close(&copy->to);

@@ -29,9 +29,11 @@ struct manifests_copy {
 
 /* Begins one; *fd is moved and left -1. Errors: SECPOOL_E_STORE; *fd is still the caller's. */
 enum secpool_error manifests_begin(struct manifests *manifests, uint64_t region, uint64_t bytes, int *fd, struct manifests_copy *ret_copy) MUST_USE;
-/* Copies a piece more; *ret_done: all of it is on the disk, under its name. Errors: SECPOOL_E_STORE. */
-enum secpool_error manifests_go_on(struct manifests *manifests, struct manifests_copy *copy, bool *ret_done) MUST_USE;
-/* Closes the descriptors; one that is not done leaves nothing. Allowed for one that is all zero but -1 descriptors. */
+/* Copies a piece more; *ret_done: that was all of it. Errors: SECPOOL_E_STORE. */
+enum secpool_error manifests_go_on(struct manifests_copy *copy, bool *ret_done) MUST_USE;
+/* All of it was copied: it is on the disk, and the region's manifest, in the place of one that there was. Errors: SECPOOL_E_STORE: it may be. */
+enum secpool_error manifests_keep(struct manifests *manifests, struct manifests_copy *copy) MUST_USE;
+/* Closes the descriptors; one that was not kept leaves nothing. Allowed for one that is all zero but -1 descriptors. */
 void manifests_end(struct manifests *manifests, struct manifests_copy *copy);
 
 /* For reading alone. Errors: SECPOOL_E_STORE (it is missing). */

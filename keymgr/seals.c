@@ -164,18 +164,16 @@ static enum secpool_error hand_out(
 	return error ? error : daemon_ask(connection->daemon, &request, -1, MSG_REPLY, NULL);
 }
 
-/* The manifest is kept: the enclave wraps its root with the keys, that is stored, and the row says so. What fails after the enclave's answer ends the daemon: the next start has the region as it was. */
+/* It was checked, and its manifest is kept: the enclave wraps its root with the keys, that is stored, and the row says so. What fails after the enclave's answer ends the daemon: the next start has the region as it was. */
 static enum secpool_error seal_now(struct server_connection *connection,
-	const struct msg_region_seal *asked, struct regions_row *region)
+	const struct msg_region_seal *asked, const struct regions_row *region)
 {
 	struct daemon *daemon = connection->daemon;
 	struct msg request = {.type = MSG_ENC_KEY_SEAL}, answer;
 	struct msg_enc_key_seal *seal = &request.u.enc_key_seal;
 	const struct msg_enc_key_wrapped *wrapped = &answer.u.enc_key_wrapped;
-	enum secpool_error error = check_seal(connection, asked, region);
+	enum secpool_error error;
 
-	if (error)
-		return error;
 	seal->session = connection->session->id;
 	seal->region = region->id;
 	seal->epoch = region->epoch;
@@ -183,8 +181,11 @@ static enum secpool_error seal_now(struct server_connection *connection,
 	memcpy(seal->root, asked->root, sizeof seal->root);
 	memcpy(seal->proof, asked->proof, sizeof seal->proof);
 	error = daemon_ask(daemon, &request, -1, MSG_ENC_KEY_WRAPPED, &answer);
-	if (error)
+	if (error) {
+		/* after this the row may be sealed, and only a start that has read it removes the manifest */
+		manifests_remove(daemon->seals->manifests, region->id);
 		return error;
+	}
 	error = regionkeys_keep(daemon, &wrapped, 1);
 	if (!error)
 		error = sealed_set(
@@ -234,19 +235,21 @@ static enum secpool_error finish_first(struct seals *seals)
 {
 	const struct sealing *sealing = seals->first;
 	struct regions_row region = {.id = 0};
-	enum secpool_error error = seal_now(sealing->connection, &sealing->asked, &region);
+	/* while it was copied another connection may have sealed the region: what is kept then is that one's manifest */
+	enum secpool_error error = check_seal(sealing->connection, &sealing->asked, &region);
 	struct events_about about = {
 		.tenant = region.tenant, .region = region.id, .bytes = region.bytes};
 
-	if (error) {
-		/* for a region that is not sealed: one that is has its own */
-		if (!is_again(sealing->connection, &sealing->asked, &region))
-			manifests_remove(seals->manifests, sealing->asked.region);
+	if (error)
 		return error;
-	}
-	if (session_attach(sealing->connection, &region) != SECPOOL_OK)
-		log_error("attached-not-noted",
-			SECPOOL_E_NO_MEMORY); /* it is not told of an end by another */
+	error = manifests_keep(seals->manifests, &seals->copy);
+	if (!error)
+		error = seal_now(sealing->connection, &sealing->asked, &region);
+	if (error)
+		return error;
+	error = session_attach(sealing->connection, &region);
+	if (error)
+		log_error("attached-not-noted", error); /* it is not told of an end by another */
 	events_record(seals->daemon, "sealed", &about, "as %s, by process %d", sealing->asked.name,
 		sealing->connection->peer.pid);
 	return SECPOOL_OK;
@@ -266,7 +269,7 @@ static int on_turn(sd_event_source *source, void *arg)
 		error = manifests_begin(seals->manifests, sealing->asked.region, sealing->bytes,
 			&sealing->fd, &seals->copy);
 	if (!error)
-		error = manifests_go_on(seals->manifests, &seals->copy, &done);
+		error = manifests_go_on(&seals->copy, &done);
 	if (!error && done)
 		error = finish_first(seals);
 	if (error || done)

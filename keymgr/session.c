@@ -292,14 +292,19 @@ static void raise_memlock(const struct server_connection *connection, const stru
 	rlim_t need = session->quota.bytes, more;
 
 	if (__builtin_add_overflow(session->quota.local_bytes, MEMLOCK_EXTRA_BYTES, &more) ||
-		__builtin_add_overflow(more, session->attached_bytes, &more) ||
 		__builtin_add_overflow(need, more, &need))
 		need = RLIM_INFINITY;
+	for (const struct session_attached *at = session->attached; at; at = at->next)
+		if (__builtin_add_overflow(need, at->bytes, &need))
+			need = RLIM_INFINITY;
 
 	limit.rlim_cur = limit.rlim_max = process_memlock(&session->process);
 	if (limit.rlim_cur >= need)
 		return;
 	if (prlimit(session->process.pid, RLIMIT_MEMLOCK, NULL, &limit) == 0) {
+		/* the number may be another process's by now, which is left alone; all that was read is this one's when it lives still */
+		if (!os_process_alive(&session->process))
+			return;
 		wanted = (struct rlimit){.rlim_cur = need,
 			.rlim_max = limit.rlim_max > need ? limit.rlim_max : need};
 		if (prlimit(session->process.pid, RLIMIT_MEMLOCK, &wanted, NULL) == 0)
@@ -319,18 +324,19 @@ enum secpool_error session_attach(
 {
 	struct session *session = connection->session;
 	struct session_attached *attached;
+	enum secpool_error error = owners_watch(connection->daemon, &session->process);
 
+	if (error)
+		return error;
 	for (attached = session->attached; attached; attached = attached->next)
 		if (attached->region == region->id)
 			return SECPOOL_OK;
 	attached = calloc(1, sizeof *attached);
 	if (!attached)
 		return err_set(SECPOOL_E_NO_MEMORY, "a session's sealed regions: out of memory");
-	*attached = (struct session_attached){.region = region->id, .next = session->attached};
+	*attached = (struct session_attached){
+		.region = region->id, .bytes = region->bytes, .next = session->attached};
 	session->attached = attached;
-	if (__builtin_add_overflow(
-		    session->attached_bytes, region->bytes, &session->attached_bytes))
-		session->attached_bytes = UINT64_MAX;
 	raise_memlock(connection, session);
 	return SECPOOL_OK;
 }

@@ -26,7 +26,7 @@ struct session_walk {
 
 /* A sealed region that the session's program has, or had, attached. */
 struct session_attached {
-	uint64_t region;
+	uint64_t region, bytes;
 	struct session_attached *next;
 };
 
@@ -40,8 +40,7 @@ struct session {
 	struct os_process process;
 	char tenant[MSG_NAME_BYTES];
 	struct policy_quota quota;
-	bool read_only;          /* devices come to it for reading alone, and it creates no region */
-	uint64_t attached_bytes; /* of sealed regions that it attached, all that there were */
+	bool read_only; /* devices come to it for reading alone, and it creates no region */
 	struct session_attached *attached;
 	struct log_limit caused; /* reports and losses that are taken from it */
 };
@@ -64,7 +63,7 @@ enum secpool_error session_note_walk(struct session *session, uint64_t region, u
 void session_walk_of(const struct sessions *sessions, uint64_t region, uint32_t kind, uint64_t *ret_done_bytes, uint64_t *ret_all_bytes);
 
 /*
- * Its program attaches a sealed region, or has it attached: it is told of the region's end, and may lock as many bytes more when it was not known before. Errors: SECPOOL_E_NO_MEMORY.
+ * Its program attaches a sealed region, or has it attached: it is told of the region's end, and may lock as many bytes more while that is so. Errors: SECPOOL_E_NOT_FOUND (the program has ended: somebody else has its connection), SECPOOL_E_SYSTEM, SECPOOL_E_NO_MEMORY.
  */
 enum secpool_error session_attach(struct server_connection *connection, const struct regions_row *region) MUST_USE;
 /* Forgets that; whether it was so. */

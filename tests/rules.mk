@@ -22,6 +22,8 @@ LDFLAGS_test_hostile_front := -Wl,--wrap=recvmsg
 LDFLAGS_test_client_keys := -Wl,--wrap=pagecipher_new,--wrap=secmem_new_pages
 # what the enclave draws, its secret memory, where it serves, and its end
 LDFLAGS_test_inside_enclave := -Wl,--wrap=os_random,--wrap=secmem_new_pages,--wrap=enclave_main_run,--wrap=requests_serve,--wrap=hostkeys_done
+# the limits that clients are given
+LDFLAGS_test_session := -Wl,--wrap=prlimit,--wrap=process_memlock
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads

@@ -27,7 +27,7 @@ static int memory(size_t bytes, int seals)
 	return fd;
 }
 
-static void copy(uint64_t region)
+static void copy_one(uint64_t region, bool keep)
 {
 	const int seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
 	struct manifests_copy copy = {.from = -1, .to = -1};
@@ -39,9 +39,16 @@ static void copy(uint64_t region)
 	assert_int_equal(manifests_begin(manifests, region, BYTES, &fd, &copy), SECPOOL_OK);
 	assert_int_equal(fd, -1);
 	for (; !done; pieces++)
-		assert_int_equal(manifests_go_on(manifests, &copy, &done), SECPOOL_OK);
+		assert_int_equal(manifests_go_on(&copy, &done), SECPOOL_OK);
 	assert_true(pieces > 1); /* others have their turn between */
+	if (keep)
+		assert_int_equal(manifests_keep(manifests, &copy), SECPOOL_OK);
 	manifests_end(manifests, &copy);
+}
+
+static void copy(uint64_t region)
+{
+	copy_one(region, true);
 }
 
 static bool is_there(uint64_t region)
@@ -73,6 +80,52 @@ static void test_it_comes_back(void **state)
 	manifests_remove(manifests, 3);
 	assert_false(is_there(3));
 	manifests_remove(manifests, 3);
+}
+
+/* A whole copy that is not kept leaves the one that was there, and no file of its own. */
+static void test_only_what_is_kept_counts(void **state)
+{
+	int first = -1, later = -1;
+	struct stat before, after;
+	char path[64];
+
+	(void)state;
+	copy_one(3, false);
+	assert_false(is_there(3));
+	copy(3);
+	assert_int_equal(manifests_get(manifests, 3, &first), SECPOOL_OK);
+	copy_one(3, false);
+	assert_int_equal(manifests_get(manifests, 3, &later), SECPOOL_OK);
+	assert_int_equal(fstat(first, &before), 0);
+	assert_int_equal(fstat(later, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	close(first);
+	close(later);
+	manifests_remove(manifests, 3);
+	snprintf(path, sizeof path, "%s/manifests", state_dir);
+	assert_int_equal(rmdir(path), 0); /* nothing is in it */
+	assert_int_equal(mkdir(path, 0700), 0);
+	manifests_close(manifests);
+	assert_int_equal(manifests_open(state_dir, directory, &manifests), SECPOOL_OK);
+}
+
+/* A directory that can't say whose a manifest is: nothing is removed. */
+static void test_doubt_removes_nothing(void **state)
+{
+	(void)state;
+	copy(7);
+	manifests_close(manifests);
+	assert_int_equal(directory_run(directory, "ALTER TABLE regions RENAME TO elsewhere",
+				 DIRECTORY_VALUES()),
+		SECPOOL_OK);
+	assert_int_equal(manifests_open(state_dir, directory, &manifests), SECPOOL_OK);
+	assert_true(is_there(7));
+	assert_int_equal(directory_run(directory, "ALTER TABLE elsewhere RENAME TO regions",
+				 DIRECTORY_VALUES()),
+		SECPOOL_OK);
+	manifests_close(manifests);
+	assert_int_equal(manifests_open(state_dir, directory, &manifests), SECPOOL_OK);
+	assert_false(is_there(7));
 }
 
 static void test_what_may_change_is_refused(void **state)
@@ -119,7 +172,7 @@ static void test_a_start_sweeps(void **state)
 	copy(row.id);
 	copy(row.id + 1);
 	assert_int_equal(manifests_begin(manifests, 99, BYTES, &fd, &half), SECPOOL_OK);
-	assert_int_equal(manifests_go_on(manifests, &half, &done), SECPOOL_OK);
+	assert_int_equal(manifests_go_on(&half, &done), SECPOOL_OK);
 	assert_false(done);
 	assert_false(is_there(99));
 	assert_int_equal(sealed_set(directory, row.id, "list", root, 9), SECPOOL_OK);
@@ -151,6 +204,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_it_comes_back),
+		TEST(test_only_what_is_kept_counts),
+		TEST(test_doubt_removes_nothing),
 		TEST(test_what_may_change_is_refused),
 		TEST(test_a_start_sweeps),
 	};

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -522,6 +523,58 @@ static void test_a_number_that_is_a_threads_has_ended(void **state)
 	pthread_join(thread, NULL);
 }
 
+/* A client has the limit that a login gives, and what it is given is noted here. */
+static uint64_t limit_given, limits_given;
+
+uint64_t __wrap_process_memlock(const struct os_process *process);
+uint64_t __wrap_process_memlock(const struct os_process *process)
+{
+	(void)process;
+	return 64 << 10;
+}
+
+int __wrap_prlimit(pid_t pid, int resource, const struct rlimit *limit, struct rlimit *ret_old);
+int __wrap_prlimit(pid_t pid, int resource, const struct rlimit *limit, struct rlimit *ret_old)
+{
+	assert_true(pid == getpid() && resource == RLIMIT_MEMLOCK);
+	if (ret_old)
+		*ret_old = (struct rlimit){.rlim_cur = 64 << 10, .rlim_max = RLIM_INFINITY};
+	if (limit) {
+		limit_given = limit->rlim_cur;
+		limits_given++;
+	}
+	return 0;
+}
+
+/* What is attached counts in the limit while it is attached, however often; a process that has ended attaches nothing, and gives nobody else a limit. */
+static void test_attached_regions_count_while_they_are(void **state)
+{
+	struct regions_row row = {.id = 1, .bytes = 1ull << 30},
+			   other = {.id = 99, .bytes = 1 << 20};
+	struct server_connection *connection;
+	const uint64_t first = (2ull << 30) + (64 << 20) + (256 << 20);
+	int fd;
+
+	(void)state;
+	assert_int_equal(open_session("mine", 1, &fd), SECPOOL_OK);
+	connection = server_first(daemon_.server);
+	limits_given = 0;
+	assert_int_equal(session_attach(connection, &row), SECPOOL_OK);
+	assert_int_equal(session_attach(connection, &row), SECPOOL_OK); /* it is known */
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(session_detach(connection->session, row.id++));
+		assert_int_equal(session_attach(connection, &row), SECPOOL_OK);
+		assert_int_equal(limit_given, first);
+	}
+	assert_int_equal(session_attach(connection, &other), SECPOOL_OK);
+	assert_int_equal(limit_given, first + other.bytes);
+	other.id++;
+	connection->session->process.start_ticks++;
+	assert_int_equal(session_attach(connection, &other), SECPOOL_E_NOT_FOUND);
+	assert_int_equal(limits_given, 6);
+	close(fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -535,6 +588,7 @@ int main(void)
 		TEST(test_close_names_its_own_session),
 		TEST(test_no_owner_is_kept_for_nothing),
 		TEST(test_a_number_that_is_a_threads_has_ended),
+		TEST(test_attached_regions_count_while_they_are),
 		TEST(test_a_flood_does_not_go_first),
 		TEST(test_a_client_that_never_reads_is_dropped),
 		TEST(test_broken_messages_end_their_connection_alone),
