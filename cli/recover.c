@@ -93,30 +93,57 @@ static enum secpool_error prepare(const struct args *args, bool recover, struct 
 	return SECPOOL_OK;
 }
 
-/* Its exit status. A key that is typed is not shown; what would end us meanwhile ends the daemon, and the terminal is put back. */
+/* A key that is typed is not shown. shown: how the terminal was; *ret_hidden: it is one, and hides. Errors: SECPOOL_E_SYSTEM: it can't hide it. */
+static enum secpool_error hide_typing(struct termios *shown, bool *ret_hidden)
+{
+	struct termios hidden;
+
+	if (!isatty(STDIN_FILENO))
+		return SECPOOL_OK;
+	if (tcgetattr(STDIN_FILENO, shown) != 0)
+		return os_error("the terminal can't be asked whether it shows what is typed");
+	hidden = *shown;
+	hidden.c_lflag &= ~(tcflag_t)ECHO;
+	/* it succeeds too where it did a part of it */
+	if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) != 0 ||
+		tcgetattr(STDIN_FILENO, &hidden) != 0)
+		return os_error("the terminal would show the recovery key");
+	if (hidden.c_lflag & (tcflag_t)ECHO)
+		return err_set(SECPOOL_E_SYSTEM, "the terminal would show the recovery key");
+	*ret_hidden = true;
+	return SECPOOL_OK;
+}
+
+/* Its exit status. What would end us meanwhile ends the daemon, and the terminal is put back; nothing stops the two of them while it hides. */
 static int run_keymgrd(struct run *run, bool recover)
 {
-	bool quiet = false;
-	struct termios shown, hidden;
+	static const int ending[] = {SIGINT, SIGTERM, SIGQUIT};
+	enum { ENDING_COUNT = sizeof ending / sizeof *ending };
+	enum secpool_error error = SECPOOL_OK;
+	bool hidden = false;
+	struct termios shown;
 	int status = 0;
 	pid_t pid;
 
-	if (recover && tcgetattr(STDIN_FILENO, &shown) == 0) {
-		hidden = shown;
-		hidden.c_lflag &= ~(tcflag_t)ECHO;
+	for (size_t i = 0; i < ENDING_COUNT; i++)
+		signal(ending[i], SIG_IGN);
+	signal(SIGTSTP, SIG_IGN);
+	if (recover)
+		error = hide_typing(&shown, &hidden);
+	if (error)
+		return command_failed(error);
+	if (hidden)
 		fputs("recovery key: ", stderr);
-		quiet = tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) == 0;
-	}
 	pid = fork();
 	if (pid == 0) {
+		for (size_t i = 0; i < ENDING_COUNT; i++)
+			signal(ending[i], SIG_DFL);
 		execv(run->program, run->argv);
 		_exit(127);
 	}
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && os_interrupted())
 		;
-	if (quiet && tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown) != 0)
+	if (hidden && tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown) != 0)
 		fputs("secpool: the terminal still hides what is typed: stty echo\n", stderr);
 	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_FAILED;
 }
@@ -131,6 +158,15 @@ static int start_once(const struct args *args, bool recover)
 	return run_keymgrd(&run, recover) == 0 ? STATUS_DONE : STATUS_FAILED;
 }
 
+/* It failed before the store was made, or after that, when it was looked at once more: nobody can tell here. */
+static void tell_of_shown_key(void)
+{
+	fputs("If a line SPR1-... was shown, keep that key and the one before, if there was one: "
+	      "the next start of the daemon shows whether the store is of the new one "
+	      "already.\n",
+		stderr);
+}
+
 int command_keystore_provision(const struct args *args)
 {
 	int status = start_once(args, false);
@@ -141,6 +177,8 @@ int command_keystore_provision(const struct args *args)
 		      "host.\nWhoever has it and a copy of the state folder has every key in "
 		      "that.\n",
 			stderr);
+	else
+		tell_of_shown_key();
 	return status;
 }
 
@@ -150,8 +188,9 @@ int command_keystore_recover(const struct args *args)
 
 	if (!args->generation || !args->audit_head) {
 		fputs("secpool: --generation and --audit-head are needed, as you know them from "
-		      "the newest receipt and a copy of the audit (secpool audit verify "
-		      "--receipt): a recovery can't tell whether the store is the newest\n",
+		      "the newest receipt (the generation of one that says 'durable: yes'; one "
+		      "that says 'no' names the next) and a copy of the audit (secpool audit "
+		      "verify --receipt): a recovery can't tell whether the store is the newest\n",
 			stderr);
 		return STATUS_USAGE;
 	}
@@ -161,7 +200,10 @@ int command_keystore_recover(const struct args *args)
 		      "key, unless the policy says 'recovery: none'; the old one opens only "
 		      "copies from before.\nClear the old TPM (tpm2_clear) before anybody else "
 		      "gets it: with a copy from before it still opens that.\nThe audit says "
-		      "'freshness: asserted'.\n",
+		      "'freshness: asserted'. What was released before is 'durable: no' by this "
+		      "TPM, whatever was said of it by the old one.\n",
 			stderr);
+	else
+		tell_of_shown_key();
 	return status;
 }

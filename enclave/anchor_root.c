@@ -41,6 +41,11 @@ static enum secpool_error seal(struct anchor *anchor, const uint8_t *root,
 
 	if (!w.bytes)
 		return no_memory();
+	if (anchor->asserted >> (8 * ASSERTED_BYTES) != 0) { /* less of it would say less */
+		secmem_free(w.bytes);
+		return err_set(SECPOOL_E_LIMIT, "generation %llu has no room in a sealed root",
+			(unsigned long long)anchor->asserted);
+	}
 	buf_put(&w, root, WRAP_KEY_BYTES);
 	buf_put(&w, anchor->auth, TPM_COUNTER_AUTH_BYTES);
 	buf_put(&w, anchor->audit_head, sizeof anchor->audit_head);

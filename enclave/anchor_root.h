@@ -10,7 +10,7 @@
 #include "enclave/keyfile.h"
 
 /*
- * Begins a root file (keyfile.h) for root (WRAP_KEY_BYTES, secret), which opens at the generations from first to last, with all that the anchor has. Errors: SECPOOL_E_TPM, SECPOOL_E_CRYPTO, SECPOOL_E_NO_LOCKED_MEMORY.
+ * Begins a root file (keyfile.h) for root (WRAP_KEY_BYTES, secret), which opens at the generations from first to last, with all that the anchor has. Errors: SECPOOL_E_LIMIT (`asserted` is 2^56 or more), SECPOOL_E_TPM, SECPOOL_E_CRYPTO, SECPOOL_E_NO_LOCKED_MEMORY.
  */
 enum secpool_error anchor_root_seal(struct anchor *anchor, const uint8_t *root, uint64_t first, uint64_t last, struct buf_writer *writer) MUST_USE;
 

@@ -112,7 +112,7 @@ static enum secpool_error warm_up(const struct requests *requests)
 	static char document[MSG_RECEIPT_BYTES];
 	size_t bytes = 0;
 
-	return receipt_sign(&requests->keys.signer, &facts, 0, document, &bytes);
+	return receipt_sign(&requests->keys.signer, &facts, 0, 0, document, &bytes);
 }
 
 static enum secpool_error enter_sandbox(const struct requests *requests)

@@ -108,7 +108,8 @@ static void add_document(struct document *text, const struct receipt_signer *sig
 }
 
 enum secpool_error receipt_sign(const struct receipt_signer *signer,
-	const struct msg_enc_receipt *facts, uint64_t generation, char *text, size_t *ret_bytes)
+	const struct msg_enc_receipt *facts, uint64_t generation, uint64_t asserted, char *text,
+	size_t *ret_bytes)
 {
 	char body_text[RECEIPT_DOCUMENT_BYTES], whole_text[RECEIPT_DOCUMENT_BYTES];
 	struct document body = {.at = body_text, .room = sizeof body_text};
@@ -119,7 +120,8 @@ enum secpool_error receipt_sign(const struct receipt_signer *signer,
 
 	if (error)
 		return error;
-	add_body(&body, signer, facts, facts->generation > 0 && facts->generation <= generation);
+	add_body(&body, signer, facts,
+		facts->generation > asserted && facts->generation <= generation);
 	error = ecdsa_spki(signer->key, spki);
 	if (error)
 		return error;

@@ -34,7 +34,7 @@ struct receipt_facts {
 	char readback[32], client[32];
 	uint64_t scrubbed_bytes, unreachable_bytes;
 	uint64_t bytes, copies, released_ns;
-	bool durable; /* the key tree has had this generation: no older copy of the store gives the key back */
+	bool durable; /* the key tree has had this generation, with the TPM of now: no older copy of the store gives the key back */
 	bool backup_proof; /* and the TPM's counter can't be put back either */
 	uint8_t previous[32], digest[32]; /* SHA-256 of the one before; of this one */
 	char ak_fingerprint[65];          /* hex SHA-256 of the attestation key (PEM's DER) */
@@ -56,9 +56,10 @@ uint32_t receipt_client_number(const char *word);
 
 /*
  * Writes the signed document, NUL-terminated, into text (RECEIPT_DOCUMENT_BYTES); *ret_bytes is without the NUL. Runs no parser. generation: the key tree's now; the destruction is durable when facts->generation is not after it.
+ * asserted: that of the newest recovery to another TPM, 0: none. What ended before that is durable no more, and not backup-proof: whether the TPM of then had counted over it, or was no software, this one's counter can't say.
  * Errors: SECPOOL_E_INVALID (facts that can't be stated), SECPOOL_E_LIMIT (too long), SECPOOL_E_CRYPTO. text is then untouched.
  */
-enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, uint64_t generation, char *text, size_t *ret_bytes) MUST_USE;
+enum secpool_error receipt_sign(const struct receipt_signer *signer, const struct msg_enc_receipt *facts, uint64_t generation, uint64_t asserted, char *text, size_t *ret_bytes) MUST_USE;
 
 /*
  * Checks signature and certificate. anchor_pem: the host's attestation key as the operator knows it (PEM); NULL: the chain ends in the

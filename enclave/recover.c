@@ -12,9 +12,11 @@
 #include "enclave/anchor_files.h"
 #include "enclave/anchor_root.h"
 #include "enclave/receipt.h"
-#include "enclave/receipt_text.h"
 #include "enclave/secmem.h"
 #include "lib/base/os.h"
+
+/* How far the new generation may be above that of the store: over as many that were begun and not finished as a policy allows at most. A front that says more would bring `asserted` to where it does not fit its seven bytes any more. */
+enum { AHEAD_MOST = 1 << 20 };
 
 /* One recovery. */
 struct recovering {
@@ -71,14 +73,21 @@ static enum secpool_error check_generation(const struct recovering *r)
 
 	if (r->anchor.generation != claim->generation)
 		return err_set(SECPOOL_E_DENIED,
-			"the store is of generation %llu, not of %llu: see what the newest receipt "
-			"says, and whether there is a newer backup",
+			"the store is of generation %llu, not of %llu: see whether there is a "
+			"newer backup. A receipt that says 'durable: no' names the generation "
+			"after its store's",
 			(unsigned long long)r->anchor.generation,
 			(unsigned long long)claim->generation);
 	if (claim->next <= r->anchor.generation)
 		return err_set(SECPOOL_E_STORE,
 			"directory.db was rolled back: it knows of no generation %llu: put back "
 			"the newest state folder",
+			(unsigned long long)r->anchor.generation);
+	if (claim->next - r->anchor.generation > AHEAD_MOST)
+		return err_set(SECPOOL_E_STORE,
+			"directory.db was changed: it knows of generation %llu, and the store is "
+			"of %llu: put back the newest state folder",
+			(unsigned long long)claim->next - 1,
 			(unsigned long long)r->anchor.generation);
 	return SECPOOL_OK;
 }
@@ -118,7 +127,7 @@ static enum secpool_error check_audit(struct recovering *r)
 	const struct wrap_label label = {.purpose = WRAP_SIGNING_KEY};
 	struct receipt_signer signer = {.key = NULL};
 	uint8_t *key = secmem_new(RECEIPT_KEY_BYTES);
-	char path[PATH_MAX], *blob = NULL, head[2 * AUDIT_DIGEST_BYTES + 1];
+	char path[PATH_MAX], *blob = NULL;
 	struct audit audit;
 	size_t bytes = 0;
 	enum secpool_error error = SECPOOL_E_INTERNAL;
@@ -140,15 +149,15 @@ static enum secpool_error check_audit(struct recovering *r)
 	audit_init(&audit, &signer);
 	if (!error)
 		error = audit_resume(&audit, r->options->state_dir, false);
-	receipt_hex(audit.head, sizeof audit.head, head);
 	if (!error)
 		error = audit_check_sealed(&audit, r->options->state_dir, r->anchor.audit_head,
 			r->anchor.audit_count, r->anchor.audit_bytes);
 	if (!error && CRYPTO_memcmp(audit.head, r->claim->audit_head, sizeof audit.head) != 0)
 		error = err_set(SECPOOL_E_DENIED,
-			"the audit has %llu records, and its head is %s: compare with the newest "
-			"receipt (secpool audit verify)",
-			(unsigned long long)audit.count, head);
+			"the audit has %llu records, and its head is another than was given: see "
+			"whether it is the newest, by a copy of it and the newest receipt (secpool "
+			"audit verify --receipt)",
+			(unsigned long long)audit.count);
 	if (!error)
 		anchor_set_audit(&r->anchor, audit.head, audit.count, audit.bytes);
 	receipt_signer_done(&signer);

@@ -78,6 +78,7 @@ static enum secpool_error receipt(struct requests *requests, const struct msg *r
 	struct sock_extra *extra, struct msg *answer)
 {
 	const struct msg_enc_receipt *facts = &request->u.enc_receipt;
+	const struct anchor *anchor = &requests->keys.anchor;
 	uint8_t digest[RECEIPT_DIGEST_BYTES];
 	const struct audit_entry entry = {.kind = AUDIT_RECEIPT,
 		.tenant = facts->tenant,
@@ -98,8 +99,8 @@ static enum secpool_error receipt(struct requests *requests, const struct msg *r
 			"a receipt for region %llu, whose key was not destroyed",
 			(unsigned long long)facts->region);
 	answer->type = MSG_RECEIPT;
-	error = receipt_sign(
-		&requests->keys.signer, facts, requests->keys.anchor.generation, document, &bytes);
+	error = receipt_sign(&requests->keys.signer, facts, anchor->generation, anchor->asserted,
+		document, &bytes);
 	if (!error)
 		error = receipt_digest(document, bytes, digest);
 	return error ? error : audit_add(&requests->audit, &entry);

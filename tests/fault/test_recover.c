@@ -396,6 +396,10 @@ static void refuses(void **state)
 		SECPOOL_E_DENIED, "of generation");
 	must_not(run(do_recover, (struct job){1, false, false, first, g, g, 0}), SECPOOL_E_STORE,
 		"rolled back");
+	/* a number that a changed directory has: it would leave no room for what was asserted */
+	for (uint64_t next = UINT64_MAX; next > g + (1 << 20); next >>= 1)
+		must_not(run(do_recover, (struct job){1, false, false, first, g, next, 0}),
+			SECPOOL_E_STORE, "was changed");
 	must_not(run(do_recover, (struct job){1, false, true, first, g, g + 1, 0}),
 		SECPOOL_E_POLICY, "secpool keystore provision");
 	shared->head[3] ^= 1;

@@ -11,7 +11,7 @@ sock=$work/tpm.sock
 export SECPOOL_RUNTIME_DIR=$work/run
 tpm='' keymgrd=''
 cleanup() {
-	SECPOOL_RUNTIME_DIR=$work/up "$S" down >/dev/null 2>&1
+	for dir in up over; do SECPOOL_RUNTIME_DIR=$work/$dir "$S" down >/dev/null 2>&1; done
 	for pid in $keymgrd $tpm; do kill -KILL "$pid" 2>/dev/null; done
 	rm -rf "$work"
 }
@@ -60,8 +60,8 @@ refused() { # PATTERN WHAT, of the command before
 	grep -qE "$1" "$work/out.log" || fail "$2: $(tail -n 3 "$work/out.log")"
 }
 # what the operator knows of the store: from a receipt, and from a copy of the audit
-known() {
-	head=$("$S" audit verify --audit "$work/state/audit" --json | tr -d ' \n' | grep -o '"head":"[0-9a-f]*"' | cut -d '"' -f 4)
+known() { # FOLDER
+	head=$("$S" audit verify --audit "$1/state/audit" --json | tr -d ' \n' | grep -o '"head":"[0-9a-f]*"' | cut -d '"' -f 4)
 	[ ${#head} = 64 ] || fail "no head of the audit"
 }
 
@@ -86,7 +86,7 @@ start_keymgrd || fail "the store does not open"
 "$S" keystore anchor >"$work/anchor.log" || fail anchor
 generation=$(grep -oE 'generation [0-9]+' "$work/anchor.log" | cut -d ' ' -f 2)
 stop_keymgrd
-known
+known "$work"
 
 # ---- the TPM is lost: an error, and no new root ----
 lose_tpm
@@ -104,7 +104,8 @@ refused mistyped "a wrong key"
 keystore recover --generation $((generation + 1)) --audit-head "$head" <<<"$key1" >"$work/out.log" 2>&1 && fail "another generation"
 refused "is of generation $generation, not of $((generation + 1))" "another generation"
 keystore recover --generation "$generation" --audit-head "${head//[0-7]/8}" <<<"$key1" >"$work/out.log" 2>&1 && fail "another audit"
-refused "its head is $head" "another audit"
+refused 'its head is another than was given' "another audit"
+grep -qi "$head" "$work"/*.log && fail "the refusal says which head to give"
 for file in root.sealed signer.wrapped host.ak anchor.pem nodes wraps audit; do
 	cmp "$work/state/$file" "$work/before/$file" || fail "a refused recovery changed $file"
 done
@@ -130,7 +131,7 @@ rm -rf "$work/state"
 mv "$work/now" "$work/state"
 lose_tpm
 start_tpm vtpm
-known
+known "$work"
 keystore recover --generation "$second" --audit-head "$head" <<<"$key1" >"$work/out.log" 2>&1 && fail "the first key moves it again"
 refused 'this recovery key does not open it' "the first key"
 key3=$(keystore recover --generation "$second" --audit-head "$head" <<<"$key2" 2>"$work/out.log") || fail "recover again"
@@ -141,8 +142,50 @@ stop_keymgrd
 key4=$(SECPOOL_RUNTIME_DIR=$work/up timeout 60 "$S" up --devices 0 --policy "$work/policy.yaml" | grep -o 'SPR1-.*') || fail "up shows no recovery key"
 SECPOOL_RUNTIME_DIR=$work/up "$S" keystore anchor >/dev/null || fail "no generation with a recovery key"
 
+# ---- a release is no more durable over a recovery than it was known to be: the numbers between were never counted by the TPM that is gone ----
+over() { SECPOOL_RUNTIME_DIR=$work/over "$@"; }
+pool_up() { over timeout 120 "$S" up --devices 2 --device-bytes 64M --policy "$work/default.yaml"; }
+anchor() { over "$S" keystore anchor >/dev/null || fail anchor; }
+release() { over "$B/tests/examples/vault" -b 1 -l 16 docs >"$work/out.log" 2>&1 || fail "no region"; }
+receipt_says() { # NUMBER WHAT
+	until_true 'over "$S" receipt get '"$1"' >"$work/receipt" 2>/dev/null' "receipt $1 does not come"
+	over "$S" receipt verify "$work/receipt" >"$work/out.log" 2>&1 || fail "receipt $1"
+	refused "durable: $2, backup-proof: no" "receipt $1"
+}
+lose_tpm
+rm -rf "$work/vtpm"
+sed 's/^recovery: none/recovery: key/' policy/default.yaml >"$work/default.yaml"
+key5=$(pool_up | grep -o 'SPR1-.*') || fail "up shows no recovery key"
+release
+receipt_says 1 no
+anchor
+receipt_says 1 yes
+release
+receipt_says 2 no
+next=$(grep -oE 'generation.?":[0-9]+' "$work/receipt" | grep -oE '[0-9]+')
+for name in keymgrd vtpm; do
+	pid=$(cut -d ' ' -f 1 "$work/over/$name.pid")
+	kill -TERM "$pid"
+	until_true '! kill -0 "$pid" 2>/dev/null' "$name does not end"
+done
+rm -rf "$work/over/state/host-tpm"
+start_tpm vtpm
+known "$work/over"
+key6=$("$S" keystore recover --generation $((next - 1)) --audit-head "$head" --state-dir "$work/over/state" --policy "$work/default.yaml" --tpm "unix:$sock" <<<"$key5" 2>"$work/out.log") || fail "recover by what the receipt says"
+lose_tpm
+mv "$work/vtpm" "$work/over/state/host-tpm"
+pool_up >"$work/out.log" 2>&1 || fail "up after the recovery"
+receipt_says 1 no
+receipt_says 2 no
+release
+receipt_says 3 no
+anchor
+receipt_says 1 no
+receipt_says 2 no
+receipt_says 3 yes
+
 # ---- the key was shown, and is nowhere else ----
-for key in "$key1" "$key2" "$key3" "$key4"; do
+for key in "$key1" "$key2" "$key3" "$key4" "$key5" "$key6"; do
 	grep -rlF -e "$key" -e "${key//-/}" "$work" && fail "a recovery key is in a file"
 done
 echo "recovered twice: swtpm, swtpm, secpool-vtpm"

@@ -76,7 +76,7 @@ static size_t sign(char text[RECEIPT_DOCUMENT_BYTES])
 	struct msg_enc_receipt facts = facts_of_test();
 	size_t bytes = 0;
 
-	assert_int_equal(receipt_sign(&signer, &facts, 11, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_sign(&signer, &facts, 11, 0, text, &bytes), SECPOOL_OK);
 	assert_int_equal(strlen(text), bytes);
 	return bytes;
 }
@@ -136,7 +136,7 @@ static void test_says_what_is_durable(void **state)
 	for (uint64_t generation = 11; generation < 14; generation++)
 		for (unsigned proof = 0; proof < 2; proof++) {
 			signer.backup_proof = proof != 0;
-			assert_int_equal(receipt_sign(&signer, &given, generation, text, &bytes),
+			assert_int_equal(receipt_sign(&signer, &given, generation, 0, text, &bytes),
 				SECPOOL_OK);
 			assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
 			assert_int_equal(facts.durable, generation >= 12);
@@ -145,9 +145,18 @@ static void test_says_what_is_durable(void **state)
 			assert_true(facts.bytes == given.bytes && facts.copies == given.copies &&
 				    facts.released_ns == given.released_ns);
 		}
+	/* what ended before a recovery to this TPM, at generation 14, is neither, whatever this TPM is */
+	for (given.generation = 1; given.generation <= 16; given.generation++) {
+		bool since = given.generation == 15;
+
+		assert_int_equal(receipt_sign(&signer, &given, 15, 14, text, &bytes), SECPOOL_OK);
+		assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
+		assert_int_equal(facts.durable, since);
+		assert_int_equal(facts.backup_proof, since);
+	}
 	signer.backup_proof = false;
 	given.generation = 0;
-	assert_int_equal(receipt_sign(&signer, &given, 99, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_sign(&signer, &given, 99, 0, text, &bytes), SECPOOL_OK);
 	assert_int_equal(receipt_verify(text, bytes, NULL, &facts), SECPOOL_OK);
 	assert_false(facts.durable);
 	assert_int_equal(receipt_readback_number("matched"), MSG_READBACK_MATCHED);
@@ -266,7 +275,7 @@ static void test_certificate_of_another_key(void **state)
 	other.ek = signer.ek;
 	other.ak = signer.ak;
 	other.certificate = signer.certificate;
-	assert_int_equal(receipt_sign(&other, &facts, 11, text, &bytes), SECPOOL_OK);
+	assert_int_equal(receipt_sign(&other, &facts, 11, 0, text, &bytes), SECPOOL_OK);
 	refused(text, bytes, NULL, SECPOOL_E_INTEGRITY);
 	receipt_signer_done(&other);
 }
@@ -280,7 +289,7 @@ static void test_sign_refuses(void **state)
 
 	(void)state;
 #define REFUSED(who, error)                                                                        \
-	assert_int_equal(receipt_sign(who, &facts, 11, text, &bytes), error);                      \
+	assert_int_equal(receipt_sign(who, &facts, 11, 0, text, &bytes), error);                   \
 	assert_string_equal(text, "untouched");                                                    \
 	assert_int_equal(bytes, 3)
 	facts = good, strcpy(facts.tenant, "a\"b");
