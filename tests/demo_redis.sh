@@ -51,11 +51,12 @@ served() { client info stats | sed -n 's/^total_commands_processed:\([0-9]*\).*/
 # phase NAME COUNT: that many half seconds; each with its requests a second
 phase() {
 	local name=$1 count=$2 from to began ended
+	# one request is our own question
 	for _ in $(seq "$count"); do
 		from=$(served) began=$EPOCHREALTIME
 		sleep 0.5
 		to=$(served) ended=$EPOCHREALTIME
-		echo "$name $(((to - from) * 1000000 / (${ended/./} - ${began/./})))" >>"$work/rates"
+		echo "$name $(((to - from - 1) * 1000000 / (${ended/./} - ${began/./})))" >>"$work/rates"
 	done
 }
 phase before 4
@@ -63,8 +64,10 @@ phase before 4
 phase during 2
 phase after 4
 kill "$load" 2>/dev/null || true
-wait "$load" 2>/dev/null || true
+status=0
+wait "$load" 2>/dev/null || status=$?
 load=
+[ "$status" = 143 ] || fail "redis-benchmark did not run until it was stopped: status $status"
 
 awk '{ name[NR] = $1; rate[NR] = $2; if ($2 > most) most = $2; sum[$1] += $2; count[$1]++ }
 	END {
@@ -75,7 +78,8 @@ awk '{ name[NR] = $1; rate[NR] = $2; if ($2 > most) most = $2; sum[$1] += $2; co
 			printf "  %-7s %8d requests/s  %s\n", name[i], rate[i], bar
 		}
 		printf "  redis requests a second: before %d, during %d, after %d\n", sum["before"] / count["before"], sum["during"] / count["during"], sum["after"] / count["after"]
-	}' "$work/rates"
+		exit sum["after"] == 0
+	}' "$work/rates" || fail "it served nothing after the pull"
 
 wrong=$(seq "$keys" | awk '{ printf "GET key:%012d\n", $1 - 1 }' | client |
 	awk -v n=$value_bytes '{ if ($0 != sprintf("%0*d", n, NR * 7919)) wrong++ } END { print wrong + 0, NR }')

@@ -102,9 +102,9 @@ all: $(EXAMPLES)
 # programs that know nothing of secpool, for `secpool run`
 PLAIN_SRCS := $(sort $(wildcard tests/plain/*.c))
 PLAIN_PROGRAMS := $(PLAIN_SRCS:%.c=$(B)/%)
-$(B)/tests/plain/%: tests/plain/%.c
+$(B)/tests/plain/%: tests/plain/%.c tests/plain/plain.h
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE $(CFLAGS) -fno-builtin -o $@ $< -pthread
+	$(call say,LD,$@)$(CC) -std=gnu17 $(WARNINGS) $(if $(WERROR),-Werror) -D_GNU_SOURCE -I. $(CFLAGS) -fno-builtin -o $@ $< -pthread
 
 all: $(PLAIN_PROGRAMS)
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The heap against a model: threads take, check, resize and free each other's objects of 1 byte to 1 GiB (64 MiB under a sanitizer), by all functions, in two pools at once. And its misuse, each kind in a
- * process of its own: a sentence that says what was done, and SIGABRT; and calls with handles that have ended: an error. timeout: 60
+ * process of its own: a sentence that says what was done, and SIGABRT; and calls with handles that have ended: an error. timeout: 300
  */
 #include <pthread.h>
 #include <signal.h>
@@ -13,19 +13,11 @@
 
 #include "tests/support/support.h"
 
-enum {
-	THREADS = 6,
-	SLOTS = 384,
-	POOLS = 2,
-	LOCAL = 24 << 20,
-	WAIT_MS = 60000,
-	PIECE = 64,
-	PAGE = 4096
-};
+enum { THREADS = 6, SLOTS = 384, POOLS = 2, LOCAL = 24 << 20, PIECE = 64, PAGE = 4096 };
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { OPERATIONS = 3000, HUGE_SHIFT = 26 };
+enum { OPERATIONS = 3000, HUGE_SHIFT = 26, WAIT_MS = 240000 };
 #else
-enum { OPERATIONS = 12000, HUGE_SHIFT = 30 };
+enum { OPERATIONS = 12000, HUGE_SHIFT = 30, WAIT_MS = 60000 };
 #endif
 
 /* An object of the model. Its bytes follow from its number and their place, all of a small one, and of a large one those of PIECEs that lie apart. */

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # redis-server and memcached as they are, by `secpool run` on mirror:2, with about four times the local memory (4M): every key is checked, a snapshot is made in the background, and a
-# device is pulled in the middle.
+# device is pulled in the middle. timeout: 900
 set -eu
 [ -z "${SAN:-}" ] || { echo "the sanitizers bring a malloc of their own"; exit 77; }
 S=$B/bin/secpool
@@ -34,10 +34,10 @@ await_end() {
 	[ "$status" = "$1" ] || fail "status $status, not $1"
 }
 client() { timeout 60 redis-cli -s "$work/socket" "$@"; }
-keys=12000
-sets() { seq "$keys" | awk '{ printf "SET key:%d %01000d\n", $1, $1 * 7919 }'; }
+keys=12000 # their names are redis-benchmark's: what it reads is there, and mostly out of local memory
+sets() { seq "$keys" | awk '{ printf "SET key:%012d %01000d\n", $1 - 1, $1 * 7919 }'; }
 values() { seq "$keys" | awk '{ printf "%01000d\n", $1 * 7919 }' | sha256sum; }
-stored() { seq "$keys" | awk '{ printf "GET key:%d\n", $1 }' | client | sha256sum; }
+stored() { seq "$keys" | awk '{ printf "GET key:%012d\n", $1 - 1 }' | client | sha256sum; }
 
 # ---- redis ----
 start redis-server --port 0 --unixsocket "$work/socket" --save "" --dir "$work" --enable-debug-command yes

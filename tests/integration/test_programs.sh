@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Programs of Debian as they are, by `secpool run` on mirror:2, each with about four times the local memory (4M): what they print is what they print without.
+# Programs of Debian as they are, by `secpool run` on mirror:2, each with about four times the local memory (4M): what they print is what they print without. timeout: 600
 set -eu
 [ -z "${SAN:-}" ] || { echo "the sanitizers bring a malloc of their own"; exit 77; }
 S=$B/bin/secpool

@@ -16,65 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-/* secpool's window in the default policy: DESIGN.md section 8. */
-#define WINDOW_START 0x110000000000ull
-#define WINDOW_END   (WINDOW_START + (64ull << 40))
-
-enum { MIB = 1 << 20, PAGE = 4096, LARGE = 24 * MIB, THREADS = 4 };
-
-static void expect_at(bool held, int line, const char *what)
-{
-	if (held)
-		return;
-	fprintf(stderr, "plain.c:%d: not so: %s (errno %d)\n", line, what, errno);
-	exit(1);
-}
-#define expect(condition) expect_at(condition, __LINE__, #condition)
-
-static bool in_pool(const void *memory)
-{
-	return (uintptr_t)memory >= WINDOW_START && (uintptr_t)memory < WINDOW_END;
-}
-
-static void fill(uint64_t *words, size_t bytes, uint64_t seed)
-{
-	for (size_t i = 0; i < bytes / sizeof *words; i++)
-		words[i] = seed + i;
-}
-
-static bool holds(const uint64_t *words, size_t bytes, uint64_t seed)
-{
-	for (size_t i = 0; i < bytes / sizeof *words; i++)
-		if (words[i] != seed + i)
-			return false;
-	return true;
-}
-
-static void *grow(void *memory, size_t bytes)
-{
-	void *grown = realloc(memory, bytes);
-
-	expect(grown);
-	return grown;
-}
-
-/* Pushes everything else out of local memory, of which there are 8 MiB. */
-static void push_out(void)
-{
-	char *other = malloc(LARGE);
-
-	expect(in_pool(other));
-	for (size_t at = 0; at < LARGE; at += PAGE)
-		other[at] = 1;
-	free(other);
-}
+#include "tests/plain/plain.h"
 
 /* ---- the family ---- */
 
@@ -305,14 +251,6 @@ static char *out(const char *text)
 	return copy;
 }
 
-static int status_of(pid_t pid)
-{
-	int status = 0;
-
-	expect(pid > 0 && waitpid(pid, &status, 0) == pid);
-	return status;
-}
-
 static void check_spawn(void)
 {
 	char *path = out("/bin/sh"), **words = malloc(4 * sizeof *words);
@@ -341,66 +279,6 @@ static void check_spawn(void)
 		_exit(1);
 	}
 	expect(status_of(pid) == 7 << 8);
-}
-
-/* --fork snapshot: a child has all as it was, whatever the parent does meanwhile; what it changes is its own. */
-static void check_forked(void)
-{
-	uint64_t *memory = malloc(LARGE), *other;
-	int ends[2];
-	char byte = 0;
-	pid_t pid;
-
-	expect(pipe(ends) == 0);
-	fill(memory, LARGE, 3);
-	pid = fork();
-	if (pid == 0) {
-		expect(read(ends[0], &byte, 1) == 1); /* until the parent has changed all of it */
-		expect(holds(memory, LARGE, 3));
-		fill(memory, LARGE, 5);
-		expect(holds(memory, LARGE, 5));
-		other = malloc(LARGE);
-		expect(!in_pool(other));
-		memory = grow(memory, 2 * LARGE);
-		expect(!in_pool(memory) && holds(memory, LARGE, 5));
-		free(memory);
-		free(other);
-		pid = fork(); /* a child's child */
-		if (pid == 0)
-			_exit(8);
-		expect(status_of(pid) == 8 << 8);
-		exit(9);
-	}
-	fill(memory, LARGE, 4);
-	expect(write(ends[1], "x", 1) == 1);
-	expect(status_of(pid) == 9 << 8);
-	expect(holds(memory, LARGE, 4));
-	free(memory);
-}
-
-/* A fork that can't have its copy fails, and nothing else changes. */
-static void check_forked_without_room(void)
-{
-	uint64_t *memory = malloc(LARGE);
-	struct rlimit before, little;
-	pid_t pid;
-
-	fill(memory, LARGE, 3);
-	expect(getrlimit(RLIMIT_AS, &before) == 0);
-	little = (struct rlimit){.rlim_cur = MIB, .rlim_max = before.rlim_max};
-	expect(setrlimit(RLIMIT_AS, &little) == 0);
-	errno = 0;
-	pid = fork();
-	if (pid == 0)
-		_exit(1);
-	expect(pid == -1 && errno == ENOMEM);
-	expect(setrlimit(RLIMIT_AS, &before) == 0);
-	expect(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
-	expect(holds(memory, LARGE, 3));
-	pid = fork();
-	if (pid == 0)
-		_exit(holds(memory, LARGE, 3) ? 9 : 1);
-	expect(status_of(pid) == 9 << 8);
 }
 
 static sigjmp_buf after_bus;
@@ -447,94 +325,6 @@ static void check_lost(void)
 	expect(status_of(pid) == 9 << 8);
 }
 
-static _Atomic bool stop;
-
-/* Each pair of words is equal whenever it is looked at by one who stops the world; regions are made and pages move meanwhile. */
-static void *change(void *arg)
-{
-	_Atomic uint64_t *pair = arg;
-
-	for (uint64_t i = 1; !stop; i++) {
-		pair[0] = i;
-		pair[LARGE / THREADS / 2 / sizeof *pair] = i;
-		if (i % 64 == 0)
-			free(malloc((size_t)(i * 4097 % (3 * MIB))));
-	}
-	return NULL;
-}
-
-static void look(int number)
-{
-	static uint64_t sum;
-
-	(void)number;
-	for (size_t i = 0; i < LARGE / sizeof *touched; i += 16 * PAGE / sizeof *touched)
-		sum += touched[i];
-}
-
-/* Forks beside threads that store and allocate: the child sees one moment. */
-static void check_forks(void)
-{
-	char *memory = calloc(1, LARGE);
-	pthread_t threads[THREADS];
-	struct sigaction alarmed = {.sa_handler = look, .sa_flags = SA_RESTART};
-	struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
-
-	for (unsigned i = 0; i < THREADS; i++)
-		expect(pthread_create(&threads[i], NULL, change, memory + i * (LARGE / THREADS)) ==
-			0);
-	/* a handler that touches all of it runs all the time */
-	touched = (uint64_t *)memory;
-	sigaction(SIGALRM, &alarmed, NULL);
-	setitimer(ITIMER_REAL, &often, NULL);
-	for (unsigned round = 0; round < 4; round++) {
-		pid_t pid = fork();
-		if (pid == 0) {
-			for (unsigned i = 0; i < THREADS; i++) {
-				_Atomic uint64_t *pair = (void *)(memory + i * (LARGE / THREADS));
-				uint64_t first = pair[0];
-				uint64_t second = pair[LARGE / THREADS / 2 / sizeof *pair];
-				expect(first == second || first == second + 1);
-			}
-			_exit(9);
-		}
-		expect(status_of(pid) == 9 << 8);
-		push_out();
-	}
-	setitimer(ITIMER_REAL, &never, NULL);
-	stop = true;
-	for (unsigned i = 0; i < THREADS; i++)
-		pthread_join(threads[i], NULL);
-	free(memory);
-}
-
-/* --fork deny: what a child touches of the pool is SIGBUS; what it allocates is its own. */
-static void check_denied(void)
-{
-	volatile char *memory = malloc(LARGE);
-	char *other, *freed = malloc(LARGE);
-	pid_t pid;
-
-	memory[100] = 1;
-	pid = fork();
-	if (pid == 0) {
-		other = malloc(5000);
-		memset(other, 1, 5000);
-		other = grow(other, 50000);
-		if (in_pool(other))
-			_exit(1);
-		free(other);
-		free(freed);
-		_exit(9);
-	}
-	expect(status_of(pid) == 9 << 8);
-	pid = fork();
-	if (pid == 0)
-		_exit(memory[100]);
-	expect(status_of(pid) == SIGBUS);
-	expect(memory[100] == 1);
-}
-
 /* ---- what the program does with memory by other calls ---- */
 
 static void check_refused(void)
@@ -557,44 +347,43 @@ static void free_at_exit(void)
 	free(malloc(100));
 }
 
+static void check_alone(void)
+{
+	check_family();
+	check_libc();
+	check_refused();
+}
+
+static const struct {
+	const char *name;
+	void (*check)(void);
+} checks[] = {
+	{"family", check_alone},
+	{"threads", check_threads},
+	{"calls", check_calls},
+	{"signals", check_signals},
+	{"spawn", check_spawn},
+	{"lost", check_lost},
+};
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 
 	at_exit = malloc(100);
 	atexit(free_at_exit);
-	if (strcmp(what, "family") == 0) {
-		check_family();
-		check_libc();
-		check_refused();
-	} else if (strcmp(what, "threads") == 0) {
-		check_threads();
-	} else if (strcmp(what, "calls") == 0) {
-		check_calls();
-	} else if (strcmp(what, "signals") == 0) {
-		check_signals();
-	} else if (strcmp(what, "spawn") == 0) {
-		check_spawn();
-	} else if (strcmp(what, "forked") == 0) {
-		check_forked();
-	} else if (strcmp(what, "lost") == 0) {
-		check_lost();
-	} else if (strcmp(what, "no-room") == 0) {
-		check_forked_without_room();
-	} else if (strcmp(what, "forks") == 0) {
-		check_forks();
-	} else if (strcmp(what, "denied") == 0) {
-		check_denied();
-	} else if (strcmp(what, "status") == 0) {
+	if (strcmp(what, "status") == 0)
 		return 42;
-	} else if (strcmp(what, "killed") == 0) {
+	if (strcmp(what, "killed") == 0)
 		raise(SIGTERM);
-	} else if (strcmp(what, "where") == 0) {
-		puts(in_pool(at_exit) ? "pool" : "ordinary");
+	if (strcmp(what, "where") == 0)
+		return puts(in_pool(at_exit) ? "pool" : "ordinary") < 0;
+	for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+		if (strcmp(what, checks[i].name) != 0)
+			continue;
+		checks[i].check();
+		puts("ok");
 		return 0;
-	} else {
-		return 2;
 	}
-	puts("ok");
-	return 0;
+	return 2;
 }
