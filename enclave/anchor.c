@@ -150,7 +150,7 @@ static enum secpool_error open_store(
 	if (!error)
 		anchor->sealed = anchor->generation;
 	if (!error && !next)
-		anchor_files_drop_next(files);
+		error = anchor_files_drop_next(files);
 	if (!error)
 		error = anchor_files_load(files, tree, &root);
 	secmem_free(root);

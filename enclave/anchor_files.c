@@ -5,9 +5,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#include "lib/base/log.h"
 #include "lib/base/os.h"
 
 static enum secpool_error path_of(
@@ -113,31 +113,63 @@ enum secpool_error anchor_files_write_root(
 	return error ? error : os_write_file_durable(path, bytes, count, 0600);
 }
 
+static enum secpool_error copy(const char *name, int fd, int *ret_fd)
+{
+	static uint8_t bytes[1 << 16];
+	off_t at = 0;
+	ssize_t got = 1;
+
+	*ret_fd = memfd_create(name, MFD_CLOEXEC);
+	if (*ret_fd < 0)
+		return os_error("memory for a copy of the key store");
+	while (got != 0) {
+		got = pread(fd, bytes, sizeof bytes, at);
+		if (got < 0 && !os_interrupted())
+			return os_error("copy the key store");
+		if (got > 0 && pwrite(*ret_fd, bytes, (size_t)got, at) != got)
+			return os_error("memory for a copy of the key store");
+		at += got > 0 ? got : 0;
+	}
+	return SECPOOL_OK;
+}
+
+enum secpool_error anchor_files_as_next(const struct anchor_files *files, struct anchor_files *view)
+{
+	enum secpool_error error = copy(KEYFILE_NODES, files->nodes_fd, &view->nodes_fd);
+
+	if (!error)
+		error = copy(KEYFILE_WRAPS, files->wraps_fd, &view->wraps_fd);
+	return error ? error : keyfile_apply(&files->next, view->nodes_fd, view->wraps_fd);
+}
+
 enum secpool_error anchor_files_apply_next(struct anchor_files *files)
 {
 	return keyfile_apply(&files->next, files->nodes_fd, files->wraps_fd);
 }
 
-void anchor_files_drop_next(struct anchor_files *files)
+enum secpool_error anchor_files_drop_next(struct anchor_files *files)
 {
 	char path[PATH_MAX];
+	enum secpool_error error = SECPOOL_OK;
 
-	/* if it stays it is looked at again at the next start, and opens for no value that the counter will have */
-	if (files->has_next && path_of(files, KEYFILE_NEXT, path) == SECPOOL_OK &&
-		unlink(path) != 0)
-		log_error("next-root-not-removed", os_error("remove %s", path));
+	if (files->has_next)
+		error = path_of(files, KEYFILE_NEXT, path);
+	return error || !files->has_next ? error : os_remove_file_durable(path);
 }
 
 enum secpool_error anchor_files_load(
 	struct anchor_files *files, struct keytree *tree, uint8_t **root)
 {
 	enum { NODES_BYTES_MOST = KEYFILE_NODES_MOST * KEYFILE_NODE_BYTES };
-	char path[PATH_MAX], *nodes = NULL;
+	char *nodes = NULL;
 	size_t bytes = 0;
-	enum secpool_error error = path_of(files, KEYFILE_NODES, path);
+	enum secpool_error error = SECPOOL_OK;
 
+	if (lseek(files->nodes_fd, 0, SEEK_SET) != 0)
+		error = os_error("read the key store's nodes");
 	if (!error)
-		error = os_read_file(path, NODES_BYTES_MOST, &nodes, &bytes);
+		error = os_read_fd(
+			files->nodes_fd, KEYFILE_NODES, NODES_BYTES_MOST, &nodes, &bytes);
 	if (!error)
 		error = keytree_load(tree, root, anchor_files_read_slot, anchor_files_arg(files),
 			(const uint8_t *)nodes, bytes);

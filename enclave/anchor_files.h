@@ -31,8 +31,13 @@ enum secpool_error anchor_files_write_root(const struct anchor_files *files, con
 
 /* root.next was committed: its records go to their places; keyfile_take_next comes after that. */
 enum secpool_error anchor_files_apply_next(struct anchor_files *files) MUST_USE;
-/* root.next was not committed, and never will be. */
-void anchor_files_drop_next(struct anchor_files *files);
+/*
+ * The same in copies of nodes and wraps in memory, which view gets: what would be there then can be looked at, and nothing on the disk changes. view: its descriptors are -1, and the caller's to close in any case; it is not
+ * for anchor_files_close. Errors: SECPOOL_E_SYSTEM, SECPOOL_E_STORE.
+ */
+enum secpool_error anchor_files_as_next(const struct anchor_files *files, struct anchor_files *view) MUST_USE;
+/* root.next was not committed, and never will be: it goes, if it is there, and does not come back: a recovery would take it for one that was. Errors: SECPOOL_E_SYSTEM ... */
+enum secpool_error anchor_files_drop_next(struct anchor_files *files) MUST_USE;
 
 /* keytree_load of the files as they are now. root: moved. */
 enum secpool_error anchor_files_load(struct anchor_files *files, struct keytree *tree, uint8_t **root) MUST_USE;

@@ -23,6 +23,8 @@ struct recovering {
 	const struct anchor_options *options;
 	const struct recover_claim *claim;
 	struct anchor_files files;
+	bool as_next; /* root.next is the root: it is put in its place when all was looked at */
+	struct anchor_files view; /* files with its records in their places, in copies in memory */
 	struct keytree *tree;
 	struct anchor anchor;
 	uint8_t *key; /* secret: the recovery key */
@@ -93,7 +95,7 @@ static enum secpool_error check_generation(const struct recovering *r)
 }
 
 /*
- * A root.next of the same counter was being committed when the machine stopped: it has all that root.sealed has, and more is durable with it, so it is made the root. One of another counter is of a recovery that is whole: who
+ * A root.next of the same counter was being committed when the machine stopped: it has all that root.sealed has, and more is durable with it, so it is gone on from. One of another counter is of a recovery that is whole: who
  * has the key that was shown then goes on from it.
  */
 static enum secpool_error choose(struct recovering *r, uint8_t **ret_root)
@@ -116,9 +118,8 @@ static enum secpool_error choose(struct recovering *r, uint8_t **ret_root)
 			files->state_dir);
 	if (!error)
 		error = check_generation(r);
-	if (!error)
-		error = anchor_files_apply_next(files);
-	return error ? error : keyfile_take_next(&files->next, files->state_dir);
+	r->as_next = !error;
+	return error ? error : anchor_files_as_next(files, &r->view);
 }
 
 /* The audit is that of this tree's signing key, whole, as long as was sealed at least, and ends where the operator says. */
@@ -200,14 +201,19 @@ static enum secpool_error make_next(struct recovering *r, struct buf_writer *wri
 	return error;
 }
 
-/* From the end of this on the store is the new TPM's. */
-static enum secpool_error write_next(const struct recovering *r, const struct buf_writer *writer)
+/* From the end of this on the store is the new TPM's. A root.next that was gone on from is put in its place first: it is the root of before, if this one is not written. */
+static enum secpool_error write_next(struct recovering *r, const struct buf_writer *writer)
 {
+	enum secpool_error error = SECPOOL_OK;
 	char path[PATH_MAX];
 
 	if (snprintf(path, sizeof path, "%s/" KEYFILE_NEXT, r->options->state_dir) >= PATH_MAX)
 		return err_set(SECPOOL_E_LIMIT, "the state folder's path is too long");
-	return os_write_file_durable(path, writer->bytes, writer->used, 0600);
+	if (r->as_next)
+		error = anchor_files_apply_next(&r->files);
+	if (!error && r->as_next)
+		error = keyfile_take_next(&r->files.next, r->options->state_dir);
+	return error ? error : os_write_file_durable(path, writer->bytes, writer->used, 0600);
 }
 
 static enum secpool_error renew(struct recovering *r)
@@ -233,6 +239,7 @@ enum secpool_error recover_run(const struct anchor_options *options,
 	struct recovering r = {.options = options,
 		.claim = claim,
 		.files = {.nodes_fd = -1, .wraps_fd = -1},
+		.view = {.nodes_fd = -1, .wraps_fd = -1},
 		.tree = tree,
 		.anchor = {.pcrs = options->pcrs, .wraps_fd = -1}};
 	uint8_t *root = NULL;
@@ -243,7 +250,7 @@ enum secpool_error recover_run(const struct anchor_options *options,
 	if (!error)
 		error = choose(&r, &root);
 	if (!error)
-		error = anchor_files_load(&r.files, tree, &root);
+		error = anchor_files_load(r.as_next ? &r.view : &r.files, tree, &root);
 	if (!error)
 		error = check_audit(&r);
 	if (!error)
@@ -255,6 +262,8 @@ enum secpool_error recover_run(const struct anchor_options *options,
 	keytree_done(tree);
 	anchor_done(&r.anchor);
 	os_close(&r.files.wraps_fd);
+	os_close(&r.view.nodes_fd);
+	os_close(&r.view.wraps_fd);
 	anchor_files_close(&r.files);
 	return error;
 }

@@ -23,7 +23,7 @@ struct recover_claim {
 /*
  * tree: all zero, and so again afterwards. options->recovery: a new recovery key is made, else there is none from now on.
  * Errors: SECPOOL_E_DENIED (wrong recovery key; the claim does not fit: it says what is there), SECPOOL_E_INVALID (no recovery key in what was typed), SECPOOL_E_STORE (missing, damaged; rolled back; recovered already), SECPOOL_E_TPM,
- * SECPOOL_E_POLICY (nowhere to show the new key), SECPOOL_E_NO_LOCKED_MEMORY ... The store is as it was before.
+ * SECPOOL_E_POLICY (nowhere to show the new key), SECPOOL_E_NO_LOCKED_MEMORY ... The store is as it was before; where the disk failed at the end, a root.next that the TPM of before was counting for may have become its root.
  */
 enum secpool_error recover_run(const struct anchor_options *options, const struct recover_claim *claim, struct keytree *tree) MUST_USE;
 

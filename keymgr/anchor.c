@@ -159,14 +159,6 @@ static enum secpool_error count(struct daemon *daemon, uint64_t last, struct msg
 	return error;
 }
 
-static enum secpool_error drop_next(const struct anchor *anchor)
-{
-	enum secpool_error error =
-		unlink(anchor->next_path) == 0 ? SECPOOL_OK : os_error("remove root.next");
-
-	return error == SECPOOL_E_NOT_FOUND ? SECPOOL_OK : error;
-}
-
 /* Before the count all can be given up; from the count on there is no way back, and what fails is done by the next start. */
 static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *bytes,
 	uint64_t length, struct msg_enc_anchored *ret_anchored)
@@ -182,7 +174,8 @@ static enum secpool_error write_and_count(struct anchor *anchor, const uint8_t *
 	if (error) {
 		msg_set_text(reason, sizeof reason, err_detail());
 		/* what may be there of it was not counted, and must not be taken for one that was when the TPM is lost */
-		if (end(daemon, false, NULL) != SECPOOL_OK || drop_next(anchor) != SECPOOL_OK)
+		if (end(daemon, false, NULL) != SECPOOL_OK ||
+			os_remove_file_durable(anchor->next_path) != SECPOOL_OK)
 			daemon_fail(daemon, "generation-not-given-up", SECPOOL_E_INTERNAL);
 		return err_set(error, "%s", reason);
 	}

@@ -58,6 +58,12 @@ enum secpool_error epochs_want(struct directory *directory, const char *tenant, 
 	return error;
 }
 
+enum secpool_error epochs_want_all(struct directory *directory)
+{
+	return directory_run(directory, "UPDATE regions SET rotate = 1 WHERE state = ?1",
+		DIRECTORY_VALUES(DIRECTORY_N(MSG_REGION_LIVE)));
+}
+
 enum secpool_error epochs_want_one(struct directory *directory, uint64_t region)
 {
 	return directory_run(directory,

@@ -32,6 +32,9 @@ enum secpool_error epochs_end(
 enum secpool_error epochs_want(
 	struct directory *directory, const char *tenant, uint64_t *ret_count) MUST_USE;
 
+/* All live regions are, whatever their keys are. */
+enum secpool_error epochs_want_all(struct directory *directory) MUST_USE;
+
 /* The region is, if it is live. */
 enum secpool_error epochs_want_one(struct directory *directory, uint64_t region) MUST_USE;
 

@@ -299,13 +299,11 @@ static enum secpool_error watch(struct daemon *daemon, struct parts *parts)
 	return SECPOOL_OK;
 }
 
-/* Whoever has the recovery key of before can open what was stored then: live regions get new keys. Nothing of before is durable by a counter. */
+/* Whoever has the recovery key of before can open what was stored then: live regions get new keys, also those that were on their way to one, which is stored too. Nothing of before is durable by a counter. */
 static enum secpool_error renew_all_keys(struct daemon *daemon)
 {
 	struct events_about about = {0};
-	uint64_t count = 0;
-	enum secpool_error error =
-		epochs_want_older(daemon->directory, clock_calendar_ns(), &count);
+	enum secpool_error error = epochs_want_all(daemon->directory);
 
 	if (!error)
 		events_record(daemon, "recovered", &about,

@@ -91,18 +91,18 @@ static enum secpool_error keep_next(struct daemon *daemon, const struct regions_
 	return err_set(error, "%s", reason);
 }
 
-/* One that its client never took: the row names it no more before it ends, so that a start does not look for it. */
+/* One that its client never took. The record of its end first, as of every other: where that can't be kept the enclave has the key still, and all stays as it is. */
 static enum secpool_error drop_next(struct daemon *daemon, const struct regions_row *region)
 {
-	enum secpool_error error = epochs_drop_next(daemon->directory, region->id);
+	enum secpool_error error = regionkeys_end(daemon, region->id, region->next_epoch, NULL);
 
 	if (error)
 		return error;
-	error = wraps_erase(daemon->wraps, region->next_wrap);
+	error = epochs_drop_next(daemon->directory, region->id);
+	if (!error)
+		error = wraps_erase(daemon->wraps, region->next_wrap);
 	if (error)
 		daemon_fail(daemon, "key-not-erased", error);
-	else
-		error = regionkeys_end(daemon, region->id, region->next_epoch, NULL);
 	return error;
 }
 

@@ -36,6 +36,8 @@ LDFLAGS_test_audit_outside := -Wl,--wrap=pagecipher_new
 LDFLAGS_test_tpm_device := -Wl,--wrap=tcti_open_device
 # which statements keymgrd's code runs
 LDFLAGS_test_totals := -Wl,--wrap=directory_query,--wrap=directory_run,--wrap=directory_number
+# the steps by which a key that was never taken ends
+LDFLAGS_test_epochs := $(foreach f,session_region regionkeys_end regionkeys_make wraps_erase daemon_fail,-Wl,--wrap=$(f))
 # every step that makes something durable
 LDFLAGS_test_keystore := $(foreach f,fsync fdatasync rename unlink directory_run tpm_counter_make tpm_counter_step server_send,-Wl,--wrap=$(f))
 # what the kernel answers to a card's sanitising, and the waits for it

@@ -235,6 +235,13 @@ enum secpool_error os_write_file_durable(
 	return error;
 }
 
+enum secpool_error os_remove_file_durable(const char *path)
+{
+	if (unlink(path) != 0 && errno != ENOENT)
+		return os_error("remove %s", path);
+	return sync_folder_of(path);
+}
+
 enum secpool_error os_make_dir(const char *path, unsigned mode)
 {
 	if (mkdir(path, mode) == 0 || errno == EEXIST)

@@ -51,6 +51,9 @@ enum secpool_error os_write_file_durable(const char *path, const void *bytes, si
 /* Writes all of it; a short write goes on. */
 enum secpool_error os_write_all(int fd, const void *bytes, size_t count) MUST_USE;
 
+/* Removes a file, and syncs its folder, so that it does not come back after a crash. One that is not there is no error. Errors: SECPOOL_E_SYSTEM ...: it may be there still, or be back after a crash. */
+enum secpool_error os_remove_file_durable(const char *path) MUST_USE;
+
 /* Makes a folder if it is not there; mode as in mkdir(2). An existing one is left as it is. */
 enum secpool_error os_make_dir(const char *path, unsigned mode) MUST_USE;
 

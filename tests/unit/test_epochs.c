@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A region's epochs in the directory: two keys at most have a name, what is wanted stays wanted, and a device that went takes the keys of what lies there, and of nothing else. */
 #include "keymgr/epochs.h"
+#include "keymgr/regionkeys.h"
+#include "keymgr/rotate.h"
+#include "keymgr/session.h"
+#include "keymgr/wraps.h"
 #include "lib/base/clock.h"
 #include "tests/unit/extents_fixture.h"
 
@@ -133,11 +137,109 @@ static void test_age(void **state)
 	assert_int_equal(count, 1);
 	assert_int_equal(next_wanted(0), old);
 	assert_int_equal(next_wanted(old), wanted);
+	/* after a recovery it is no matter how old a key is, or whether its region is moving to another already: both were stored */
+	assert_int_equal(epochs_want_all(directory), SECPOOL_OK);
+	assert_int_equal(next_wanted(0), old);
+	assert_int_equal(next_wanted(old), moving);
+	assert_int_equal(next_wanted(moving), wanted);
+	assert_int_equal(epochs_end(directory, moving, 2), SECPOOL_OK);
+	assert_int_equal(next_wanted(old), moving);
+	assert_int_equal(epochs_begin(directory, moving, 3, 10), SECPOOL_OK);
 	/* a new key is young */
 	assert_int_equal(epochs_begin(directory, old, 2, 9), SECPOOL_OK);
 	assert_int_equal(epochs_end(directory, old, 2), SECPOOL_OK);
 	assert_int_equal(epochs_want_older(directory, then, &count), SECPOOL_OK);
 	assert_int_equal(count, 0);
+}
+
+/* ---- a key that its client never took, when another is asked for ---- */
+
+static struct {			   /* what the wrapped ones were asked, in this order */
+	enum secpool_error record; /* the audit's answer */
+	uint64_t ended, erased;
+	bool named; /* the row named the slot when it was erased, or the end was not recorded yet */
+	bool failed;
+} drop;
+
+enum secpool_error __wrap_session_region(
+	const struct server_connection *connection, uint64_t region, struct regions_row *ret_row);
+enum secpool_error __wrap_session_region(
+	const struct server_connection *connection, uint64_t region, struct regions_row *ret_row)
+{
+	(void)connection;
+	return regions_find(directory, region, ret_row);
+}
+
+enum secpool_error __wrap_regionkeys_end(
+	struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer);
+enum secpool_error __wrap_regionkeys_end(
+	struct daemon *daemon, uint64_t region, uint64_t epoch, struct msg *ret_answer)
+{
+	(void)daemon;
+	(void)region;
+	(void)ret_answer;
+	if (drop.record)
+		return err_set(drop.record, "the audit is full");
+	drop.ended = epoch;
+	return SECPOOL_OK;
+}
+
+enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot);
+enum secpool_error __wrap_wraps_erase(struct wraps *wraps, uint64_t slot)
+{
+	struct regions_row row;
+
+	(void)wraps;
+	drop.erased = slot;
+	drop.named = drop.ended == 0 || regions_find(directory, 1, &row) != SECPOOL_OK ||
+		     row.next_wrap != 0;
+	return SECPOOL_OK;
+}
+
+enum secpool_error __wrap_regionkeys_make(struct server_connection *connection,
+	const struct regions_row *region, uint64_t epoch, struct msg_enc_key_wrapped *ret_wrapped);
+enum secpool_error __wrap_regionkeys_make(struct server_connection *connection,
+	const struct regions_row *region, uint64_t epoch, struct msg_enc_key_wrapped *ret_wrapped)
+{
+	(void)connection;
+	(void)region;
+	(void)ret_wrapped;
+	return err_set(SECPOOL_E_BUSY, "epoch %llu", (unsigned long long)epoch);
+}
+
+void __wrap_daemon_fail(struct daemon *daemon, const char *event, enum secpool_error error);
+void __wrap_daemon_fail(struct daemon *daemon, const char *event, enum secpool_error error)
+{
+	(void)daemon;
+	(void)event;
+	(void)error;
+	drop.failed = true;
+}
+
+static void test_a_key_that_was_not_taken(void **state)
+{
+	uint64_t region = make("t", 1, 5);
+	struct daemon daemon = {.directory = directory};
+	struct session session = {.tenant = "t"};
+	struct server_connection connection = {.daemon = &daemon, .session = &session};
+	struct msg ask = {.type = MSG_REGION_ROTATE};
+
+	(void)state;
+	assert_int_equal(region, 1);
+	ask.u.region_rotate.region = region;
+	ask.u.region_rotate.epoch = 1;
+	assert_int_equal(epochs_begin(directory, region, 2, 6), SECPOOL_OK);
+	/* no record, no end: the slot is whole, for the enclave has its key still, and the next generation wraps it anew */
+	drop.record = SECPOOL_E_STORE;
+	assert_int_equal(rotate_handle_begin(&connection, &ask, NULL), SECPOOL_E_STORE);
+	assert_keys(region, 1, 5, 2, 6);
+	assert_int_equal(drop.erased, 0);
+	/* the record, then the row, then the slot; and only then another key */
+	drop.record = SECPOOL_OK;
+	assert_int_equal(rotate_handle_begin(&connection, &ask, NULL), SECPOOL_E_BUSY);
+	assert_string_equal(err_detail(), "epoch 3");
+	assert_keys(region, 1, 5, 2, 0);
+	assert_true(drop.ended == 2 && drop.erased == 6 && !drop.named && !drop.failed);
 }
 
 /* The regions whose keys went with a device; what they were is in the order of their places. */
@@ -303,6 +405,8 @@ int main(void)
 			test_one_key_after_the_other, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_what_is_wanted, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(test_age, set_up_free, tear_down),
+		cmocka_unit_test_setup_teardown(
+			test_a_key_that_was_not_taken, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(
 			test_a_device_takes_its_keys, set_up_free, tear_down),
 		cmocka_unit_test_setup_teardown(
