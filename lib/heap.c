@@ -16,12 +16,14 @@
 #define mallctl secpool_je_mallctl
 #include <jemalloc/jemalloc.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/os.h"
 #include "lib/heapcache.h"
 #include "lib/heapcheck.h"
 #include "lib/misuse.h"
 #include "lib/region.h"
 #include "lib/signals.h"
+#include "lib/spinlock.h"
 
 /* What jemalloc's "experimental.arenas_create_ext" takes (jemalloc 5.3, include/jemalloc/internal/arena_types.h): its own records stay outside the pool. */
 struct arena_config {
@@ -56,6 +58,13 @@ static uint8_t
 	class_of_step[KEPT_BYTES_MOST / CLASS_STEP + 1]; /* by size / CLASS_STEP, rounded up */
 static size_t class_bytes[HEAPCACHE_CLASSES];
 
+/* How often heap_hold looks whether somebody is in the hook. */
+#define HOLD_LOOK_NS (100ull * 1000)
+
+/* Of a thread: its last growth was refused because the heap is held; it holds the heap itself. */
+static _Thread_local bool put_off __attribute__((tls_model("initial-exec")));
+static _Thread_local bool holds __attribute__((tls_model("initial-exec")));
+
 static size_t at_least(size_t bytes)
 {
 	return bytes < HEAPCHECK_SMALL_LEAST ? HEAPCHECK_SMALL_LEAST : bytes;
@@ -81,11 +90,25 @@ static unsigned class_of(size_t bytes)
 	return class_of_step[(bytes + CLASS_STEP - 1) / CLASS_STEP];
 }
 
+static void *new_region(struct heap *heap, size_t size)
+{
+	struct secpool_region *region;
+
+	if (region_create_heap(heap->pool, size, &region) != SECPOOL_OK)
+		return NULL;
+	if (heapcheck_add(&heap->check, region) != SECPOOL_OK) {
+		(void)!secpool_region_release(region, NULL);
+		return NULL;
+	}
+	return secpool_region_address(region);
+}
+
 static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size_t alignment,
 	bool *zero, bool *commit, unsigned arena)
 {
 	struct heap *heap = (struct heap *)(void *)hooks;
-	struct secpool_region *region;
+	struct secpool *pool = heap->pool;
+	void *extent = NULL;
 
 	(void)arena;
 	if (wanted)
@@ -94,15 +117,15 @@ static void *extent_alloc(extent_hooks_t *hooks, void *wanted, size_t size, size
 		err_set(SECPOOL_E_INVALID, "the heap aligns to at most 2 MiB");
 		return NULL;
 	}
-	if (region_create_heap(heap->pool, size, &region) != SECPOOL_OK)
-		return NULL;
-	if (heapcheck_add(&heap->check, region) != SECPOOL_OK) {
-		(void)!secpool_region_release(region, NULL);
-		return NULL;
-	}
-	*zero = true;
-	*commit = true;
-	return secpool_region_address(region);
+	/* first the count, then the look: heap_hold does it the other way round */
+	atomic_fetch_add(&pool->heap_growing, 1);
+	put_off = atomic_load(&pool->heap_held) != 0;
+	if (!put_off)
+		extent = new_region(heap, size);
+	atomic_fetch_sub(&pool->heap_growing, 1);
+	if (extent)
+		*zero = *commit = true;
+	return extent;
 }
 
 /* Extents stay regions until the pool is closed, are not split off, and are never given back page by page. */
@@ -141,8 +164,39 @@ static int flags_of(const struct heap *heap)
 	return MALLOCX_ARENA(heap->arena) | MALLOCX_TCACHE_NONE;
 }
 
-/* A call of mallocx that another thread makes. */
+void heap_hold(struct secpool *pool)
+{
+	holds = true;
+	atomic_store(&pool->heap_held, 1);
+	while (atomic_load(&pool->heap_growing) != 0)
+		clock_sleep_ns(HOLD_LOOK_NS);
+}
+
+void heap_let_go(struct secpool *pool)
+{
+	holds = false;
+	atomic_store(&pool->heap_held, 0);
+	spinlock_futex_wake(&pool->heap_held, INT32_MAX);
+}
+
+/* mallocx; what was refused because the heap is held is asked for again when it is not. */
+static void *ask(struct heap *heap, size_t bytes, int flags)
+{
+	for (;;) {
+		void *memory;
+
+		put_off = false;
+		memory = mallocx(bytes, flags);
+		if (memory || !put_off || holds)
+			return memory;
+		while (atomic_load(&heap->pool->heap_held) != 0)
+			spinlock_futex_wait(&heap->pool->heap_held, 1);
+	}
+}
+
+/* A call of ask that another thread makes. */
 struct late {
+	struct heap *heap;
 	size_t bytes;
 	int flags;
 	void *memory;
@@ -152,18 +206,18 @@ static void *allocate_late(void *arg)
 {
 	struct late *late = arg;
 
-	late->memory = mallocx(late->bytes, late->flags);
+	late->memory = ask(late->heap, late->bytes, late->flags);
 	return NULL;
 }
 
 /*
- * mallocx, from the arena that was asked for and no other: in a thread that ends, once its own destructor ran, jemalloc 5.3 takes memory from its arena 0 (imalloc_body, "reentrancy_level"), which is
+ * Memory from the arena that was asked for and no other: in a thread that ends, once its own destructor ran, jemalloc 5.3 takes memory from its arena 0 (imalloc_body, "reentrancy_level"), which is
  * ordinary memory. Then a thread that does not end asks.
  */
 static void *allocate(struct heap *heap, size_t bytes, int more_flags)
 {
-	struct late late = {.bytes = bytes, .flags = flags_of(heap) | more_flags};
-	void *memory = mallocx(late.bytes, late.flags);
+	struct late late = {.heap = heap, .bytes = bytes, .flags = flags_of(heap) | more_flags};
+	void *memory = ask(heap, late.bytes, late.flags);
 	pthread_t thread;
 
 	if (!memory || signals_in_window(memory, 1))

@@ -200,6 +200,8 @@ struct secpool {
 	struct secpool_region_options heap_options; /* of the heap's regions; immutable */
 	pthread_mutex_t heap_lock; /* Protects: the making of heap */
 	_Atomic(struct heap *) heap; /* NULL until the first allocation; then the same until the pool is closed */
+	_Atomic uint32_t heap_held; /* a futex: 1 while the heap is not to grow (heap_hold) */
+	_Atomic uint32_t heap_growing; /* threads that are in the heap's hook: they hold jemalloc's locks and wait for the service */
 
 	size_t local_bytes;
 	_Atomic size_t pinned_bytes; /* pin.c's; parts that overlap count twice */

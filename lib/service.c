@@ -21,6 +21,7 @@
 #include "lib/rotate.h"
 #include "lib/seal.h"
 #include "lib/signals.h"
+#include "lib/snapshot.h"
 
 /* How often a lost connection is tried again. */
 #define RETRY_NS (100ull * 1000000)
@@ -121,7 +122,7 @@ static void run_calls(struct service *service)
 		} else {
 			complete(call, call->error);
 		}
-		workers_await_open_gate(service->pool); /* a fork has the pool stopped */
+		snapshot_serve(service->pool); /* it may be a fork's */
 	}
 }
 

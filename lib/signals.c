@@ -75,6 +75,13 @@ static void do_default(const siginfo_t *info)
 		syscall(SYS_tgkill, getpid(), (pid_t)syscall(SYS_gettid), SIGBUS);
 }
 
+/* Of a handler that is for one time only: whether this is that time. */
+static bool take_once(sighandler_t handler)
+{
+	return __atomic_compare_exchange_n(&program_action.sa_handler, &handler, SIG_DFL, false,
+		__ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 /* The program's own action, as if ours were not there: with the signals blocked that it asked for. */
 static void pass_on(int number, siginfo_t *info, ucontext_t *context)
 {
@@ -92,8 +99,10 @@ static void pass_on(int number, siginfo_t *info, ucontext_t *context)
 		if (other != SIGBUS && sigismember(&action.sa_mask, other) == 1)
 			sigaddset(&mask, other);
 	/* for this time only: a crash handler that meets the next one ends the process, and does not wait for itself */
-	if (action.sa_flags & (int)SA_RESETHAND)
-		__atomic_store_n(&program_action.sa_handler, SIG_DFL, __ATOMIC_RELAXED);
+	if (action.sa_flags & (int)SA_RESETHAND && !take_once(action.sa_handler)) {
+		do_default(info); /* another thread has it */
+		return;
+	}
 	real_sigmask(SIG_SETMASK, &mask, NULL);
 	if (action.sa_flags & SA_SIGINFO)
 		action.sa_sigaction(number, info, context);
@@ -135,6 +144,8 @@ static void after_fork(void)
 	int fd = (int)syscall(SYS_memfd_create, "secpool-gone", MFD_CLOEXEC);
 
 	atomic_store(&signals_is_child, true);
+	lock = (pthread_mutex_t)
+		PTHREAD_MUTEX_INITIALIZER; /* a thread that is not here may have had it */
 	if (fd < 0)
 		return;
 	(void)!mmap((void *)(uintptr_t)start, atomic_load(&window_end) - start,
@@ -241,11 +252,16 @@ EARLY static int fail_with(int number)
 
 static int program_sigaction(const struct sigaction *act, struct sigaction *old)
 {
+	struct sigaction before;
+	sigset_t mask;
+
+	signals_block(&mask); /* a handler may do the same */
 	pthread_mutex_lock(&lock);
-	struct sigaction before = program_action;
+	before = program_action;
 	if (act)
 		program_action = *act;
 	pthread_mutex_unlock(&lock);
+	signals_restore(&mask);
 	if (old)
 		*old = before;
 	return 0;

@@ -12,6 +12,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/os.h"
 #include "lib/service.h"
+#include "lib/spinlock.h"
 #include "lib/uffd.h"
 
 /* What is sent together at least; a page that is larger goes as a whole. */
@@ -20,6 +21,18 @@ enum { CHUNK_BYTES = 256 << 10 };
 /* How often the pool is tried to be stopped while pages wait for a handler, and how long between. */
 enum { STOPS_MOST = 2000 };
 #define STOP_RETRY_NS (1000ull * 1000)
+
+/* How often the service looks for how long a fork has it wait. */
+#define HOLD_LOOK_NS (100ull * 1000000)
+
+/* What a fork and the service are about: workers.fork_stage. */
+enum stage {
+	STAGE_NONE = 0,
+	STAGE_HELD = 1,	   /* the service waits to be told */
+	STAGE_STOP = 2,	   /* it is to stop the pool */
+	STAGE_STOPPED = 3, /* it did */
+	STAGE_FAILED = 4,  /* it could not */
+};
 
 enum kind {
 	KIND_PAGES = 1, /* `bytes` follow, for `address` */
@@ -79,19 +92,58 @@ static enum secpool_error list_ranges(struct secpool *pool, struct snapshot *sna
 	return pool_new_locked(pool, snapshot->chunk_bytes, &snapshot->chunk);
 }
 
-static void run_stop(struct secpool *pool, struct service_call *call)
+static void run_hold(struct secpool *pool, struct service_call *call)
 {
-	struct snapshot *snapshot = call->arg;
-	enum secpool_error error = list_ranges(pool, snapshot);
+	call->error = list_ranges(pool, call->arg);
+	if (!call->error)
+		atomic_store(&pool->workers.fork_stage, STAGE_HELD);
+}
 
-	if (!error)
-		error = close_gate(pool);
-	if (!error) {
-		error = protect_all(pool);
-		if (error)
+/* From one stage to the next, unless the other side has left it meanwhile. */
+static bool turn(struct secpool *pool, uint32_t from, enum stage to)
+{
+	if (!atomic_compare_exchange_strong(&pool->workers.fork_stage, &from, to))
+		return false;
+	spinlock_futex_wake(&pool->workers.fork_stage, INT32_MAX);
+	return true;
+}
+
+/* Returns the stage that came after `stage`, or that one when it lasted too long. */
+static enum stage await_turn(struct secpool *pool, enum stage stage)
+{
+	_Atomic uint32_t *now = &pool->workers.fork_stage;
+	uint64_t until = clock_now_ns() + SNAPSHOT_PATIENCE_NS;
+
+	while (atomic_load(now) == stage && clock_now_ns() <= until)
+		spinlock_futex_wait_most(now, stage, HOLD_LOOK_NS);
+	return atomic_load(now);
+}
+
+static enum secpool_error stop_pool(struct secpool *pool)
+{
+	enum secpool_error error = close_gate(pool);
+
+	if (error)
+		return error;
+	error = protect_all(pool);
+	if (error)
+		(void)workers_open_gate(pool);
+	return error;
+}
+
+void snapshot_serve(struct secpool *pool)
+{
+	enum secpool_error error;
+
+	if (await_turn(pool, STAGE_HELD) == STAGE_HELD)
+		(void)turn(pool, STAGE_HELD, STAGE_NONE);
+	if (atomic_load(&pool->workers.fork_stage) == STAGE_STOP) {
+		error = stop_pool(pool);
+		/* the fork may have given up */
+		if (!turn(pool, STAGE_STOP, error ? STAGE_FAILED : STAGE_STOPPED) && !error)
 			(void)workers_open_gate(pool);
 	}
-	call->error = error;
+	workers_await_open_gate(pool);
 }
 
 /* ---- the parent ---- */
@@ -127,20 +179,38 @@ static enum secpool_error open_ends(struct snapshot *snapshot)
 	return SECPOOL_OK;
 }
 
-enum secpool_error snapshot_begin(struct secpool *pool, struct snapshot *ret_snapshot)
+enum secpool_error snapshot_hold(struct secpool *pool, struct snapshot *ret_snapshot)
 {
 	struct snapshot snapshot = {.pool = pool, .parent_end = -1, .child_end = -1};
 	enum secpool_error error = open_ends(&snapshot);
 
 	if (!error)
-		error = service_call(pool, run_stop, &snapshot);
+		error = service_call(pool, run_hold, &snapshot);
 	if (error) {
 		free_parts(&snapshot);
 		return error;
 	}
-	workers_pass_gate(true);
 	*ret_snapshot = snapshot;
 	return SECPOOL_OK;
+}
+
+enum secpool_error snapshot_stop(struct snapshot *snapshot)
+{
+	struct secpool *pool = snapshot->pool;
+	bool told = turn(pool, STAGE_HELD, STAGE_STOP);
+	enum stage stage = told ? await_turn(pool, STAGE_STOP) : STAGE_NONE;
+
+	/* it may answer just now */
+	if (stage == STAGE_STOP && !turn(pool, STAGE_STOP, STAGE_NONE))
+		stage = atomic_load(&pool->workers.fork_stage);
+	if (stage == STAGE_STOPPED || stage == STAGE_FAILED)
+		(void)turn(pool, stage, STAGE_NONE);
+	if (stage == STAGE_STOPPED) {
+		workers_pass_gate(true);
+		return SECPOOL_OK;
+	}
+	free_parts(snapshot);
+	return err_set(SECPOOL_E_BUSY, "the pool could not be stopped for a fork");
 }
 
 static enum secpool_error send_all(int fd, const void *bytes, size_t count)
@@ -152,9 +222,25 @@ static enum secpool_error send_all(int fd, const void *bytes, size_t count)
 		if (sent < 0 && os_interrupted())
 			continue;
 		if (sent <= 0)
-			return os_error("the child");
+			return os_error("the other side");
 		at += sent;
 		count -= (size_t)sent;
+	}
+	return SECPOOL_OK;
+}
+
+static enum secpool_error receive_all(int fd, void *bytes, size_t count)
+{
+	uint8_t *at = bytes;
+
+	while (count > 0) {
+		ssize_t got = recv(fd, at, count, MSG_WAITALL);
+		if (got < 0 && os_interrupted())
+			continue;
+		if (got <= 0)
+			return err_set(SECPOOL_E_CLOSED, "the other side has ended");
+		at += got;
+		count -= (size_t)got;
 	}
 	return SECPOOL_OK;
 }
@@ -216,6 +302,9 @@ static enum secpool_error send_region(
 		uint64_t end = pgno;
 		while (end < region->page_count && end - pgno < most && was_written(region, end))
 			end++;
+		/* the service opened it: what pages hold changes, and what waits for it has to go on */
+		if (!workers_gate_closed(snapshot->pool))
+			return err_set(SECPOOL_E_TIMEOUT, "the fork took too long");
 		if (end > pgno)
 			error = send_run(snapshot, region, pgno * region->page_bytes,
 				(end - pgno) * region->page_bytes);
@@ -228,38 +317,34 @@ static enum secpool_error send_region(
 enum secpool_error snapshot_send(struct snapshot *snapshot)
 {
 	enum secpool_error error = SECPOOL_OK;
-	uint8_t taken = 0;
+	uint8_t verdict = 0;
 
 	os_close(&snapshot->child_end);
 	for (unsigned i = 0; i < snapshot->count && !error; i++)
 		error = send_region(snapshot, snapshot->ranges[i].region);
 	if (!error)
 		error = send_header(snapshot, KIND_END, NULL, 0);
-	if (!error && (recv(snapshot->parent_end, &taken, 1, MSG_WAITALL) != 1 || !taken))
+	if (!error && (receive_all(snapshot->parent_end, &verdict, 1) != SECPOOL_OK || !verdict))
 		error = err_set(
 			SECPOOL_E_NO_MEMORY, "the child could not take what the regions hold");
 	workers_pass_gate(false);
 	if (!workers_open_gate(snapshot->pool) && !error)
 		error = err_set(SECPOOL_E_TIMEOUT, "the fork took too long: the pool went on");
+	/* only now is it sure that the child has one moment's */
+	if (!error)
+		error = send_all(snapshot->parent_end, &verdict, 1);
 	free_parts(snapshot);
 	return error;
 }
 
 /* ---- the child ---- */
 
-static enum secpool_error receive_all(int fd, void *bytes, size_t count)
+static enum secpool_error lock_range(
+	const struct snapshot *snapshot, const struct snapshot_range *range)
 {
-	uint8_t *at = bytes;
-
-	while (count > 0) {
-		ssize_t got = recv(fd, at, count, MSG_WAITALL);
-		if (got < 0 && os_interrupted())
-			continue;
-		if (got <= 0)
-			return err_set(SECPOOL_E_CLOSED, "the parent has ended");
-		at += got;
-		count -= (size_t)got;
-	}
+	if (mlock2(range->address, range->bytes, MLOCK_ONFAULT) != 0 &&
+		!snapshot->pool->allow_unlocked)
+		return os_error("mlock of %zu bytes", range->bytes);
 	return SECPOOL_OK;
 }
 
@@ -272,10 +357,7 @@ static enum secpool_error map_range(
 		return os_error("%zu bytes of memory", range->bytes);
 	if (syscall(SYS_madvise, range->address, range->bytes, MADV_DONTDUMP) != 0)
 		return os_error("madvise");
-	if (mlock2(range->address, range->bytes, MLOCK_ONFAULT) != 0 &&
-		!snapshot->pool->allow_unlocked)
-		return os_error("mlock of %zu bytes", range->bytes);
-	return SECPOOL_OK;
+	return lock_range(snapshot, range);
 }
 
 static enum secpool_error map_lost(const struct header *header)
@@ -293,9 +375,9 @@ static enum secpool_error map_lost(const struct header *header)
 
 enum secpool_error snapshot_receive(struct snapshot *snapshot)
 {
-	enum secpool_error error = SECPOOL_OK;
+	enum secpool_error error = SECPOOL_OK, sent;
 	struct header header = {.kind = 0};
-	uint8_t taken;
+	uint8_t verdict;
 
 	os_close(&snapshot->parent_end);
 	for (unsigned i = 0; i < snapshot->count && !error; i++)
@@ -308,9 +390,22 @@ enum secpool_error snapshot_receive(struct snapshot *snapshot)
 		else if (!error && header.kind == KIND_LOST)
 			error = map_lost(&header);
 	}
-	taken = !error;
-	if (send(snapshot->child_end, &taken, 1, MSG_NOSIGNAL) != 1 && !error)
-		error = os_error("the parent");
+	verdict = !error;
+	sent = send_all(snapshot->child_end, &verdict, 1);
+	if (!error)
+		error = sent;
+	/* whether nothing changed while it was sent */
+	if (!error)
+		error = receive_all(snapshot->child_end, &verdict, 1);
 	os_close(&snapshot->child_end);
+	return error;
+}
+
+enum secpool_error snapshot_inherit(const struct snapshot *snapshot)
+{
+	enum secpool_error error = SECPOOL_OK;
+
+	for (unsigned i = 0; i < snapshot->count && !error; i++)
+		error = lock_range(snapshot, &snapshot->ranges[i]);
 	return error;
 }

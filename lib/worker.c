@@ -330,6 +330,11 @@ bool workers_open_gate(struct secpool *pool)
 	return was_closed;
 }
 
+bool workers_gate_closed(struct secpool *pool)
+{
+	return atomic_load(&pool->workers.gate) != 0;
+}
+
 void workers_note_gate(struct secpool *pool)
 {
 	atomic_fetch_add_explicit(&pool->workers.gate_steps, 1, memory_order_relaxed);

@@ -69,6 +69,7 @@ struct workers {
 	unsigned first_guest;
 	_Alignas(WORKER_CACHE_LINE) _Atomic uint32_t gate; /* a futex: 1 while the pool is stopped for a fork (snapshot.h) */
 	_Atomic uint32_t gate_steps; /* a count: it is not stopped for nothing */
+	_Atomic uint32_t fork_stage; /* a futex: enum stage (snapshot.c) */
 	_Alignas(WORKER_CACHE_LINE) _Atomic uint64_t free; /* bit i: all[i] is a guest's place that nobody has */
 	struct worker all[WORKERS_MOST];
 };
@@ -134,6 +135,7 @@ static inline void counter_add(struct worker *worker, enum counter counter, uint
  */
 bool workers_close_gate(struct secpool *pool) MUST_USE;
 bool workers_open_gate(struct secpool *pool);
+bool workers_gate_closed(struct secpool *pool);
 void workers_note_gate(struct secpool *pool);
 void workers_pass_gate(bool passes);
 

@@ -57,7 +57,7 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_ARCHIVES)
 	$(call say,LD,$@)$(CC) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(SP_LDFLAGS) $(LDFLAGS_$(notdir $@)) -lcmocka $(ALL_LIBS) -lcap-ng -ltpms -lm
 
 # a clock that is set ahead
-LDFLAGS_test_snapshot := -Wl,--wrap=clock_now_ns
+LDFLAGS_test_snapshot := -Wl,--wrap=clock_now_ns,--wrap=workers_gate_closed
 
 # test_selftest breaks OpenSSL's functions one by one
 LDFLAGS_test_selftest := -Wl,--wrap=EVP_CipherUpdate,--wrap=EVP_EncryptUpdate,--wrap=EVP_Digest,--wrap=EVP_DigestVerify

@@ -11,6 +11,7 @@
 
 #include "lib/base/err.h"
 #include "lib/base/os.h"
+#include "lib/heap.h"
 #include "lib/signals.h"
 #include "lib/snapshot.h"
 
@@ -19,9 +20,9 @@ static enum runopts_fork mode;
 static _Atomic bool is_child;
 
 static pthread_mutex_t lock =
-	PTHREAD_MUTEX_INITIALIZER; /* Protects: snapshot, begun, blocked; held from before a fork until after it */
+	PTHREAD_MUTEX_INITIALIZER; /* Protects: snapshot, held, begun, blocked; held from before a fork until after it */
 static struct snapshot snapshot;
-static bool begun;
+static bool held, begun;
 static sigset_t
 	blocked; /* what the forking thread had: no handler of the program's runs in it while the pool is stopped, for that might wait for a page */
 
@@ -33,34 +34,50 @@ static bool copies(void)
 	return pool && !atomic_load(&is_child) && mode == RUNOPTS_FORK_SNAPSHOT;
 }
 
-static void before(void)
+/* Before jemalloc takes its locks: neither the service nor who waits for it is in one of them, and no handler of the program's runs in this thread when it has them. */
+static void hold(void)
 {
+	sigset_t before;
+
 	if (!copies())
 		return;
+	signals_block(&before);
 	pthread_mutex_lock(&lock);
-	signals_block(&blocked);
-	begun = snapshot_begin(pool, &snapshot) == SECPOOL_OK;
+	blocked = before;
+	heap_hold(pool);
+	held = snapshot_hold(pool, &snapshot) == SECPOOL_OK;
+}
+
+static void stop(void)
+{
+	if (copies())
+		begun = held && snapshot_stop(&snapshot) == SECPOOL_OK;
 }
 
 static void in_parent(void)
 {
+	sigset_t before;
+
 	if (!copies())
 		return;
 	failed = !begun || snapshot_send(&snapshot) != SECPOOL_OK;
-	signals_restore(&blocked);
+	heap_let_go(pool);
+	before = blocked;
 	pthread_mutex_unlock(&lock);
+	signals_restore(&before);
 }
 
 static void in_child(void)
 {
-	bool has_copy = copies();
+	bool has_copy = copies(), inherits = begun && fork_is_child();
 
 	atomic_store(&is_child, true);
-	if (!has_copy)
+	if (!has_copy && !inherits)
 		return;
-	if (!begun || snapshot_receive(&snapshot) != SECPOOL_OK)
+	if (!begun || (inherits ? snapshot_inherit(&snapshot) : snapshot_receive(&snapshot)))
 		_exit(FORK_FAILED_STATUS); /* lint: _exit: a child with less than its parent had must not run */
-	signals_restore(&blocked);
+	if (!inherits)
+		signals_restore(&blocked);
 }
 
 static enum secpool_error add(void (*prepare)(void), void (*parent)(void), void (*child)(void))
@@ -72,14 +89,14 @@ static enum secpool_error add(void (*prepare)(void), void (*parent)(void), void 
 
 enum secpool_error fork_prepare_first(void)
 {
-	return add(before, NULL, NULL);
+	return add(stop, NULL, NULL);
 }
 
 enum secpool_error fork_prepare(struct secpool *of, enum runopts_fork how)
 {
 	pool = of;
 	mode = how;
-	return add(NULL, in_parent, in_child);
+	return add(hold, in_parent, in_child);
 }
 
 bool fork_is_child(void)

@@ -17,12 +17,15 @@
 enum { FORK_FAILED_STATUS = 127 };
 
 /*
- * Before the pool is opened, in the program's only thread: the first handler that is registered is the last that runs before a fork. jemalloc's are registered when the pool is opened: they take its
+ * Before the pool is opened, in the program's only thread: the first handler that is registered is the last that runs before a fork: it stops the pool. jemalloc's are registered when the pool is opened: they take its
  * locks, which nobody must hold who waits for a pool that is stopped. Errors: SECPOOL_E_NO_MEMORY.
  */
 enum secpool_error fork_prepare_first(void) MUST_USE;
 
-/* After the pool was opened: jemalloc's handlers, and the library's own in the child, run before these. Errors: SECPOOL_E_NO_MEMORY. */
+/*
+ * After the pool was opened: after a fork jemalloc's handlers, and the library's own in the child, run before these; before it they run after: until then the heap and the service are held (heap_hold,
+ * snapshot_hold), so that nobody who has jemalloc's locks waits for the service, nor the service for them. Errors: SECPOOL_E_NO_MEMORY.
+ */
 enum secpool_error fork_prepare(struct secpool *pool, enum runopts_fork mode) MUST_USE;
 
 /* Whether this process is a child made by fork. */

@@ -33,6 +33,13 @@ done
 for what in forked forks no-room; do
 	[ "$(run -- "$F" $what)" = ok ] || fail "$what"
 done
+# beside rotations of its keys, which allocate in the same jemalloc as the program
+rm -f "$work/enough"
+(while [ ! -e "$work/enough" ]; do timeout 60 "$S" tenant rotate default >/dev/null; done) &
+rotations=$!
+[ "$(run -- "$F" many)" = ok ] || fail "many forks beside rotations"
+touch "$work/enough"
+wait $rotations || fail "a rotation beside forks"
 [ "$(run --fork deny -- "$F" denied)" = ok ] || fail "denied"
 
 # the program's own status, signals, and name; what it starts is in the pool too

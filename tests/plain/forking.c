@@ -11,11 +11,26 @@
 #include "tests/plain/plain.h"
 
 /* --fork snapshot: a child has all as it was, whatever the parent does meanwhile; what it changes is its own. */
+static unsigned long locked_kib(void)
+{
+	FILE *file = fopen("/proc/self/status", "r");
+	char line[256];
+	unsigned long kib = 0;
+
+	expect(file);
+	while (fgets(line, sizeof line, file))
+		if (strncmp(line, "VmLck:", 6) == 0)
+			kib = strtoul(line + 6, NULL, 10);
+	fclose(file);
+	return kib;
+}
+
 static void check_forked(void)
 {
 	uint64_t *memory = malloc(LARGE), *other;
 	int ends[2];
 	char byte = 0;
+	unsigned long locked;
 	pid_t pid;
 
 	expect(pipe(ends) == 0);
@@ -32,9 +47,11 @@ static void check_forked(void)
 		expect(!in_pool(memory) && holds(memory, LARGE, 5));
 		free(memory);
 		free(other);
-		pid = fork(); /* a child's child */
+		locked = locked_kib();
+		expect(locked >= LARGE >> 10);
+		pid = fork(); /* a child's child: its copy does not reach swap either */
 		if (pid == 0)
-			_exit(8);
+			_exit(locked_kib() == locked ? 8 : 1);
 		expect(status_of(pid) == 8 << 8);
 		exit(9);
 	}
@@ -102,7 +119,7 @@ static void look(int number)
 }
 
 /* Forks beside threads that store and allocate: the child sees one moment. */
-static void check_forks(void)
+static void check_forks(unsigned rounds)
 {
 	char *memory = calloc(1, LARGE);
 	pthread_t threads[THREADS];
@@ -116,7 +133,7 @@ static void check_forks(void)
 	touched = (uint64_t *)memory;
 	sigaction(SIGALRM, &alarmed, NULL);
 	setitimer(ITIMER_REAL, &soon, NULL);
-	for (unsigned round = 0; round < 4; round++) {
+	for (unsigned round = 0; round < rounds; round++) {
 		pid_t pid = fork();
 		if (pid == 0) {
 			for (unsigned i = 0; i < THREADS; i++) {
@@ -176,7 +193,9 @@ int main(int argc, char **argv)
 	else if (strcmp(what, "no-room") == 0)
 		check_forked_without_room();
 	else if (strcmp(what, "forks") == 0)
-		check_forks();
+		check_forks(4);
+	else if (strcmp(what, "many") == 0)
+		check_forks(16);
 	else if (strcmp(what, "denied") == 0)
 		check_denied();
 	else
