@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The page of secret memory in which a region's keys travel from the enclave to a client: a magic number, the binding (region, epoch, page size), the
- * protection, the XTS key with distinct halves, the tag key, which implementation may be used, the owner's key and the root of a sealed region's manifest. Written once by the enclave before it is sent, never changed after.
+ * protection, the XTS key with distinct halves, the tag key, which implementation may be used, the owner's key and the owned root of a sealed region. Written once by the enclave before it is sent, never changed after.
  * Only enclave/ code reads or writes it. Threads: any.
  */
 #ifndef SECPOOL_ENCLAVE_KEYPAGE_H
@@ -19,7 +19,7 @@ struct region_keys {
 	uint8_t xts[PAGECIPHER_XTS_KEY_BYTES]; /* secret */
 	uint8_t tag[PAGECIPHER_TAG_KEY_BYTES]; /* secret */
 	uint8_t owner[PAGECIPHER_OWNER_KEY_BYTES]; /* secret; zeros in what a grantee gets: proves what the region's owner wants of the enclave */
-	uint8_t root[PAGECIPHER_ROOT_BYTES];   /* of a sealed region: SHA-256 of its manifest; else zeros */
+	uint8_t root[PAGECIPHER_ROOT_BYTES];   /* of a sealed region: pagecipher_owned_root; else zeros */
 };
 
 /* Which implementation of the page cipher the policy lets the client use (`cipher`). */

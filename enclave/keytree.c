@@ -189,6 +189,20 @@ bool keytree_has(struct keytree *tree, uint64_t region)
 	return false;
 }
 
+bool keytree_may_follow(struct keytree *tree, const struct wrap_label *label)
+{
+	for (uint32_t at = *bucket_of(tree, label->region); at != 0;
+		at = tree->slots[at - 1].next) {
+		const struct keytree_slot *slot = &tree->slots[at - 1];
+
+		if (slot->region == label->region && has_leaf(slot) &&
+			(slot->purpose != label->purpose || slot->epoch >= label->epoch ||
+				strcmp(keytree_tenant(tree, at - 1), label->tenant) != 0))
+			return false;
+	}
+	return true;
+}
+
 bool keytree_find(struct keytree *tree, uint64_t region, uint64_t epoch, enum wrap_purpose purpose,
 	const char *tenant, uint32_t *ret_slot)
 {

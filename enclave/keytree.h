@@ -108,6 +108,9 @@ enum secpool_error keytree_add(struct keytree *tree, const struct wrap_label *la
 /* The last leaf that was added, and the nodes made for it, were given to nobody, and are as if they had never been. */
 void keytree_take_back(struct keytree *tree, const struct keytree_added *added);
 
+/* Whether every leaf of the label's region is its tenant's, for the label's purpose and of an earlier epoch: so that the label can be the region's next. */
+bool keytree_may_follow(struct keytree *tree, const struct wrap_label *label);
+
 /* Whether the region has a leaf of any epoch. */
 bool keytree_has(struct keytree *tree, uint64_t region);
 

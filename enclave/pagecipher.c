@@ -160,6 +160,16 @@ const uint8_t *pagecipher_root(const struct pagecipher *cipher)
 	return cipher->root;
 }
 
+enum secpool_error pagecipher_owned_root(const char *tenant,
+	const uint8_t root[PAGECIPHER_ROOT_BYTES], uint8_t ret_root[PAGECIPHER_ROOT_BYTES])
+{
+	uint8_t both[PAGECIPHER_SUBJECT_BYTES + PAGECIPHER_ROOT_BYTES] = {0};
+
+	memcpy(both, tenant, strnlen(tenant, PAGECIPHER_SUBJECT_BYTES));
+	memcpy(both + PAGECIPHER_SUBJECT_BYTES, root, PAGECIPHER_ROOT_BYTES);
+	return primitives_sha256(both, sizeof both, ret_root);
+}
+
 enum secpool_error pagecipher_digest(
 	const void *bytes, size_t count, uint8_t ret_digest[PAGECIPHER_ROOT_BYTES])
 {

@@ -108,8 +108,14 @@ enum pagecipher_wish { PAGECIPHER_WISH_SEAL = 1, PAGECIPHER_WISH_GRANT = 2 };
  */
 enum secpool_error pagecipher_prove(const struct pagecipher *cipher, enum pagecipher_wish wish, const uint8_t subject[PAGECIPHER_SUBJECT_BYTES], uint8_t ret_proof[PAGECIPHER_PROOF_BYTES]) MUST_USE;
 
-/* The root of the manifest that came with the key; zeros: the region was not sealed then. Borrowed: PAGECIPHER_ROOT_BYTES. */
+/* The owned root that came with the key; zeros: the region was not sealed then. Borrowed: PAGECIPHER_ROOT_BYTES. */
 const uint8_t *pagecipher_root(const struct pagecipher *cipher);
+
+/*
+ * What the enclave wraps with a sealed region's keys: SHA-256 of the owner's tenant (shorter than PAGECIPHER_SUBJECT_BYTES; with zeros to that) and its manifest's root. So the owner that a reader asked for is the enclave's word, not the manifest's alone.
+ * ret_root may be root. Errors: SECPOOL_E_CRYPTO. Threads: any.
+ */
+enum secpool_error pagecipher_owned_root(const char *tenant, const uint8_t root[PAGECIPHER_ROOT_BYTES], uint8_t ret_root[PAGECIPHER_ROOT_BYTES]) MUST_USE;
 
 /* SHA-256 (FIPS 180-4), by which a manifest names ciphertext, and is named. Errors: SECPOOL_E_CRYPTO. Threads: any. */
 enum secpool_error pagecipher_digest(const void *bytes, size_t count, uint8_t ret_digest[PAGECIPHER_ROOT_BYTES]) MUST_USE;

@@ -63,6 +63,12 @@ enum secpool_error vault_make_region(struct vault *vault, const char *tenant,
 	if (error)
 		return error;
 	MSG_SET(label.tenant, tenant);
+	/* what an earlier run handed out counts too */
+	if (!keytree_may_follow(vault->tree, &label))
+		return err_set(SECPOOL_E_EXISTS,
+			"region %llu has a key of epoch %llu or later, is sealed, or another "
+			"tenant's",
+			(unsigned long long)binding->region, (unsigned long long)binding->epoch);
 	keys = secmem_new(sizeof *keys);
 	if (!keys)
 		return err_set(SECPOOL_E_NO_LOCKED_MEMORY,

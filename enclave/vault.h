@@ -35,13 +35,13 @@ void vault_done(struct vault *vault);
 /*
  * Makes a region's keys for a tenant. ret_leaf: the keys wrapped, and what the tree made for them. *ret_fd: a secret descriptor with the key page, which the caller sends
  * and closes; no other copy is left.
- * Errors: SECPOOL_E_EXISTS (the region has a key of this epoch or of a later one, or two keys), SECPOOL_E_INVALID (page size, region or epoch 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_MEMORY, SECPOOL_E_NO_LOCKED_MEMORY,
+ * Errors: SECPOOL_E_EXISTS (the region has a key of this epoch or of a later one, or two keys, or is another tenant's, or sealed), SECPOOL_E_INVALID (page size, region or epoch 0), SECPOOL_E_LIMIT, SECPOOL_E_NO_MEMORY, SECPOOL_E_NO_LOCKED_MEMORY,
  * SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO. Nothing changed.
  */
 enum secpool_error vault_make_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, uint32_t protection, int *ret_fd, struct keytree_added *ret_leaf) MUST_USE;
 
 /*
- * A sealed region (docs/sealed.md): another leaf for the keys that the tenant's region has of this epoch, with the manifest's root beside them. proof: by the owner, PAGECIPHER_WISH_SEAL of the root. The leaf of before stays until vault_end_unsealed. *ret_fd: a key page with the root, which tells the owner what was sealed, as vault_make_region gives it.
+ * A sealed region (docs/sealed.md): another leaf for the keys that the tenant's region has of this epoch, with pagecipher_owned_root of the tenant and the manifest's root beside them. proof: by the owner, PAGECIPHER_WISH_SEAL of the root. The leaf of before stays until vault_end_unsealed. *ret_fd: a key page with that, which tells the owner what was sealed, as vault_make_region gives it.
  * Errors: SECPOOL_E_KEY_GONE (the tenant has no stored key of this region and epoch: sealed already, destroyed, or another's), SECPOOL_E_DENIED (the proof is not the owner's), SECPOOL_E_LIMIT, SECPOOL_E_NO_LOCKED_MEMORY, SECPOOL_E_NO_SECRET_MEMORY, SECPOOL_E_CRYPTO. Nothing changed.
  */
 enum secpool_error vault_seal_region(struct vault *vault, const char *tenant, const struct pagecipher_binding *binding, const uint8_t root[PAGECIPHER_ROOT_BYTES], const uint8_t proof[PAGECIPHER_PROOF_BYTES], int *ret_fd, struct keytree_added *ret_leaf) MUST_USE;

@@ -84,7 +84,8 @@ enum secpool_error vault_seal_region(struct vault *vault, const char *tenant,
 	memcpy(subject, root, PAGECIPHER_ROOT_BYTES);
 	error = proof_check(
 		keys->owner, PAGECIPHER_WISH_SEAL, binding->region, binding->epoch, subject, proof);
-	memcpy(keys->root, root, sizeof keys->root);
+	if (!error)
+		error = pagecipher_owned_root(tenant, root, keys->root);
 	if (!error)
 		error = make_page(vault, binding, keys, &fd);
 	if (!error)

@@ -158,6 +158,11 @@ static void serve_protected(struct worker *worker, struct secpool_region *region
 	struct page *page = &region->pages[pgno];
 	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire);
 
+	if (region_still(
+		    region)) { /* the access is made again: in memory that can't be written to, or that can again */
+		fault_wake_page(worker, region, pgno);
+		return;
+	}
 	while (page_state(seen) == PAGE_CLEAN || page_state(seen) == PAGE_DIRTY) {
 		uint64_t before = seen;
 		if (!page_step(

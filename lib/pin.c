@@ -229,15 +229,17 @@ enum secpool_error secpool_pin(struct secpool_region *region, size_t offset, siz
 	uint64_t first, end;
 	struct pin *pin = NULL;
 
-	if (!error && region_still(region))
-		error = seal_refuse_write();
 	if (error)
 		return error;
 	pages_of(region, offset, bytes, &first, &end);
 	error = add_pin(region, first, end, &pin);
 	if (error)
 		return error;
-	error = first == end ? SECPOOL_OK : pin_pages(region, first, end);
+	/* after it is in the list, where who seals looks after having changed the stage */
+	if (region_still(region))
+		error = seal_refuse_write();
+	if (!error && first != end)
+		error = pin_pages(region, first, end);
 	if (error)
 		drop_pin(region, pin);
 	return error;

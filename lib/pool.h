@@ -148,6 +148,7 @@ struct secpool_region {
 	struct pins *pins;     /* pin.c's */
 	_Atomic unsigned stage; /* enum region_stage; changed by the service */
 	_Atomic(const uint8_t *) digests; /* of a sealed region: SHA-256 of each page's ciphertext, zeros of one that was never written; NULL before */
+	bool sealing;          /* a thread is between seal.c's run_begin and run_end */
 	bool owner;            /* it is sealed, and its release ends it for all */
 	bool heap; /* made by the pool's own heap */
 };

@@ -172,7 +172,7 @@ static enum secpool_error take_first_key(struct secpool *pool, struct secpool_re
 	return error;
 }
 
-/* What is attached is no more than what its manifest says, whose root came with the key. */
+/* What is attached is no more than what its manifest says, whose root, of that owner, came with the key. */
 static enum secpool_error check_manifest(
 	struct secpool_region *region, const struct region_plan *plan)
 {
@@ -180,6 +180,8 @@ static enum secpool_error check_manifest(
 	uint8_t root[PAGECIPHER_ROOT_BYTES];
 	enum secpool_error error = pagecipher_digest(plan->manifest, bytes, root);
 
+	if (!error)
+		error = pagecipher_owned_root(plan->head.tenant, root, root);
 	/* public bytes */
 	if (!error &&
 		memcmp(root, pagecipher_root(keyring_current(&region->keys)), sizeof root) != 0)

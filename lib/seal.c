@@ -108,7 +108,7 @@ static enum secpool_error note_page(
 {
 	struct secpool_region *region = sealing->region;
 	struct page *page = &region->pages[pgno];
-	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire);
+	uint64_t seen = atomic_load_explicit(&page->word, memory_order_acquire), now;
 	struct redundancy_result result;
 	struct manifest_page entry = {
 		.version = page_version(seen) & ~PAGE_KEY_BIT, .copies = page_copies(seen)};
@@ -133,6 +133,13 @@ static enum secpool_error note_page(
 	/* what was read is in the worker's private memory, and was checked */
 	error = pagecipher_digest(worker->ciphertext, region->page_bytes, entry.digest);
 	memcpy(entry.tag, page->tag, sizeof entry.tag);
+	/* acquire, a step that changes nothing: what was read before is of this word */
+	now = atomic_fetch_or_explicit(&page->word, 0, memory_order_acq_rel);
+	if (page_busy(now) || page_state(now) == PAGE_DIRTY ||
+		page_version(now) != page_version(seen) || page_copies(now) != page_copies(seen)) {
+		*ret_done = false; /* it is looked at again, as it is now */
+		return error;
+	}
 	memcpy(sealing->digests + pgno * MANIFEST_DIGEST_BYTES, entry.digest, sizeof entry.digest);
 	manifest_put_page(sealing->manifest, pgno, &entry);
 	return error;
@@ -202,6 +209,12 @@ static void thaw(struct secpool *pool, struct secpool_region *region)
 	loss_resume(pool, region); /* what went meanwhile was not replaced */
 }
 
+static enum secpool_error check_pins(const struct secpool_region *region)
+{
+	return pins_any(region->pins) ? err_set(SECPOOL_E_BUSY, "pages of the region are pinned")
+				      : SECPOOL_OK;
+}
+
 /* Nothing of the service's is under way with the region. */
 static enum secpool_error check_rest(const struct secpool_region *region)
 {
@@ -215,9 +228,7 @@ static enum secpool_error check_rest(const struct secpool_region *region)
 		region->rebuild.active || region->move.from || region->lacks_places)
 		return err_set(
 			SECPOOL_E_BUSY, "the region is being moved, rebuilt or renewed: try again");
-	if (pins_any(region->pins))
-		return err_set(SECPOOL_E_BUSY, "pages of the region are pinned");
-	return SECPOOL_OK;
+	return check_pins(region);
 }
 
 static enum secpool_error freeze(struct secpool *pool, struct secpool_region *region)
@@ -227,8 +238,12 @@ static enum secpool_error freeze(struct secpool *pool, struct secpool_region *re
 	if (error)
 		return error;
 	atomic_store(&region->stage, REGION_FROZEN);
-	workers_await(pool); /* whoever began before may still write */
-	error = protect(region, PROT_READ);
+	/* a pin enters its list before it looks at the stage: one of both sees the other */
+	error = check_pins(region);
+	if (!error) {
+		workers_await(pool); /* whoever began before may still write */
+		error = protect(region, PROT_READ);
+	}
 	if (error)
 		atomic_store(&region->stage, REGION_OPEN);
 	return error;
@@ -264,23 +279,28 @@ static void free_sealing(struct sealing *sealing)
 static void run_begin(struct secpool *pool, struct service_call *call)
 {
 	struct sealing *sealing = call->arg;
-	/* one that is frozen: nobody knows what became of it, so it is asked for again */
-	bool frozen = region_still(sealing->region);
+	struct secpool_region *region = sealing->region;
+	/* one that is frozen, and that no thread is sealing: nobody knows what became of it, so it is asked for again */
+	bool frozen = region_still(region);
 
 	sealing->unknown = frozen;
-	if (!frozen)
-		call->error = freeze(pool, sealing->region);
-	else
-		call->error = SECPOOL_OK;
+	call->error = SECPOOL_OK;
+	if (atomic_load(&region->stage) == REGION_SEALED)
+		call->error = err_set(SECPOOL_E_EXISTS, "the region is sealed already");
+	else if (region->sealing)
+		call->error = err_set(SECPOOL_E_BUSY, "another thread is sealing the region");
+	else if (!frozen)
+		call->error = freeze(pool, region);
 	if (call->error)
 		return;
-	sealing->ask.epoch = sealing->region->epoch;
+	sealing->ask.epoch = region->epoch;
 	call->error = make_memory(sealing);
+	region->sealing = !call->error;
 	if (!call->error)
 		return;
 	free_sealing(sealing);
 	if (!frozen)
-		thaw(pool, sealing->region);
+		thaw(pool, region);
 }
 
 /* Whether keymgrd said no, and not that it does not know, or nothing at all. */
@@ -297,11 +317,14 @@ static bool is_refusal(enum secpool_error error)
 static enum secpool_error check_sealed(struct secpool *pool, const struct sealing *sealing)
 {
 	struct pagecipher *cipher = NULL;
+	uint8_t root[PAGECIPHER_ROOT_BYTES];
 	enum secpool_error error =
 		region_take_key(pool, sealing->region, sealing->ask.epoch, &cipher);
 
-	if (!error && memcmp(pagecipher_root(cipher), sealing->ask.root,
-			      sizeof sealing->ask.root) != 0) /* public bytes */
+	if (!error)
+		error = pagecipher_owned_root(pool->tenant, sealing->ask.root, root);
+	/* public bytes */
+	if (!error && memcmp(pagecipher_root(cipher), root, sizeof root) != 0)
 		error = err_set(SECPOOL_E_INTEGRITY, "the enclave sealed another state of it");
 	pagecipher_free(cipher);
 	return error;
@@ -337,11 +360,7 @@ static void run_end(struct secpool *pool, struct service_call *call)
 	struct secpool_region *region = sealing->region;
 	char reason[ERR_DETAIL_BYTES];
 
-	if (atomic_load(&region->stage) == REGION_SEALED) { /* by another thread, meanwhile */
-		free_sealing(sealing);
-		call->error = err_set(SECPOOL_E_EXISTS, "the region is sealed already");
-		return;
-	}
+	region->sealing = false;
 	call->error = sealing->error ? sealing->error : hand_over(pool, sealing);
 	if (!call->error) {
 		/* release: what it points to */
@@ -371,8 +390,6 @@ enum secpool_error secpool_region_seal(struct secpool_region *region, const char
 			"secpool_region_seal: a region, and a name of 1 to %d bytes without a "
 			"slash",
 			MSG_NAME_BYTES - 1);
-	if (atomic_load(&region->stage) == REGION_SEALED)
-		return err_set(SECPOOL_E_EXISTS, "the region is sealed already");
 	sealing.ask.region = region->id;
 	MSG_SET(sealing.ask.name, name);
 	error = service_call(region->pool, run_begin, &sealing);

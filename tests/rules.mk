@@ -24,6 +24,9 @@ LDFLAGS_test_client_keys := -Wl,--wrap=pagecipher_new,--wrap=secmem_new_pages
 LDFLAGS_test_inside_enclave := -Wl,--wrap=os_random,--wrap=secmem_new_pages,--wrap=enclave_main_run,--wrap=requests_serve,--wrap=hostkeys_done
 # the limits that clients are given
 LDFLAGS_test_session := -Wl,--wrap=prlimit,--wrap=process_memlock
+# a reader's tag key; and a thread that comes while a region is being sealed
+LDFLAGS_test_sealed_attacks := -Wl,--wrap=pagecipher_new
+LDFLAGS_test_share := -Wl,--wrap=secpool_flush
 # which thread touches a device
 LDFLAGS_test_prober := -Wl,--wrap=device_backend_read,--wrap=device_backend_write,--wrap=device_backend_alive
 # the moment between what a scrub stored and what it reads

@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "lib/fault.h"
+#include "lib/signals.h"
+#include "lib/worker.h"
 #include "tests/support/support.h"
 
 enum { PAGE = 4096, NODES = 3072, READERS = 10, LOCAL = 4 << 20, WAIT_MS = 120000, STEP = 1021 };
@@ -31,11 +34,11 @@ static struct board {
 } * board;
 
 static sigjmp_buf after_fault;
-static volatile sig_atomic_t fault_signal;
+static volatile sig_atomic_t raised;
 
 static void on_fault(int number)
 {
-	fault_signal = number;
+	raised = number;
 	siglongjmp(after_fault, 1);
 }
 
@@ -50,14 +53,14 @@ static void catch_faults(void)
 /* The signal that a store, or a load, raises; 0: none. */
 static int touch(volatile uint64_t *at, bool store)
 {
-	fault_signal = 0;
+	raised = 0;
 	if (sigsetjmp(after_fault, 1) == 0) {
 		if (store)
 			*at = 1;
 		else
 			(void)*at;
 	}
-	return fault_signal;
+	return raised;
 }
 
 static uint64_t value_of(uint64_t number)
@@ -102,6 +105,35 @@ static void check_frozen(struct secpool_region *region)
 	walk(first);
 }
 
+/* Sealing flushes the region first of all, once it is frozen: then others come with it, when it is flushed. */
+static bool interfere;
+
+enum secpool_error __real_secpool_flush(struct secpool_region *region);
+enum secpool_error __wrap_secpool_flush(struct secpool_region *region);
+enum secpool_error __wrap_secpool_flush(struct secpool_region *region)
+{
+	enum secpool_error error = __real_secpool_flush(region);
+	struct uffd_fault late = {.address = (uintptr_t)secpool_region_address(region),
+		.write = true,
+		.protect = true};
+	struct worker *worker;
+	sigset_t before;
+
+	if (!interfere)
+		return error;
+	interfere = false;
+	SUPPORT_CHECK(secpool_region_seal(region, "list") == SECPOOL_E_BUSY);
+	SUPPORT_CHECK(secpool_pin(region, 0, PAGE) == SECPOOL_E_DENIED);
+	/* a store's fault that waited in the queue while the region was frozen: the page stays as it was flushed */
+	signals_block(&before);
+	worker = worker_borrow(region->pool);
+	fault_serve(worker, &late);
+	SUPPORT_CHECK(page_state(atomic_load(&region->pages[0].word)) != PAGE_DIRTY);
+	worker_give_back(worker);
+	signals_restore(&before);
+	return error;
+}
+
 /* What can't be sealed goes on as it was. */
 static void check_refused(struct secpool *pool)
 {
@@ -130,7 +162,9 @@ static int write_list(void *arg)
 	(void)arg;
 	catch_faults();
 	build(secpool_region_address(region));
+	interfere = true;
 	SUPPORT_OK(secpool_region_seal(region, "list"));
+	SUPPORT_CHECK(!interfere);
 	check_frozen(region);
 	check_refused(pool);
 	SUPPORT_OK(secpool_region_grant(region, "alpha2"));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sealed regions against who holds the devices and the state folder's manifests: older pages, which were true once under the same key, changed pages and manifests, another region's manifest. Readers get what was sealed, or nothing; and they
- * never write to a device. timeout: 240
+ * never write to a device. Nor does the tag key help, which every reader has: pages are forged with it. timeout: 240
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "enclave/gmac.h"
+#include "enclave/keypage.h"
 #include "tests/support/support.h"
 
 enum { PAGE = 4096, PAGES = 64, LOCAL = 4 << 20, MEDIA = 32 << 20, DEVICES = 2, WAIT_MS = 60000 };
@@ -193,6 +195,78 @@ static int look_at_mappings(void *arg)
 	return 0;
 }
 
+/* ---- forging ---- */
+
+/* The square of the hash key that the region's tag key gives, as a block. */
+static uint8_t hash_key_squared[GMAC_TAG_BYTES];
+
+enum secpool_error __real_pagecipher_new(int key_fd, const struct pagecipher_binding *expect,
+	unsigned workers, struct pagecipher **ret);
+enum secpool_error __wrap_pagecipher_new(int key_fd, const struct pagecipher_binding *expect,
+	unsigned workers, struct pagecipher **ret);
+
+/*
+ * GMAC is GHASH, masked by the nonce (NIST SP 800-38D, sections 6.4 and 7): each block of the data times a power of the hash key, the last one's the second, summed up. So the tags of the block that is 1 and of the one that is 0,
+ * under one nonce, differ by just that square.
+ */
+static void learn(const uint8_t *tag_key)
+{
+	static const uint8_t nonce[GMAC_NONCE_BYTES], zero[GMAC_TAG_BYTES];
+	static const uint8_t one[GMAC_TAG_BYTES] = {0x80};
+	uint8_t tag[GMAC_TAG_BYTES];
+	struct gmac gmac;
+
+	SUPPORT_OK(gmac_init(&gmac, tag_key));
+	SUPPORT_OK(gmac_tag(&gmac, nonce, zero, sizeof zero, tag));
+	SUPPORT_OK(gmac_tag(&gmac, nonce, one, sizeof one, hash_key_squared));
+	for (size_t i = 0; i < sizeof tag; i++)
+		hash_key_squared[i] ^= tag[i];
+	gmac_done(&gmac);
+}
+
+/* The library's own call: the test learns what a reader can. */
+enum secpool_error __wrap_pagecipher_new(int key_fd, const struct pagecipher_binding *expect,
+	unsigned workers, struct pagecipher **ret)
+{
+	void *page = mmap(NULL, KEYPAGE_BYTES, PROT_READ, MAP_SHARED, key_fd, 0);
+	struct region_keys keys;
+
+	SUPPORT_CHECK(page != MAP_FAILED);
+	SUPPORT_OK(keypage_get(page, expect, &keys));
+	learn(keys.tag);
+	explicit_bzero(&keys, sizeof keys);
+	munmap(page, KEYPAGE_BYTES);
+	return __real_pagecipher_new(key_fd, expect, workers, ret);
+}
+
+/* 1 in the last block but two, whose power is the fourth, and the square in the last, whose power is the second: the tag stays as it was. */
+static void forge(uint8_t *page)
+{
+	page[PAGE - 3 * GMAC_TAG_BYTES] ^= 0x80;
+	for (size_t i = 0; i < GMAC_TAG_BYTES; i++)
+		page[PAGE - GMAC_TAG_BYTES + i] ^= hash_key_squared[i];
+}
+
+static int forge_all(void *arg)
+{
+	struct secpool *pool = open_reader();
+	struct secpool_region *region;
+	uint8_t page[PAGE];
+
+	(void)arg;
+	SUPPORT_OK(secpool_region_attach(pool, "alpha/one", 0, &region));
+	for (unsigned i = 0; i < DEVICES; i++) {
+		uint8_t *at = media_of(i);
+		for (size_t done = 0; done < MEDIA; done += PAGE)
+			forge(at + done);
+		munmap(at, MEDIA);
+	}
+	for (size_t i = 0; i < PAGES; i++)
+		SUPPORT_CHECK(secpool_read(region, i * PAGE, page, PAGE) == SECPOOL_E_LOST);
+	secpool_close(pool);
+	return 0;
+}
+
 static void run(int (*work)(void *arg), uintptr_t arg)
 {
 	SUPPORT_CHECK(support_join(support_fork(work, (void *)arg), WAIT_MS) == 0);
@@ -258,6 +332,9 @@ static void attack_pages(void)
 	for (size_t at = 100; at < MEDIA; at += PAGE)
 		media[1][at] ^= 0x80;
 	run(read_pages, false);
+	put_back(sealed_media);
+	run(read_pages, true);
+	run(forge_all, 0);
 	put_back(sealed_media);
 	run(read_pages, true);
 }

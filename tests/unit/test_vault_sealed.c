@@ -86,6 +86,20 @@ static void prove(const struct pagecipher *by, enum pagecipher_wish wish, const 
 	assert_int_equal(pagecipher_prove(by, wish, padded, ret_proof), SECPOOL_OK);
 }
 
+/* The owner's tenant (64 bytes with zeros) and the root, as the enclave says them together; a manifest that names another owner has another. */
+static void check_root(const struct pagecipher *cipher)
+{
+	uint8_t both[64 + 32] = "a", want[32];
+
+	memcpy(both + 64, root, sizeof root);
+	assert_int_equal(pagecipher_digest(both, sizeof both, want), SECPOOL_OK);
+	assert_memory_equal(pagecipher_root(cipher), want, sizeof want);
+	assert_int_equal(pagecipher_owned_root("a", root, want), SECPOOL_OK);
+	assert_memory_equal(pagecipher_root(cipher), want, sizeof want);
+	assert_int_equal(pagecipher_owned_root("b", root, want), SECPOOL_OK);
+	assert_memory_not_equal(pagecipher_root(cipher), want, sizeof want);
+}
+
 static void seal(void)
 {
 	uint8_t proof[PAGECIPHER_PROOF_BYTES];
@@ -99,7 +113,7 @@ static void seal(void)
 	store(&leaf);
 	vault_end_unsealed(&vault, &binding);
 	cipher = open_page(fd);
-	assert_memory_equal(pagecipher_root(cipher), root, sizeof root);
+	check_root(cipher);
 	pagecipher_free(cipher);
 }
 
@@ -174,6 +188,44 @@ static void it_is_sealed_once(void **state)
 		SECPOOL_E_KEY_GONE);
 }
 
+/* A later run of the enclave knows what the tree has: no other tenant gets a key of the region, nobody a second one of its epoch, and none that is sealed a next one. */
+static void a_region_stays_its_owners(void **state)
+{
+	struct pagecipher_binding next = binding;
+	struct keytree_added leaf;
+	uint64_t leaves;
+	int fd = -1;
+
+	(void)state;
+	vault_done(&vault);
+	vault_init(&vault, &tree);
+	leaves = tree.leaves;
+	next.epoch++;
+	assert_int_equal(vault_make_region(&vault, "a", &binding, 1, &fd, &leaf), SECPOOL_E_EXISTS);
+	assert_int_equal(vault_make_region(&vault, "b", &next, 1, &fd, &leaf), SECPOOL_E_EXISTS);
+	seal();
+	assert_int_equal(vault_make_region(&vault, "a", &next, 1, &fd, &leaf), SECPOOL_E_EXISTS);
+	assert_int_equal(vault_make_region(&vault, "b", &binding, 1, &fd, &leaf), SECPOOL_E_EXISTS);
+	assert_int_equal(fd, -1);
+	assert_int_equal(tree.leaves, leaves);
+	assert_int_equal(vault.handouts.count, 0);
+	assert_string_equal(vault_owner(&vault, &binding), "a");
+}
+
+static void a_later_run_gives_the_next_epoch(void **state)
+{
+	struct pagecipher_binding next = binding;
+	struct keytree_added leaf;
+	int fd = -1;
+
+	(void)state;
+	vault_done(&vault);
+	vault_init(&vault, &tree);
+	next.epoch++;
+	assert_int_equal(vault_make_region(&vault, "a", &next, 1, &fd, &leaf), SECPOOL_OK);
+	close(fd);
+}
+
 static void grants(void **state)
 {
 	uint8_t proof[PAGECIPHER_PROOF_BYTES], subject[PAGECIPHER_SUBJECT_BYTES] = "c";
@@ -195,7 +247,7 @@ static void grants(void **state)
 	assert_int_equal(
 		vault_grant_region(&vault, "a", &binding, "b", proof, &leaf), SECPOOL_E_EXISTS);
 	assert_int_equal(attach("b", &cipher), SECPOOL_OK);
-	assert_memory_equal(pagecipher_root(cipher), root, sizeof root);
+	check_root(cipher);
 	/* who reads it can neither seal nor grant */
 	assert_int_equal(
 		pagecipher_prove(cipher, PAGECIPHER_WISH_GRANT, subject, proof), SECPOOL_E_DENIED);
@@ -290,6 +342,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(only_the_owner_seals),
 		TEST(it_is_sealed_once),
+		TEST(a_region_stays_its_owners),
+		TEST(a_later_run_gives_the_next_epoch),
 		TEST(grants),
 		TEST(what_is_taken_back_is_gone),
 		TEST(slots_that_were_changed),
