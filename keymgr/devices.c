@@ -195,7 +195,8 @@ static bool is_told(const struct devices_row *row)
 
 void devices_tell(struct daemon *daemon, struct server_connection *connection)
 {
-	for (size_t i = 0; i < daemon->devices->count; i++)
+	/* a peer that is gone, or reads nothing, loses its session by what is sent */
+	for (size_t i = 0; i < daemon->devices->count && connection->session; i++)
 		if (is_told(daemon->devices->rows[i]))
 			send_row(connection, daemon->devices->rows[i]);
 }
