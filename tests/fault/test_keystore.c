@@ -20,6 +20,7 @@
 #include "enclave/secmem.h"
 #include "keymgr/anchor.h"
 #include "keymgr/directory.h"
+#include "keymgr/epochs.h"
 #include "keymgr/events.h"
 #include "keymgr/regionkeys.h"
 #include "keymgr/regions.h"
@@ -277,17 +278,16 @@ static void rotate(struct front *front, uint64_t region)
 	struct msg_enc_key_wrapped wrapped;
 
 	need(regions_find(front->daemon.directory, region, &row));
+	if (row.next_epoch != 0) { /* of a run that was killed: nobody took it */
+		need(regionkeys_end(&front->daemon, region, row.next_epoch, NULL));
+		need(epochs_drop_next(front->daemon.directory, region));
+		need(regionkeys_erase(&front->daemon, &row.next_wrap, 1));
+	}
 	wrapped = make_key(front, region, row.epoch + 1);
 	keep_key(front, &wrapped);
-	need(directory_run(front->daemon.directory,
-		"UPDATE regions SET next_epoch = ?2, next_wrap = ?3 WHERE id = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(region), DIRECTORY_N(row.epoch + 1),
-			DIRECTORY_N(wrapped.slot))));
+	need(epochs_begin(front->daemon.directory, region, row.epoch + 1, wrapped.slot));
 	need(regionkeys_end(&front->daemon, region, row.epoch, NULL));
-	need(directory_run(front->daemon.directory,
-		"UPDATE regions SET epoch = next_epoch, wrap = next_wrap, next_epoch = 0,"
-		" next_wrap = 0 WHERE id = ?1",
-		DIRECTORY_VALUES(DIRECTORY_N(region))));
+	need(epochs_end(front->daemon.directory, region, row.epoch + 1));
 	need(regionkeys_erase(&front->daemon, &row.wrap, 1));
 }
 
@@ -378,9 +378,9 @@ static bool run(doing *what)
 		close(ends[1]);
 		/* what the enclave said of its end must not be lost under what the front says */
 		struct pollfd ready = {.fd = ends[0], .events = POLLIN};
+		char byte;
 		while (poll(&ready, 1, -1) < 0)
 			;
-		char byte;
 		if (recv(ends[0], &byte, 1, MSG_PEEK) == 0)
 			_exit(1);
 		start_front(&self, ends[0]);
