@@ -13,7 +13,10 @@
 
 #include "lib/wire/msg.h"
 
-/* The policy's devices.suspect_*: tenants (1 or more), faults and poison (0: no number of them), and flags of enum msg_health. */
+/* Different tenants whose bytes failed their integrity check that make a device suspect, where nobody says. */
+enum { HEALTH_TENANTS_LEAST = 2 };
+
+/* The policy's devices.suspect_*: tenants (0: HEALTH_TENANTS_LEAST), faults and poison (0: no number of them), and flags of enum msg_health. */
 struct health_limits {
 	uint32_t tenants, faults, poison, flags;
 };
@@ -21,7 +24,7 @@ struct health_limits {
 /* Of a policy that does not say: until keymgrd has said. */
 #define HEALTH_LIMITS_DEFAULT                                                                      \
 	((struct health_limits){                                                                   \
-		.tenants = 2, .poison = 1, .flags = MSG_HEALTH_REPLACE | MSG_HEALTH_MEDIA})
+		.tenants = HEALTH_TENANTS_LEAST, .poison = 1, .flags = MSG_HEALTH_REPLACE | MSG_HEALTH_MEDIA})
 
 /* Counted since the media came, or since an operator asked to attest. */
 struct health {

@@ -14,12 +14,23 @@
 static struct rig_device other;
 static struct authority maker, stranger;
 
+/* What hotplugd is told first. */
+static void take_limits(void)
+{
+	struct msg msg;
+
+	SUPPORT_OK(
+		sock_receive(rig.enclave.socket, &msg, NULL, clock_now_ns() + 10 * CLOCK_NS_PER_S));
+	SUPPORT_CHECK(msg.type == MSG_DEVICE_LIMITS);
+}
+
 /* As hotplugd would. */
 static void connect_as_hotplugd(void)
 {
 	os_close(&rig.enclave.socket);
 	SUPPORT_OK(sock_connect_as(
 		support_path("keymgr.sock"), MSG_ROLE_HOTPLUG, &rig.enclave.socket));
+	take_limits();
 }
 
 static char events_text[1 << 20];
@@ -263,6 +274,7 @@ static void cheat_with_certificates(void)
 						MSG_ROLE_HOTPLUG, &rig.enclave.socket);
 		i++)
 		clock_sleep_ns(20 * CLOCK_NS_PER_MS);
+	take_limits();
 	rig_device_init(&certified, "d5", RIG_FIRMWARE, RIG_FIRMWARE);
 	expect_told(rig_attest(&rig, &certified, NULL),
 		"EK certificate is refused: the TPM has none", 0);

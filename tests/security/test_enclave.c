@@ -254,7 +254,9 @@ static void key_is_in_no_other_memory(void **state)
 	rig_ok(keypage_get(page, &binding, keys), "key page");
 	const uint8_t *bytes = (const uint8_t *)keys;
 	expect_search_works(rig.enclave.pid);
-	for (size_t part = 0; part + needle.bytes <= sizeof *keys; part += needle.bytes) {
+	/* what is secret of it: a root is a digest, and zeros here */
+	for (size_t part = 0; part + needle.bytes <= offsetof(struct region_keys, root);
+		part += needle.bytes) {
 		for (size_t i = 0; i < needle.bytes; i++)
 			needle.masked[i] = bytes[part + i] ^ SUPPORT_MASK;
 		for (unsigned i = 0; i < sizeof pids / sizeof *pids; i++) {
