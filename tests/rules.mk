@@ -156,7 +156,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_SRCS    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_TARGETS := $(FUZZ_SRCS:%.c=$(B)/%)
 FUZZ_FLAGS   := -std=gnu17 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fPIC -pthread
-FUZZ_PARTS   := $(BASE_SRCS) $(ENCLAVE_SRCS) $(POLICY_SRCS) $(KEYMGR_SRCS) $(HOTPLUG_SRCS) cli/program.c
+FUZZ_PARTS   := $(BASE_SRCS) $(ENCLAVE_SRCS) $(POLICY_SRCS) $(KEYMGR_SRCS) $(HOTPLUG_SRCS) cli/program.c lib/manifest.c
 FUZZ_OBJECTS := $(FUZZ_PARTS:%.c=$(B)/fuzz-obj/%.o)
 
 $(B)/fuzz-obj/%.o: %.c
