@@ -50,7 +50,7 @@ static enum secpool_error provision(struct anchor *anchor, struct keytree *tree,
 	return error;
 }
 
-/* The generation that a root's counter stands for now; SECPOOL_E_NOT_FOUND: this TPM has no such counter. */
+/* The generation that a root's counter, as the TPM has it, stands for; SECPOOL_E_NOT_FOUND: this TPM has no such counter. */
 static enum secpool_error read_generation(
 	struct anchor *anchor, const struct keyfile_root *root, uint64_t *ret_generation)
 {

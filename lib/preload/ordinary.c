@@ -118,25 +118,25 @@ void __wrap_free(void *memory);
 
 void *__wrap_malloc(size_t bytes)
 {
-	return __libc_malloc(bytes);
+	return ordinary_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
-	return __libc_calloc(count, bytes);
+	return ordinary_calloc(count, bytes);
 }
 
 void *__wrap_realloc(void *memory, size_t bytes)
 {
-	return __libc_realloc(memory, bytes);
+	return ordinary_realloc(memory, bytes);
 }
 
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes)
 {
-	return __libc_memalign(alignment, bytes);
+	return ordinary_memalign(alignment, bytes);
 }
 
 void __wrap_free(void *memory)
 {
-	__libc_free(memory);
+	ordinary_free(memory);
 }
