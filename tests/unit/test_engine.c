@@ -16,6 +16,7 @@
 #include "enclave/secmem.h"
 #include "enclave/xts.h"
 #include "lib/base/os.h"
+#include "tests/unit/vector_registers.h"
 
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 enum { SANITIZED = 1 };
@@ -289,22 +290,6 @@ static void test_compare(void **state)
 }
 
 #ifdef __x86_64__
-
-static uint8_t registers[32 * 64];
-
-__attribute__((noinline, target("avx512f"))) static void store512(void)
-{
-#define STORE(n) "vmovdqu64 %%zmm" #n ", " #n "*64(%0)\n\t"
-	__asm__ volatile(STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(
-		7) STORE(8) STORE(9) STORE(10) STORE(11) STORE(12) STORE(13) STORE(14) STORE(15)
-				 STORE(16) STORE(17) STORE(18) STORE(19) STORE(20) STORE(21)
-					 STORE(22) STORE(23) STORE(24) STORE(25) STORE(26) STORE(27)
-						 STORE(28) STORE(29) STORE(30) STORE(31)
-			 :
-			 : "r"(registers)
-			 : "memory");
-#undef STORE
-}
 
 __attribute__((noinline, target("avx2"))) static void store256(void)
 {

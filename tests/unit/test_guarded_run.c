@@ -15,6 +15,7 @@
 
 #include "lib/base/guarded_copy.h"
 #include "lib/base/guarded_run.h"
+#include "tests/unit/vector_registers.h"
 
 enum { PAGE = 4096, SECRET = 0x5ec2e75a };
 
@@ -241,8 +242,6 @@ static void test_elsewhere(void **state)
 #if !defined(__SANITIZE_ADDRESS__) &&                                                              \
 	!defined(__SANITIZE_THREAD__) /* they keep the stacks for themselves */
 
-static uint8_t registers[32 * 64];
-
 /* Secrets in every vector register of this CPU's, and on the stack, when the page is met that went. */
 __attribute__((target("avx512f"))) static void fill512(const uint8_t *at)
 {
@@ -257,20 +256,6 @@ __attribute__((target("avx512f"))) static void fill512(const uint8_t *at)
 			 : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
 			 "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 #undef FILL
-}
-
-__attribute__((target("avx512f"))) static void store512(void)
-{
-#define STORE(n) "vmovdqu64 %%zmm" #n ", " #n "*64(%0)\n\t"
-	__asm__ volatile(STORE(0) STORE(1) STORE(2) STORE(3) STORE(4) STORE(5) STORE(6) STORE(
-		7) STORE(8) STORE(9) STORE(10) STORE(11) STORE(12) STORE(13) STORE(14) STORE(15)
-				 STORE(16) STORE(17) STORE(18) STORE(19) STORE(20) STORE(21)
-					 STORE(22) STORE(23) STORE(24) STORE(25) STORE(26) STORE(27)
-						 STORE(28) STORE(29) STORE(30) STORE(31)
-			 :
-			 : "r"(registers)
-			 : "memory");
-#undef STORE
 }
 
 static void fill128(const uint8_t *at)
