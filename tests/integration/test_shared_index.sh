@@ -6,12 +6,14 @@ cd "$(dirname "$0")/../.."
 B=${B:-build}
 S=$B/bin/secpool
 I=$B/tests/examples/shared_index
-[ "${SAN:-}" != tsan ] || { echo "the default policy's window is not free under TSan"; exit 77; }
 work=$(mktemp -d)
 trap '"$S" down >/dev/null 2>&1 || true; rm -rf "$work"' EXIT
 fail() { echo "$*" >&2; exit 1; }
 
-"$S" up --devices 2 --device-bytes 160M >/dev/null
+cp policy/default.yaml "$work/policy.yaml"
+# the default window is not free under TSan
+[ "${SAN:-}" != tsan ] || printf 'window:\n  base: "0x004000000000"\n  bytes: 128G\n' >>"$work/policy.yaml"
+"$S" up --policy "$work/policy.yaml" --devices 2 --device-bytes 160M >/dev/null
 cat docs/*.md lib/*.[ch] enclave/*.[ch] >"$work/text"
 tr -c 'A-Za-z0-9_' '\n' <"$work/text" | grep . | cut -c1-63 >"$work/words"
 different=$(LC_ALL=C sort -u "$work/words" | wc -l)
